@@ -1,0 +1,1 @@
+"""Prints numbers and takes no decisions: latency, throughput, quality, memory."""

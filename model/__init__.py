@@ -1,0 +1,16 @@
+"""The PyTorch reference of the deblurring network; the only folder that defines a network."""
+
+from model.checkpoint import CheckpointError, default_checkpoint, load_checkpoint, save_checkpoint
+from model.config import NetworkConfig
+from model.network import DeblurNetwork
+from model.variants import VARIANTS
+
+__all__ = [
+    "VARIANTS",
+    "CheckpointError",
+    "DeblurNetwork",
+    "NetworkConfig",
+    "default_checkpoint",
+    "load_checkpoint",
+    "save_checkpoint",
+]

@@ -1,0 +1,57 @@
+"""The weight generators: small U-shaped networks whose output planes are the hidden states of the ConvGRUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.config import NetworkConfig
+from model.convgru import conv3
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Bilinear, factor 2, half-pixel centres."""
+    return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class Generator(nn.Module):
+    """Layers 0..14 of the paper's Table 1; `layer7` here is L7 there.
+
+    `stem` lists the channels of the layers before the first pooling, ending with L2. The output stays in [-1, 1] and has the
+    input's size when `full_resolution`, half of it otherwise.
+    """
+
+    def __init__(self, config: NetworkConfig, inputs: int, stem: Sequence[int], outputs: int, full_resolution: bool) -> None:
+        super().__init__()
+        self.skips, self.tanh_before_conv = config.generator_skips, config.tanh_before_conv
+        self.full_resolution = full_resolution
+        self.first = 3 - len(stem)  # L0 exists in the temporal generator only
+        body = [128, 128, 256, 256, 256, 512, 512, 256, 128, 128, 256]  # L3..L13
+        width = [inputs, *map(config.channels, [*stem, *body]), outputs]
+        for offset, layer in enumerate(range(self.first, 15)):
+            joined = config.channels({11: 256, 13: 128}.get(layer, 0)) if self.skips else 0
+            setattr(self, f"layer{layer}", conv3(width[offset] + joined, width[offset + 1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H, W) or (N, outputs, H/2, W/2)."""
+        x = self._layers(x, self.first, 2)
+        half = self._layers(functional.max_pool2d(x, 2), 3, 4)
+        quarter = self._layers(functional.max_pool2d(half, 2), 5, 6)
+        x = self._layers(quarter, 7, 7)
+        x = self._layers(functional.max_pool2d(x, 2), 8, 10)
+        x = self._layers(self._join(upsample(x), quarter), 11, 12)
+        x = self._layers(self._join(upsample(x), half), 13, 13)
+        if self.full_resolution:
+            x = upsample(x)
+        return self.layer14(torch.tanh(x)) if self.tanh_before_conv else torch.tanh(self.layer14(x))
+
+    def _layers(self, x: Tensor, first: int, last: int) -> Tensor:
+        for layer in range(first, last + 1):
+            x = functional.relu(getattr(self, f"layer{layer}")(x))
+        return x
+
+    def _join(self, x: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat([x, skip], dim=1) if self.skips else x

@@ -1,0 +1,141 @@
+"""What a model file promises: `Contract`, read from its metadata without any ONNX library."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from runtime.errors import ModelError
+
+INPUT, OUTPUT = "blurry", "sharp"  # names of the graph's only input and output
+METADATA_KEY = "videodeblur.contract"  # in the ONNX metadata_props, a JSON object
+SCHEMA = 1  # raised when a field changes its meaning
+
+# dB against the PyTorch network in fp32, the least at which a model of this precision counts as the same network
+MIN_PARITY = {"fp32": 100.0, "fp16": 65.0, "bf16": 60.0, "fp8": 50.0, "int8": 50.0, "mixed": 50.0}
+
+# Field numbers of onnx.proto (ModelProto and StringStringEntryProto)
+_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The shape, value and colour contract of a model file, and what was measured when it was made."""
+
+    frames: int  # consecutive frames in, and as many out
+    multiple: int  # pixels; height and width must be divisible by it (io "f32"), or are padded to it inside the graph
+    receptive_field: int  # pixels; an output sample depends on input samples at most this far away
+    io: str  # "f32": luma in [0, 1]; "u8": uint8 codes; "u16": uint16 codes, as byte pairs (N, F, H, W, 2) little-endian
+    bits: int | None  # bit depth of the codes; None for "f32"
+    color_range: str | None  # "limited" or "full", the meaning of the codes; None for "f32"
+    batch: int | None  # fixed N, or None when any
+    height: int | None  # fixed H in pixels, or None when any
+    width: int | None  # fixed W in pixels, or None when any
+    precision: str  # types in the graph: "fp32", "fp16", "bf16", "int8", "fp8" or "mixed"
+    checkpoint_sha256: str  # of the checkpoint file
+    configuration: dict[str, Any] = field(default_factory=dict)  # model.NetworkConfig's fields
+    parity: dict[str, float] = field(default_factory=dict)  # dB by "backend:precision", measured when the file was made
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """The text that travels in the file's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """The contract that `to_json` wrote. Raises ModelError on another schema or a field missing."""
+        try:
+            values = json.loads(text)
+            schema = values["schema"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"the model's contract is not readable ({error}): export it again") from error
+        if schema != SCHEMA:
+            raise ModelError(f"the model's contract has schema {schema}, this version reads {SCHEMA}: update, or export it again")
+        known = {f.name for f in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except TypeError as error:
+            raise ModelError(f"the model's contract lacks a field ({error}): export it again") from error
+
+
+def read_contract(path: Path) -> Contract:
+    """The contract in an ONNX file. Raises ModelError when the file is missing, cut off, not ONNX, or not of this project."""
+    for key, value in read_metadata(path).items():
+        if key == METADATA_KEY:
+            return Contract.from_json(value)
+    raise ModelError(f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata_props of an ONNX file; the weights are skipped, not read. Raises ModelError as `read_contract` does."""
+    try:
+        with path.open("rb") as file:
+            entries = [_string_entry(payload) for number, payload in _messages(file, _METADATA_PROPS) if number == _METADATA_PROPS]
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not a whole ONNX file ({error}): export or copy it again") from error
+    return dict(entries)
+
+
+def _messages(file: BinaryIO, wanted: int) -> Iterator[tuple[int, bytes]]:
+    """(field number, payload) of a protobuf message; the payload is read for the wanted field only."""
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise ValueError("it is empty")
+    while file.tell() < size:
+        tag = _varint(file)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            _varint(file)
+            continue
+        if wire not in (_BYTES, _FIXED64, _FIXED32) or number == 0:
+            raise ValueError(f"byte {file.tell()} is not protobuf")
+        length = _varint(file) if wire == _BYTES else {_FIXED64: 8, _FIXED32: 4}[wire]
+        if file.tell() + length > size:
+            raise ValueError(f"it ends {file.tell() + length - size} bytes early")
+        if wire == _BYTES and number == wanted:
+            yield number, file.read(length)
+        else:
+            file.seek(length, os.SEEK_CUR)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise ValueError("it ends inside a number")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("a number is too long")
+
+
+def _string_entry(payload: bytes) -> tuple[str, str]:
+    """(key, value) of a StringStringEntryProto."""
+    texts, at = {_KEY: "", _VALUE: ""}, 0
+    while at < len(payload):
+        tag, at = _varint_in(payload, at)
+        length, at = _varint_in(payload, at)
+        if tag & 7 != _BYTES or at + length > len(payload):
+            raise ValueError("its metadata is damaged")
+        texts[tag >> 3] = payload[at : at + length].decode()
+        at += length
+    return texts[_KEY], texts[_VALUE]
+
+
+def _varint_in(payload: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(payload) or shift > 63:
+            raise ValueError("its metadata is damaged")
+        byte = payload[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80:
+            return value, at

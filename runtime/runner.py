@@ -1,0 +1,25 @@
+"""The one protocol behind which every backend stands, so that nobody needs to ask what they run."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+
+class Runner(Protocol):
+    """Runs one model file. Not thread-safe: one caller at a time."""
+
+    name: str  # "onnxruntime", "openvino", "torch", "tensorrt"
+    precision: str  # arithmetic in use: "fp32", "bf16", "fp16", "int8", ...
+
+    def run(self, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(N, F, H, W) as the model's contract says -> the same shape and dtype; C-contiguous host memory.
+
+        The result belongs to the caller. Raises BackendError when the library fails.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the runner holds; calling it again does nothing."""
+        ...
