@@ -34,5 +34,5 @@ class BackendError(DeployError):
 class MissingPackageError(BackendError, ImportError):
     """A package that this part needs is not installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'videodeblur[{extra}]'")
+    def __init__(self, requirement: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs a package that is not installed: pip install '{requirement}'")

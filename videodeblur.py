@@ -1,0 +1,37 @@
+"""The umbrella command: `videodeblur NAME ...` is `python -m MODULE ...`; modules are imported when they are called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {  # name: (module with a main(argv), what it does)
+    "run": ("runtime.deblur_video", "deblur a video"),
+    "export": ("export.to_onnx", "checkpoint -> verified ONNX"),
+    "train": ("training.train", "train a checkpoint"),
+    "evaluate": ("training.evaluate", "PSNR and SSIM on the VideoDeblurring data set"),
+    "synthesize": ("training.synthesize", "make blurry and sharp clips from photographs"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dispatches to the command named first. Returns its exit status; 2 when there is no such command."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: videodeblur COMMAND [options]; videodeblur COMMAND --help tells more\n")
+        for name, (_, purpose) in COMMANDS.items():
+            print(f"  {name:<12}{purpose}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        print(f"error: no command {name!r}{f', did you mean {near[0]!r}?' if near else ''}; videodeblur --help", file=sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[name][0])
+    return int(module.main(rest))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
