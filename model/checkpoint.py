@@ -31,14 +31,16 @@ def default_checkpoint() -> Path:
     return found[0]
 
 
-def save_checkpoint(network: DeblurNetwork, path: Path, dtype: torch.dtype = torch.float16, notes: dict[str, str] | None = None) -> None:
+def save_checkpoint(
+    network: DeblurNetwork, path: Path, dtype: torch.dtype = torch.float16, notes: dict[str, str] | None = None
+) -> None:
     """Writes the weights as `dtype` with the configuration and `notes` as metadata; the file appears whole or not at all."""
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
     metadata = {**(notes or {}), CONFIG_KEY: json.dumps(network.config.to_dict())}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, partial, metadata)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -55,7 +57,9 @@ def load_checkpoint(path: Path | None = None, config: NetworkConfig | None = Non
         raise CheckpointError(f"{path}: no such checkpoint")
     tensors, stored = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_pickle(path), None)
     if stored and config and stored != config:
-        raise CheckpointError(f"{path} holds another network: {_differences(stored, config)}; drop the variant, or bring its checkpoint")
+        raise CheckpointError(
+            f"{path} holds another network: {_differences(stored, config)}; drop the variant, or bring its checkpoint"
+        )
     network = DeblurNetwork(stored or config)
     _fill(network, tensors, path)
     return network.float().eval()

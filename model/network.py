@@ -143,5 +143,5 @@ def _zero_state(like: Tensor, hidden: int) -> Tensor:
 def _check_shape(blurry: Tensor, frames: int) -> None:
     if blurry.ndim != 4 or blurry.shape[1] != frames or blurry.shape[2] % MULTIPLE or blurry.shape[3] % MULTIPLE:
         raise ValueError(
-            f"got {tuple(blurry.shape)}, expected (N, {frames}, H, W) with H and W divisible by {MULTIPLE}: pad by reflection, then crop"
+            f"got {tuple(blurry.shape)}, expected (N, {frames}, H, W) H and W divisible by {MULTIPLE}: pad by reflection, crop"
         )

@@ -1,11 +1,11 @@
 """The errors that a caller can act on.
 
-    DeployError                 anything below; message: what was got, what was expected, what to do
-    +-- InputError (ValueError)     an array, an option or a file that the user handed over does not fit
-    |   +-- VideoError              a video that cannot be read or written
-    +-- ModelError                  a model file that is broken, foreign, or does not fit this version
-    +-- BackendError                no backend, or one that failed
-        +-- MissingPackageError (ImportError)   names the `pip install` line that brings it
+DeployError                 anything below; message: what was got, what was expected, what to do
++-- InputError (ValueError)     an array, an option or a file that the user handed over does not fit
+|   +-- VideoError              a video that cannot be read or written
++-- ModelError                  a model file that is broken, foreign, or does not fit this version
++-- BackendError                no backend, or one that failed
+    +-- MissingPackageError (ImportError)   names the `pip install` line that brings it
 """
 
 from __future__ import annotations

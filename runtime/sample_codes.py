@@ -45,4 +45,5 @@ def from_unit(unit: npt.NDArray[np.float32], bits: int, color_range: str) -> npt
         codes += np.float32(offset)
     np.rint(codes, out=codes)
     np.clip(codes, 0, 2**bits - 1, out=codes)
-    return codes.astype(np.uint8 if bits == 8 else np.uint16)
+    narrow: npt.NDArray[Any] = codes.astype(np.uint8 if bits == 8 else np.uint16)
+    return narrow

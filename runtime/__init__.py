@@ -1,0 +1,19 @@
+"""All that a production machine needs to deblur video; numpy alone is imported until a backend is chosen."""
+
+from runtime.contract import Contract, read_contract
+from runtime.engine import Engine
+from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError, VideoError
+from runtime.streaming import StreamDeblurrer
+
+__all__ = [
+    "BackendError",
+    "Contract",
+    "DeployError",
+    "Engine",
+    "InputError",
+    "MissingPackageError",
+    "ModelError",
+    "StreamDeblurrer",
+    "VideoError",
+    "read_contract",
+]

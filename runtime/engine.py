@@ -1,0 +1,128 @@
+"""`Engine`: a model file, ready to deblur windows of frames."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime import backends, padding, sample_codes
+from runtime.contract import Contract, read_contract
+from runtime.errors import BackendError, InputError, ModelError
+
+UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
+CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
+CODE_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+
+
+class Engine:
+    """Runs a model file on the best backend of this machine; a context manager.
+
+    `path` is an ONNX file from `export/to_onnx.py`. `backend` is "auto", "openvino" or "onnxruntime". `precision` "auto" takes
+    the fastest arithmetic whose parity was measured at export and recorded in the file; "fp32" is exact; "bf16" is taken as said.
+    `threads` limits the CPU cores. `reason` says in a sentence what was chosen and why.
+
+    Raises ModelError for a broken or foreign file, BackendError when nothing here can run it. Calls from several threads are
+    served one after the other.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], backend: str = "auto", precision: str = "auto", threads: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        if self.path.suffix != ".onnx":
+            raise ModelError(f"{self.path} is not an .onnx file: make one with export/to_onnx.py")
+        self.contract: Contract = read_contract(self.path)
+        choice = backends.open_runner(self.path, self.contract, backend, precision, threads)
+        self._runner = choice.runner
+        self.backend, self.precision = self._runner.name, self._runner.precision
+        self.reason = f"{self.backend} {self.precision}: {choice.reason}"
+        self._lock, self._closed = threading.Lock(), False
+
+    def run(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> npt.NDArray[Any]:
+        """Deblurs one or more windows of consecutive luma frames.
+
+        `window` is (N, F, H, W), F frames as `contract.frames` says (5), any H and W; the result is a new array of the same
+        shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
+        depth (default 8 and 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
+        Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
+        """
+        self._check(window)
+        with self._lock:
+            if self._closed:
+                raise BackendError("the engine is closed: open another")
+            if self.contract.io != "f32":
+                return self._run_codes(window, bits, color_range)
+            if window.dtype == np.float32:
+                return self._run_unit(window)
+            depth, meaning = bits or CODE_BITS[window.dtype], color_range or "full"
+            return sample_codes.from_unit(self._run_unit(sample_codes.to_unit(window, depth, meaning)), depth, meaning)
+
+    def close(self) -> None:
+        """Frees the backend; calling it again does nothing."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._runner.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Engine({str(self.path)!r}, {self.reason})"
+
+    def _run_unit(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        height, width = window.shape[-2:]
+        padded = padding.pad(window, self.contract.multiple)
+        self._check_fixed(padded.shape)
+        sharp = self._runner.run(padded)
+        if not np.isfinite(np.sum(sharp)):
+            raise BackendError(f"{self.backend} {self.precision} produced NaN or infinite samples: use precision='fp32'")
+        return np.ascontiguousarray(padding.crop(sharp, height, width))
+
+    def _run_codes(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> npt.NDArray[Any]:
+        contract = self.contract
+        asked = (window.dtype, bits or contract.bits, color_range or contract.color_range)
+        built = (np.dtype(CODE_TYPES[contract.io]), contract.bits, contract.color_range)
+        if asked != built:
+            words = ["{} codes of {} bits in {} range".format(*meaning) for meaning in (asked, built)]
+            raise InputError(
+                f"got {words[0]}, this model takes {words[1]}: export one with --io, --bits, --range, or with --io f32"
+            )
+        self._check_fixed(window.shape)
+        if contract.io == "u8":
+            return self._runner.run(window)
+        pairs = np.ascontiguousarray(window, dtype="<u2").view(np.uint8).reshape(*window.shape, 2)
+        return self._runner.run(pairs).view("<u2").reshape(window.shape)
+
+    def _check(self, window: npt.NDArray[Any]) -> None:
+        frames = self.contract.frames
+        if not isinstance(window, np.ndarray):
+            raise InputError(f"got {type(window).__name__}, expected a numpy array (N, {frames}, H, W)")
+        if window.ndim != 4 or window.shape[1] != frames or 0 in window.shape:
+            remedy = "add the batch axis with window[None]" if window.ndim == 3 else "stack consecutive luma frames"
+            raise InputError(f"got shape {window.shape}, expected (N, {frames}, H, W): {remedy}")
+        if window.dtype != np.float32 and window.dtype not in CODE_BITS:
+            raise InputError(f"got {window.dtype}, expected float32 in [0, 1], uint8 or uint16: convert it with .astype")
+        if window.dtype == np.float32:
+            low, high = float(window.min()), float(window.max())
+            if np.isnan(low) or np.isnan(high):
+                raise InputError("got NaN in the window, expected luma in [0, 1]: look at what decoded these frames")
+            if low < -UNIT_TOLERANCE or high > 1 + UNIT_TOLERANCE:
+                raise InputError(f"got float samples from {low:.4g} to {high:.4g}, expected luma in [0, 1]: divide codes by 255")
+
+    def _check_fixed(self, shape: tuple[int, ...]) -> None:
+        fixed = (self.contract.batch, self.contract.height, self.contract.width)
+        for name, got, expected in zip(("N", "H", "W"), (shape[0], *shape[2:4]), fixed):
+            if expected is not None and got != expected:
+                raise InputError(
+                    f"got {name} = {got} (padded), this model is fixed at {expected}: export it for this size, or dynamic"
+                )

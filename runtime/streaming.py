@@ -1,0 +1,95 @@
+"""`StreamDeblurrer`: frames in one by one, exactly as many sharp frames out, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.engine import Engine
+from runtime.errors import InputError
+
+Frame = npt.NDArray[Any]
+
+
+class StreamDeblurrer:
+    """Cuts a stream of frames into windows for an `Engine`.
+
+    Windows start every `stride` frames, 1 to F (F = the model's window, 5). With stride F each frame is in one window; below it
+    windows overlap and a frame is the mean of all its estimates. After the last frame the stream is continued by mirroring it in
+    time, so a clip of any length, even one frame, is served.
+
+    Latency: a frame is returned by the `push` that completes the last window holding it, at most 2F - 2 pushes after its own
+    (F - 1 with stride F), or by `flush`. Memory: at most F frames and their estimates. `bits` and `color_range` are those of
+    `Engine.run`.
+    """
+
+    def __init__(self, engine: Engine, stride: int | None = None, bits: int | None = None, color_range: str | None = None) -> None:
+        self._engine, self._size = engine, engine.contract.frames
+        self._stride = self._size if stride is None else stride
+        if not 1 <= self._stride <= self._size:
+            raise InputError(f"stride is {stride}, expected 1 to {self._size} (the frames of a window)")
+        self._bits, self._color_range = bits, color_range
+        self._reset()
+
+    def push(self, frame: Frame) -> list[Frame]:
+        """(H, W) luma, all of one shape and dtype -> the sharp frames that became final, oldest first, maybe none.
+
+        The frame is copied only into the window that the backend sees; do not change it until it has been returned.
+        """
+        if self._recent and (frame.shape != self._recent[-1].shape or frame.dtype != self._recent[-1].dtype):
+            was = self._recent[-1]
+            raise InputError(
+                f"got a frame {frame.shape} {frame.dtype} after {was.shape} {was.dtype}: flush, then start a new stream"
+            )
+        self._recent.append(frame)
+        self._pushed += 1
+        return self._run_window() if self._pushed == self._start + self._size else []
+
+    def flush(self) -> list[Frame]:
+        """The rest of the stream's sharp frames; afterwards the deblurrer is ready for another stream."""
+        ready: list[Frame] = []
+        while self._returned + len(self._estimates) < self._pushed:
+            ready += self._run_window()
+        ready += [_mean(estimates) for estimates in self._estimates]
+        self._reset()
+        return ready
+
+    def _reset(self) -> None:
+        self._recent: deque[Frame] = deque(maxlen=self._size)
+        self._estimates: deque[list[Frame]] = deque()  # of the frames from number _returned on
+        self._pushed = self._returned = self._start = 0  # the next window begins at frame _start
+
+    def _run_window(self) -> list[Frame]:
+        oldest = self._pushed - len(self._recent)
+        numbers = range(self._start, self._start + self._size)
+        window = np.stack([self._recent[_mirrored(number, self._pushed) - oldest] for number in numbers])
+        sharpened = self._engine.run(window[None], self._bits, self._color_range)[0]
+        for number, sharp in zip(numbers, sharpened):
+            if number < self._pushed:
+                self._add(number - self._returned, sharp)
+        self._start += self._stride
+        final = min(self._start, self._pushed) - self._returned
+        self._returned += final
+        return [_mean(self._estimates.popleft()) for _ in range(final)]
+
+    def _add(self, position: int, sharp: Frame) -> None:
+        if position == len(self._estimates):
+            self._estimates.append([])
+        self._estimates[position].append(sharp)
+
+
+def _mirrored(number: int, count: int) -> int:
+    """The frame that stands for `number` in a stream of `count` frames continued by reflection: 0 1 2 1 0 1 2 ..."""
+    period = max(2 * (count - 1), 1)
+    number %= period
+    return min(number, period - number) if count > 1 else 0
+
+
+def _mean(estimates: list[Frame]) -> Frame:
+    if len(estimates) == 1:
+        return estimates[0]
+    mean = np.asarray(np.mean(estimates, axis=0, dtype=np.float32))
+    return np.rint(mean).astype(estimates[0].dtype) if estimates[0].dtype.kind == "u" else mean

@@ -1,0 +1,96 @@
+"""StreamDeblurrer: as many frames out as in, in order, whatever the length, with real frames in every window."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from runtime.errors import InputError
+from runtime.streaming import StreamDeblurrer
+
+
+class Recorder:
+    """Returns each window's frames plus `offset` per window, so that a frame's value tells where it came from."""
+
+    contract = SimpleNamespace(frames=5)
+
+    def __init__(self, offset=0):
+        self.windows, self.offset = [], offset
+
+    def run(self, window, bits=None, color_range=None):
+        assert window.shape[:2] == (1, 5)
+        self.windows.append([int(frame.flat[0]) for frame in window[0]])
+        return window + np.asarray(self.offset * (len(self.windows) - 1)).astype(window.dtype)
+
+
+def stream(count, engine, **options):
+    deblurrer = StreamDeblurrer(engine, **options)
+    out, waiting = [], []
+    for number in range(count):
+        out += deblurrer.push(np.full((2, 3), number, np.uint8))
+        waiting.append(number + 1 - len(out))
+    return out + deblurrer.flush(), waiting
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("count", [*range(14), 50])
+def test_as_many_out_as_in_and_in_order(count, stride):
+    out, waiting = stream(count, Recorder(), stride=stride)
+    assert [int(frame[0, 0]) for frame in out] == list(range(count))
+    assert max(waiting, default=0) <= 8
+
+
+@pytest.mark.parametrize(
+    ("count", "windows"),
+    [
+        (1, [[0, 0, 0, 0, 0]]),
+        (2, [[0, 1, 0, 1, 0]]),
+        (4, [[0, 1, 2, 3, 2]]),
+        (5, [[0, 1, 2, 3, 4]]),
+        (6, [[0, 1, 2, 3, 4], [5, 4, 3, 2, 1]]),
+        (7, [[0, 1, 2, 3, 4], [5, 6, 5, 4, 3]]),
+    ],
+)
+def test_the_end_is_mirrored_in_time(count, windows):
+    engine = Recorder()
+    stream(count, engine)
+    assert engine.windows == windows
+
+
+def test_a_window_runs_as_soon_as_it_is_complete():
+    deblurrer = StreamDeblurrer(Recorder())
+    counts = [len(deblurrer.push(np.zeros((2, 2), np.uint8))) for _ in range(10)]
+    assert counts == [0, 0, 0, 0, 5, 0, 0, 0, 0, 5]
+
+
+def test_overlapping_windows_are_averaged():
+    out, _ = stream(9, Recorder(offset=10), stride=2)  # windows 0-4, 2-6, 4-8 add 0, 10, 20
+    added = [int(frame[0, 0]) - number for number, frame in enumerate(out)]
+    assert added == [0, 0, 5, 5, 10, 15, 15, 20, 20]
+
+
+def test_float_frames_are_averaged_without_rounding():
+    deblurrer = StreamDeblurrer(Recorder(offset=1), stride=4)
+    out = [deblurrer.push(np.full((1, 1), n, np.float32)) for n in range(9)]
+    assert [float(f[0, 0]) for frames in (*out, deblurrer.flush()) for f in frames][4] == 4.5
+
+
+def test_stream_can_start_again_after_flush():
+    deblurrer = StreamDeblurrer(Recorder())
+    for _ in range(2):
+        frames = [deblurrer.push(np.full((2, 2), n, np.uint8)) for n in range(7)]
+        assert sum(map(len, frames)) + len(deblurrer.flush()) == 7
+    assert deblurrer.push(np.zeros((9, 9), np.float32)) == []
+
+
+def test_frames_of_another_size_are_refused():
+    deblurrer = StreamDeblurrer(Recorder())
+    deblurrer.push(np.zeros((4, 4), np.uint8))
+    with pytest.raises(InputError, match=r"got a frame \(4, 5\) uint8 after \(4, 4\) uint8"):
+        deblurrer.push(np.zeros((4, 5), np.uint8))
+
+
+@pytest.mark.parametrize("stride", [0, 6])
+def test_stride_outside_the_window(stride):
+    with pytest.raises(InputError, match="expected 1 to 5"):
+        StreamDeblurrer(Recorder(), stride=stride)
