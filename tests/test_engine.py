@@ -1,0 +1,187 @@
+"""Engine on real backends: every kind of array, every refusal, and the choice of arithmetic."""
+
+import dataclasses
+import threading
+
+import numpy as np
+import onnx
+import pytest
+
+from runtime import BackendError, Engine, InputError, ModelError
+from runtime.backends import REQUIREMENTS, open_runner
+from runtime.contract import METADATA_KEY, read_contract
+from runtime.openvino_runner import native_bf16
+from runtime.sample_codes import from_unit, to_unit
+
+BACKENDS = tuple(REQUIREMENTS)
+
+
+@pytest.fixture
+def window():
+    return np.random.default_rng(0).random((1, 5, 24, 40), dtype=np.float32)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def engine(request, tiny_model):
+    with Engine(tiny_model, backend=request.param, precision="fp32") as opened:
+        yield opened
+
+
+def with_contract(path, target, **changes):
+    """A copy of a model file whose contract says something else."""
+    proto = onnx.load(path)
+    contract = dataclasses.replace(read_contract(path), **changes)
+    onnx.helper.set_model_props(proto, {METADATA_KEY: contract.to_json()})
+    onnx.save(proto, target)
+    return target
+
+
+def test_backends_agree(tiny_model, window):
+    with Engine(tiny_model, "openvino", "fp32") as a, Engine(tiny_model, "onnxruntime") as b:
+        np.testing.assert_allclose(a.run(window), b.run(window), atol=1e-5)
+
+
+def test_output_differs_from_input(engine, window):
+    assert np.abs(engine.run(window) - window).max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [(24, 40), (17, 33), (8, 8), (3, 50), (1, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.uint16])
+def test_any_size_and_dtype(engine, size, dtype):
+    chance = np.random.default_rng(1)
+    window = chance.random((2, 5, *size), np.float32) if dtype == np.float32 else chance.integers(0, 256, (2, 5, *size), dtype)
+    before = window.copy()
+    sharp = engine.run(window)
+    assert sharp.shape == window.shape
+    assert sharp.dtype == dtype
+    assert sharp.flags.c_contiguous
+    np.testing.assert_array_equal(window, before)
+
+
+def test_result_belongs_to_the_caller(engine, window):
+    first = engine.run(window)
+    kept = first.copy()
+    engine.run(1 - window)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_windows_of_a_batch_are_independent(engine, window):
+    both = np.concatenate([window, 1 - window])
+    np.testing.assert_allclose(engine.run(both)[1:], engine.run(1 - window), atol=1e-5)
+
+
+def test_views_with_strides_are_accepted(engine, window):
+    np.testing.assert_allclose(engine.run(window[..., ::-1, ::-1]), engine.run(window[..., ::-1, ::-1].copy()), atol=1e-6)
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (10, np.uint16), (16, np.uint16)])
+@pytest.mark.parametrize("color_range", ["full", "limited"])
+def test_codes_are_unit_luma_rounded(engine, bits, dtype, color_range):
+    codes = np.random.default_rng(2).integers(0, 2**bits, (1, 5, 16, 16)).astype(dtype)
+    expected = from_unit(engine.run(to_unit(codes, bits, color_range)), bits, color_range)
+    np.testing.assert_array_equal(engine.run(codes, bits, color_range), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda w: w[0], r"got shape \(5, 24, 40\).*window\[None\]"),
+        (lambda w: w[:, :4], r"expected \(N, 5, H, W\)"),
+        (lambda w: w[..., :0], r"expected \(N, 5, H, W\)"),
+        (lambda w: w.astype(np.float64), "got float64, expected float32"),
+        (lambda w: np.where(w > 0.5, np.float32(np.nan), w), "got NaN"),
+        (lambda w: np.where(w > 0.5, np.float32(np.inf), w), "to inf, expected luma in"),
+        (lambda w: w * 255, r"expected luma in \[0, 1\]: divide codes by 255"),
+        (lambda w: w.tolist(), "got list, expected a numpy array"),
+    ],
+)
+def test_what_does_not_fit_is_named(engine, window, make, message):
+    with pytest.raises(InputError, match=message):
+        engine.run(make(window))
+
+
+def test_closed_engine(tiny_model, window):
+    engine = Engine(tiny_model, "onnxruntime")
+    engine.close()
+    engine.close()
+    with pytest.raises(BackendError, match="the engine is closed"):
+        engine.run(window)
+
+
+def test_threads_share_an_engine(engine, window):
+    expected, results = engine.run(window), []
+    threads = [threading.Thread(target=lambda: results.append(engine.run(window))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+def test_reason_says_what_and_why(tiny_model):
+    with Engine(tiny_model, "openvino", "fp32") as engine:
+        assert engine.reason == "openvino fp32: asked for"
+        assert "openvino fp32" in repr(engine)
+
+
+@pytest.mark.parametrize(
+    ("parity", "precision", "why"),
+    [
+        ({"openvino:bf16": 71.5}, "bf16", "71.5 dB against PyTorch, measured at export"),
+        ({"openvino:bf16": 41.0}, "fp32", "41.0 dB against PyTorch, measured at export, is under 60 dB"),
+        ({}, "fp32", "its parity was not measured"),
+    ],
+)
+@pytest.mark.skipif(not native_bf16(), reason="this CPU has no bf16 arithmetic")
+def test_auto_takes_bf16_only_where_it_was_measured(tiny_model, tmp_path, parity, precision, why):
+    path = with_contract(tiny_model, tmp_path / "m.onnx", parity=parity)
+    with Engine(path) as engine:
+        assert (engine.backend, engine.precision) == ("openvino", precision)
+        assert why in engine.reason
+
+
+@pytest.mark.skipif(native_bf16(), reason="this CPU has bf16 arithmetic")
+def test_bf16_is_refused_where_the_cpu_would_emulate_it(tiny_model):
+    with pytest.raises(BackendError, match="no bf16 arithmetic"):
+        Engine(tiny_model, "openvino", "bf16")
+
+
+def test_onnxruntime_offers_no_bf16(tiny_model):
+    with pytest.raises(BackendError, match="use backend='openvino'"):
+        Engine(tiny_model, "onnxruntime", "bf16")
+
+
+@pytest.mark.parametrize("option", [{"backend": "cuda"}, {"precision": "fp8"}])
+def test_unknown_option(tiny_model, option):
+    with pytest.raises(InputError, match="expected one of auto"):
+        Engine(tiny_model, **option)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_model_that_the_library_refuses(tiny_model, tmp_path, backend):
+    proto = onnx.load(tiny_model)
+    proto.graph.node[0].op_type = "Unheard"
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="cannot load"):
+        open_runner(tmp_path / "m.onnx", read_contract(tiny_model), backend, "fp32", None)
+
+
+def test_file_of_another_kind(tmp_path):
+    with pytest.raises(ModelError, match=r"not an \.onnx file"):
+        Engine(tmp_path / "m.pth")
+
+
+def test_size_that_a_fixed_model_refuses(tiny_model, tmp_path, window):
+    path = with_contract(tiny_model, tmp_path / "m.onnx", height=24, width=48)
+    with Engine(path, "onnxruntime") as engine, pytest.raises(InputError, match="got W = 40"):
+        engine.run(window)
+
+
+def test_nan_from_the_model_is_not_a_black_frame(tiny_model, tmp_path, window):
+    proto = onnx.load(tiny_model)
+    weights = next(w for w in proto.graph.initializer if len(w.dims) == 4)
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.full(weights.dims, np.nan, np.float32), weights.name))
+    onnx.save(proto, tmp_path / "m.onnx")
+    with Engine(tmp_path / "m.onnx", "onnxruntime") as engine, pytest.raises(BackendError, match="NaN or infinite"):
+        engine.run(window)
