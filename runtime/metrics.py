@@ -1,0 +1,34 @@
+"""Differences of images in dB."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime.errors import InputError
+
+
+def psnr(a: npt.NDArray[Any], b: npt.NDArray[Any], peak: float) -> float:
+    """Peak signal-to-noise ratio in dB over all values of two arrays of one shape; infinite when they are equal.
+
+    `peak` is the largest value a sample can have on the arrays' scale: 255 for 8-bit codes, 1.0 for unit range.
+    Raises InputError on different or empty shapes, or a peak that is not above 0.
+    """
+    error = mean_squared_error(a, b)
+    if not peak > 0:
+        raise InputError(f"peak is {peak}, expected above 0: the largest value of a sample, such as 255 or 1.0")
+    return math.inf if error == 0 else 10 * math.log10(peak * peak / error)
+
+
+def mean_squared_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Mean over all values of the squared difference, in double precision; integers do not wrap around."""
+    if a.shape != b.shape:
+        raise InputError(f"arrays of shapes {a.shape} and {b.shape} cannot be compared: crop or resize one to the other")
+    if a.size == 0:
+        raise InputError(f"arrays of shape {a.shape} hold nothing to compare")
+    wide = np.float64 if np.float64 in (a.dtype, b.dtype) or max(a.dtype.itemsize, b.dtype.itemsize) > 2 else np.float32
+    difference = a.astype(wide) - b.astype(wide)
+    return float(np.square(difference, out=difference).mean(dtype=np.float64))
