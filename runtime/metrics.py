@@ -29,6 +29,6 @@ def mean_squared_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
         raise InputError(f"arrays of shapes {a.shape} and {b.shape} cannot be compared: crop or resize one to the other")
     if a.size == 0:
         raise InputError(f"arrays of shape {a.shape} hold nothing to compare")
-    wide = np.float64 if np.float64 in (a.dtype, b.dtype) or max(a.dtype.itemsize, b.dtype.itemsize) > 2 else np.float32
+    wide = np.float32 if a.dtype == b.dtype == np.uint8 else np.float64  # float32 is exact for 8-bit codes, and faster
     difference = a.astype(wide) - b.astype(wide)
     return float(np.square(difference, out=difference).mean(dtype=np.float64))
