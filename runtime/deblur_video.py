@@ -1,0 +1,259 @@
+"""`videodeblur run`: deblurs a video file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+import numpy.typing as npt
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from runtime.command_line import command
+from runtime.comparison import KINDS, Comparison
+from runtime.default_model import default_model
+from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
+from runtime.engine import Engine
+from runtime.errors import InputError
+from runtime.progress import ProgressBar
+from runtime.streaming import StreamDeblurrer
+
+if TYPE_CHECKING:
+    from runtime.video import Frame, VideoInfo
+
+Plane = npt.NDArray[Any]
+Progress = Callable[[int, Optional[int]], None]  # (frames done, frames expected, None when unknown)
+Say = Callable[[str], None]
+
+EPILOG = f"""
+Quality without --crf: {", ".join(f"crf {crf} for {codec}" for codec, crf in DEFAULT_CRF.items())}.
+Lossless: `-e qp=0` with libx264; `-c ffv1` and an .mkv output, which also takes odd sizes and every pixel format.
+All but luma is carried over: chroma, times, sound, subtitles, chapters, metadata, rotation, colour tags.
+"""
+
+
+@dataclass(frozen=True)
+class DeblurOptions:
+    """What to deblur, with what, into what."""
+
+    source: Path
+    output: Path  # its suffix chooses the container
+    model: Path | None = None  # an .onnx file; None = the shipped checkpoint, see default_model
+    backend: str = "auto"  # see Engine
+    precision: str = "auto"  # see Engine
+    threads: int | None = None  # CPU cores for the network; None = all
+    stride: int | None = None  # frames between the starts of two windows; None = the window's length
+    frames: int | None = None  # stop after so many; None = all
+    compare: str | None = None  # one of comparison.KINDS: a before/after video instead of the sharp one
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    overwrite: bool = False  # replace the output if it exists
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the output is the source, or exists and may not be replaced."""
+        if self.output.exists() and self.source.exists() and self.output.samefile(self.source):
+            raise InputError(f"{self.output} is the input too, expected another file: the input is never changed")
+        if self.output.exists() and not self.overwrite:
+            raise InputError(f"{self.output} exists already: add -y to overwrite it, or choose another name")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did."""
+
+    output: str
+    frames: int
+    seconds: float  # from the first frame to the finished file
+    fps: float  # frames per second of that time
+    backend: str
+    precision: str
+    reason: str  # why these two
+    notes: tuple[str, ...]  # what could not be carried over, a line each
+
+
+class Deblurrer(Protocol):
+    """What `sharpen` needs of a `StreamDeblurrer`."""
+
+    def push(self, frame: Plane) -> list[Plane]:
+        """One frame in; those that became final out, oldest first."""
+        ...
+
+    def flush(self) -> list[Plane]:
+        """The rest."""
+        ...
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    arguments = _parser().parse_args(argv)
+    options = DeblurOptions(
+        source=arguments.source,
+        output=arguments.output,
+        model=arguments.model,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        stride=arguments.stride,
+        frames=arguments.frames,
+        compare=arguments.compare,
+        encoder=EncoderOptions(arguments.codec, arguments.crf, dict(arguments.encoder), arguments.drop_unsupported),
+        overwrite=arguments.overwrite,
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
+    with ProgressBar() as bar:
+        summary = deblur_video(options, None if arguments.no_progress else bar, _say)
+    for note in summary.notes:
+        _say(f"note: {note}")
+    if arguments.json:
+        print(json.dumps(asdict(summary)))
+    else:
+        print(
+            f"{summary.output}: {summary.frames} frames, {summary.fps:.1f} fps, {summary.backend} {summary.precision},"
+            f" {summary.seconds:.1f} s"
+        )
+    return 0
+
+
+def deblur_video(options: DeblurOptions, progress: Progress | None = None, say: Say | None = None) -> Summary:
+    """Deblurs a file; the output appears under its name when it is complete, or not at all.
+
+    Memory does not grow with the length of the video. `progress` is called after every frame, `say` with what is worth telling
+    before the first. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
+    """
+    from runtime.video import VideoReader, VideoWriter  # here, so that options and help need no PyAV
+
+    with VideoReader(options.source, options.frames) as reader:
+        info = reader.info
+        view = _View(options.compare, info)
+        with VideoWriter(options.output, reader, options.encoder, view.width) as writer:
+            with _open_engine(options, say) as engine:
+                started = time.perf_counter()
+                for frame, sharp in sharpen(reader, StreamDeblurrer(engine, options.stride, info.bits, info.color_range)):
+                    writer.write(frame, *view.planes(frame, sharp))
+                    if progress:
+                        progress(writer.frames, _expected(info, options.frames))
+            writer.finish()
+            seconds = time.perf_counter() - started
+    return Summary(
+        output=str(options.output),
+        frames=writer.frames,
+        seconds=seconds,
+        fps=writer.frames / seconds,
+        backend=engine.backend,
+        precision=engine.precision,
+        reason=engine.reason,
+        notes=tuple(writer.notes),
+    )
+
+
+def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer) -> Iterator[tuple[Frame, Plane]]:
+    """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more."""
+    waiting: deque[Frame] = deque()
+    for frame in frames:
+        waiting.append(frame)
+        for sharp in deblurrer.push(frame.luma):
+            yield waiting.popleft(), sharp
+    for sharp in deblurrer.flush():
+        yield waiting.popleft(), sharp
+
+
+class _View:
+    """What is written for a frame and its sharp luma: the sharp frame, or a comparison."""
+
+    def __init__(self, compare: str | None, info: VideoInfo) -> None:
+        self._comparison = Comparison(compare, info.bits, info.chroma_step) if compare else None
+        self._time_base, self._first_pts = info.time_base, 0
+        self.width = self._comparison.width(info.width) if self._comparison else info.width
+
+    def planes(self, frame: Frame, sharp: Plane) -> tuple[Plane, tuple[Plane, ...]]:
+        """Luma, and the other planes."""
+        if not self._comparison:
+            return sharp, frame.chroma
+        if frame.number == 0:
+            self._first_pts = frame.pts
+        seconds = float((frame.pts - self._first_pts) * self._time_base)
+        luma, *chroma = self._comparison.compose(frame.luma, sharp, frame.chroma, seconds)
+        return luma, tuple(chroma)
+
+
+def _open_engine(options: DeblurOptions, say: Say | None) -> Engine:
+    say = say or (lambda _: None)
+    model = options.model or default_model(say)
+    engine = Engine(model, options.backend, options.precision, options.threads)
+    say(engine.reason)
+    return engine
+
+
+def _expected(info: VideoInfo, limit: int | None) -> int | None:
+    known = [count for count in (info.expected_frames, limit) if count]
+    return min(known) if known else None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="videodeblur run",
+        description="Deblurs a video file.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", type=Path, metavar="INPUT", help="the blurry video")
+    add("output", type=Path, metavar="OUTPUT", help="the sharp video; the suffix chooses the container (.mp4, .mkv, .mov, ...)")
+    add("-y", "--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
+    add("--frames", type=int, metavar="N", help="stop after N frames, for a preview")
+    model = parser.add_argument_group("the network")
+    model.add_argument(
+        "--model", type=Path, metavar="ONNX", help="default: the shipped checkpoint, exported once to the user's cache"
+    )
+    model.add_argument("--backend", default="auto", help="auto (default), openvino or onnxruntime")
+    model.add_argument("--precision", default="auto", help="auto (default: the fastest with measured parity), fp32 or bf16")
+    model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
+    model.add_argument(
+        "--stride", type=int, metavar="N", help="frames between windows, 1 to 5; below 5 overlapping ones are averaged"
+    )
+    encoder = parser.add_argument_group("the encoder")
+    encoder.add_argument("-c", "--codec", default=DEFAULT_CODEC, help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")
+    encoder.add_argument("--crf", type=float, help="constant rate factor: lower is better and larger")
+    encoder.add_argument(
+        "-e",
+        "--encoder",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the encoder; may be repeated",
+    )
+    encoder.add_argument(
+        "--drop-unsupported", action="store_true", help="leave out sound and subtitles that OUTPUT's container cannot hold"
+    )
+    output = parser.add_argument_group("what is printed")
+    output.add_argument("--no-progress", action="store_true", help="no progress bar")
+    output.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected KEY=VALUE")
+    return key, value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))

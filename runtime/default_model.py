@@ -1,0 +1,71 @@
+"""The model that is used when none is named: the shipped checkpoint, exported once into the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from runtime.errors import ModelError
+
+ROOT = Path(__file__).resolve().parents[1]
+MADE_BY = ("model", "export", "runtime")  # folders whose code decides what the exported file holds
+KEY_LENGTH = 12  # characters of a SHA-256
+BRING_ONE = "on a machine with torch, make one with `python -m export.to_onnx --output deblur.onnx`, and name it with --model"
+
+
+def default_model(say: Callable[[str], None]) -> Path:
+    """The path of the exported model; the first call on a machine makes it, which takes a minute and needs torch.
+
+    Raises ModelError when there is no checkpoint, no torch, or the export fails; the message says which file to bring.
+    """
+    checkpoint = _shipped_checkpoint()
+    path = cache_folder() / f"{checkpoint.stem}-{_key(checkpoint)}.onnx"
+    if path.is_file():
+        return path
+    if find_spec("torch") is None or find_spec("onnx") is None:
+        raise ModelError(f"no --model was named, and exporting the shipped checkpoint needs torch and onnx: {BRING_ONE}")
+    say(f"exporting the shipped checkpoint once, to {path}")
+    _export(path)
+    return path
+
+
+def cache_folder() -> Path:
+    """$XDG_CACHE_HOME/videodeblur, by default ~/.cache/videodeblur."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videodeblur"
+
+
+def _shipped_checkpoint() -> Path:
+    found = sorted((ROOT / "model" / "weights").glob("*.safetensors"))
+    if len(found) != 1:
+        raise ModelError(f"no --model was named, and {len(found)} checkpoints are shipped, expected one: {BRING_ONE}")
+    return found[0]
+
+
+def _key(checkpoint: Path) -> str:
+    """Names the checkpoint's content, and that of the code that exports it: another of either is another file."""
+    digest = hashlib.sha256(checkpoint.read_bytes())
+    for folder in MADE_BY:
+        for source in sorted((ROOT / folder).glob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:KEY_LENGTH]
+
+
+def _export(path: Path) -> None:
+    """In a process of its own, since the runtime never imports torch; under a name of its own, since others may be at it too."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part.onnx")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "export.to_onnx", "--output", str(part)]
+        status = subprocess.run(command, cwd=ROOT, stdout=sys.stderr.fileno(), check=False).returncode
+        if status or not part.is_file():
+            raise ModelError(f"the export of the shipped checkpoint failed, see above: {BRING_ONE}")
+        part.replace(path)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}: set XDG_CACHE_HOME to a folder that can be written") from error
+    finally:
+        part.unlink(missing_ok=True)

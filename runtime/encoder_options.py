@@ -1,0 +1,38 @@
+"""How the picture of an output video is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runtime.errors import InputError
+
+DEFAULT_CODEC = "libx264"
+# Constant quality at which the encoder does not take the sharpness back: 18 is where x264 is widely held to be visually lossless,
+# the others are about the same quality on their own scales.
+DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
+RATE_CONTROL = {"crf", "qp", "cq", "b", "global_quality", "x264-params", "x265-params"}  # options that replace that default
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """The encoder, its options, and what happens to streams that the output cannot hold."""
+
+    codec: str = DEFAULT_CODEC  # FFmpeg's name of an encoder
+    crf: float | None = None  # constant rate factor, lower is better; None = DEFAULT_CRF of the codec
+    options: Mapping[str, str] = field(default_factory=dict)  # further options of the encoder, as FFmpeg spells them
+    drop_unsupported: bool = False  # leave out audio and subtitles that the container cannot hold, instead of refusing
+
+    def __post_init__(self) -> None:
+        """Raises InputError when the quality is asked for twice."""
+        twice = RATE_CONTROL & self.options.keys()
+        if self.crf is not None and twice:
+            raise InputError(f"got crf {self.crf:g} and {', '.join(sorted(twice))}, expected one of them: drop the other")
+
+    def resolved(self) -> dict[str, str]:
+        """What the encoder is given: `options` and the quality."""
+        if self.crf is not None:
+            return {**self.options, "crf": f"{self.crf:g}"}
+        if self.codec in DEFAULT_CRF and not RATE_CONTROL & self.options.keys():
+            return {**self.options, "crf": str(DEFAULT_CRF[self.codec])}
+        return dict(self.options)

@@ -1,0 +1,80 @@
+"""Progress of a long run: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+BAR_WIDTH = 24  # characters
+REDRAW_EVERY = 0.1  # seconds, on a terminal
+LINE_EVERY = 10.0  # seconds, elsewhere
+PACE_OVER = 20.0  # seconds of the past that the time left is estimated from
+
+
+class ProgressBar:
+    """Shows (done, total) as `callable(done, total)`; a context manager that leaves the cursor on a fresh line.
+
+    On a terminal one line is redrawn in place, with frames per second and time left; elsewhere a line is printed every ten
+    seconds, so that a log stays short. `total` may be None, or smaller than `done` when it was an estimate.
+    """
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream or sys.stderr
+        self._clock, self._terminal = clock, self._stream.isatty()
+        self._history: deque[tuple[float, int]] = deque([(clock(), 0)])  # (time, done)
+        self._shown = self._history[0][0]
+        self._drawn = ""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Notes that `done` of `total` frames are finished, and shows it when it is time to."""
+        now = self._clock()
+        self._history.append((now, done))
+        while len(self._history) > 2 and self._history[1][0] < now - PACE_OVER:
+            self._history.popleft()
+        if now - self._shown >= (REDRAW_EVERY if self._terminal else LINE_EVERY):
+            self._shown = now
+            self._show(self._line(done, total))
+
+    def close(self) -> None:
+        """Wipes the bar from the terminal, so that what is printed next stands alone; calling it again does nothing."""
+        if self._drawn:
+            self._stream.write("\r" + " " * len(self._drawn) + "\r")
+            self._stream.flush()
+            self._drawn = ""
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _line(self, done: int, total: int | None) -> str:
+        (since, before), (now, _) = self._history[0], self._history[-1]
+        pace = (done - before) / (now - since) if now > since else 0.0
+        speed = f"{pace:.1f} fps"
+        if not total or total < done:
+            return f"{done} frames  {speed}"
+        bar = ("#" * (BAR_WIDTH * done // total)).ljust(BAR_WIDTH, "-") + " " if self._terminal else ""
+        left = f"  {_clock_text((total - done) / pace)} left" if pace else ""
+        return f"{100 * done // total:3d} % {bar}{done}/{total} frames  {speed}{left}"
+
+    def _show(self, line: str) -> None:
+        if not self._terminal:
+            print(line, file=self._stream, flush=True)
+            return
+        line = line[: shutil.get_terminal_size().columns - 1]
+        self._stream.write("\r" + line.ljust(len(self._drawn)))
+        self._stream.flush()
+        self._drawn = line
+
+
+def _clock_text(seconds: float) -> str:
+    """H:MM:SS, or M:SS under an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
