@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.sample_codes import to_unit
 
 try:
     import av
@@ -583,3 +584,31 @@ def _ffmpeg_says(said: list[str]) -> Iterator[None]:
     finally:
         av.logging.set_level(level)
         said += [text.strip() for _, _, text in log if text.strip()]
+
+
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, of gamma-coded R, G, B
+STRICT = {"err_detect": "explode"}  # without it a JPEG that was cut off decodes to a half grey picture
+
+
+def read_luma(path: Path) -> npt.NDArray[np.float32]:
+    """The BT.601 luma of a picture file (JPEG, PNG and whatever else FFmpeg knows), (H, W) float32 in [0, 1], new memory.
+
+    YUV and gray pictures give the luma they store: a JPEG's Y plane is full-range BT.601 luma. RGB and palettes are weighted,
+    alpha is ignored. Raises VideoError when the file is missing, cut off or not a picture.
+    """
+    try:
+        with av.open(io.BytesIO(path.read_bytes()), options=STRICT) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.options = STRICT
+            picture = next(container.decode(stream))
+    except (av.FFmpegError, OSError, IndexError, StopIteration) as error:
+        reason = getattr(error, "strerror", None) or "no picture in it"
+        raise VideoError(f"{path}: not a picture that can be decoded ({reason}): replace it or take it out") from error
+    deep = max(part.bits for part in picture.format.components) > 8
+    if picture.format.components[0].is_luma and not picture.format.has_palette:
+        gray = picture.reformat(format="gray16le") if picture.format.is_big_endian else picture
+        full = picture.color_range == FULL or picture.format.name.startswith(("yuvj", "gray"))
+        return to_unit(_view(gray, 0), gray.format.components[0].bits, "full" if full else "limited")
+    rgb = picture.to_ndarray(format="rgb48le" if deep else "rgb24")
+    luma: npt.NDArray[np.float32] = rgb @ (LUMA_WEIGHTS / np.float32(65535 if deep else 255))
+    return luma
