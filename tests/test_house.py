@@ -23,6 +23,7 @@ HEAVY = {  # folder: {library: the files that may import it; None = any of the f
         "onnxruntime": {"onnxruntime_runner.py"},
         "openvino": {"openvino_runner.py"},
         "av": {"video.py"},
+        "cuda": {"device_memory.py"},
     },
     "calibration": {"onnx": None, "onnxruntime": None},
 }
