@@ -1,0 +1,90 @@
+"""Optimizers by the recipe's name, their learning rate over a run, and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from training.recipes import Recipe
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values towards 1 (Jordan et al. 2024)
+NEWTON_SCHULZ_STEPS = 5
+MUON_SCALE = 0.2  # gives Muon's steps the size of Adam's (Liu et al. 2025), so that one learning rate serves both
+
+
+def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
+    """One optimizer, or Muon for the convolutions' kernels and AdamW for the rest."""
+    if recipe.optimizer == "adam":
+        return [Adam(network.parameters(), recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay)]
+    if recipe.optimizer == "adamw":
+        return [_adamw(network.parameters(), recipe)]
+    kernels = {name for name, p in network.named_parameters() if p.ndim > 1 and not name.startswith("r2.")}
+    inner = [p for name, p in network.named_parameters() if name in kernels]
+    rest = [p for name, p in network.named_parameters() if name not in kernels]
+    return [Muon(inner, recipe.learning_rate), _adamw(rest, recipe)]
+
+
+class Muon(Optimizer):
+    """Momentum whose step is orthogonalised for each kernel, seen as a matrix of output channels (Jordan et al. 2024)."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Updates the parameters from their gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
+                update = _orthogonal(ahead) * (MUON_SCALE * math.sqrt(max(ahead.shape)))
+                parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights; starts short, so that early weights are forgotten."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Takes in the network's present weights."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.weights.values()), list(network.state_dict().values()), 1 - decay)
+
+
+def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
+    """The rate at `step`, counted from 0, and `progress` through the run, 0 to 1."""
+    warm = min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
+    cosine = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return warm * (recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * cosine)
+
+
+def set_learning_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
+    """Gives every parameter group the same rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def _adamw(parameters: Iterable[Tensor], recipe: Recipe) -> AdamW:
+    return AdamW(parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay)
+
+
+def _orthogonal(matrix: Tensor) -> Tensor:
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = (wide / (wide.norm() + 1e-7)).bfloat16()
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.to(matrix.dtype)
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T

@@ -1,0 +1,105 @@
+"""How a network is trained, as data: `RECIPES` by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from training.synthesis import BlurOptions
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a share of a run trains on."""
+
+    start: float  # share of the run at which it begins, 0 to 1
+    crop: int  # pixels, height and width of the samples
+    batch: int  # samples a step
+    speed: float = BlurOptions.speed  # pixels a frame, the median camera speed of synthetic samples
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a step does; where the data comes from and how long the run is are not part of it."""
+
+    stages: tuple[Stage, ...]
+    optimizer: str = "adamw"  # "adam", "adamw" or "muon"
+    learning_rate: float = 2e-4  # the peak
+    final_learning_rate: float = 1e-7  # after the cosine; equal to the peak for a constant rate
+    warmup: int = 500  # steps
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    initialisation: str = "kaiming"  # or "paper"
+    residual: bool = True  # the network adds its output to its input
+    loss: str = "charbonnier+fft"  # "mse", "charbonnier" or "charbonnier+fft"
+    final_mse: float = 0.1  # share of the run, at its end, that minimises MSE instead
+    clip: float | None = 1.0  # largest gradient norm
+    ema: float | None = 0.999  # decay of the averaged weights, which are what a run delivers
+    bf16: bool = True  # autocast of the forward pass
+    reuse: int = 1  # times that a synthetic sample is used, each time mirrored and turned anew
+    blur: BlurOptions = field(default_factory=BlurOptions)  # its crop and speed come from the stage
+
+    def __post_init__(self) -> None:
+        starts = [stage.start for stage in self.stages]
+        if not starts or starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1:
+            raise ValueError(f"stages start at {starts}, expected increasing shares of the run from 0, below 1")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("loss", LOSSES), ("initialisation", ("kaiming", "paper"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
+        if self.warmup < 0 or self.reuse < 1 or not 0 <= self.final_mse <= 1:
+            raise ValueError(
+                f"warmup {self.warmup}, reuse {self.reuse}, final_mse {self.final_mse}: expected >= 0, >= 1, in [0, 1]"
+            )
+
+    def stage(self, progress: float) -> Stage:
+        """The stage at `progress`, 0 to 1."""
+        return [stage for stage in self.stages if stage.start <= progress][-1]
+
+    def stage_blur(self, stage: Stage) -> BlurOptions:
+        """The law of the synthetic samples of a stage."""
+        return replace(self.blur, height=stage.crop, width=stage.crop, speed=stage.speed)
+
+
+OPTIMIZERS = ("adam", "adamw", "muon")
+LOSSES = ("mse", "charbonnier", "charbonnier+fft")
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32))),
+    "narrow": Recipe(  # for a network that training.widen doubles afterwards: a high rate that stays
+        stages=(Stage(0, crop=96, batch=8, speed=8.0),),
+        optimizer="muon",
+        learning_rate=5e-3,
+        final_learning_rate=2e-3,
+        warmup=100,
+        weight_decay=0.0,
+        loss="charbonnier",
+        final_mse=0.0,
+        ema=0.998,
+        reuse=4,
+    ),
+    "cpu": Recipe(  # two hours on a few cores
+        stages=(Stage(0, crop=96, batch=8, speed=8.0), Stage(0.5, crop=96, batch=8)),
+        optimizer="muon",
+        learning_rate=3e-3,
+        final_learning_rate=1e-5,
+        warmup=100,
+        weight_decay=0.0,
+        loss="charbonnier",
+        ema=0.998,
+        reuse=4,
+    ),
+    "paper": Recipe(  # Jiang et al. 2020, sections III and IV, literally; its initialisation hardly trains
+        stages=(Stage(0, crop=128, batch=4),),
+        optimizer="adam",
+        learning_rate=1e-5,
+        final_learning_rate=1e-5,
+        warmup=0,
+        betas=(0.9, 0.999),
+        weight_decay=0.0,
+        initialisation="paper",
+        residual=False,
+        loss="mse",
+        clip=None,
+        ema=None,
+        bf16=False,
+    ),
+}

@@ -1,0 +1,93 @@
+"""Trains a network on synthetic blur, on pairs in the VideoDeblurring layout, or on both.
+
+python -m training.train --textures FOLDER [...] --out runs/first --minutes 25 --device cuda
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from dataclasses import replace
+
+import torch
+
+from model import VARIANTS
+from runtime.command_line import command
+from training.recipes import RECIPES
+from training.sources import SyntheticSource
+from training.synthesis import Samples, synthesize
+from training.textures import load_textures
+from training.trainer import TrainOptions, train
+
+VALIDATION_SAMPLES, VALIDATION_CROP, VALIDATION_SEED = 64, 128, 0
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, trains, prints what the run reached and the next command."""
+    arguments = _parse(argv)
+    options = TrainOptions(
+        folder=arguments.out,
+        recipe=RECIPES[arguments.recipe],
+        config=replace(VARIANTS[arguments.variant], channel_divisor=arguments.channel_divisor),
+        steps=arguments.steps,
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+        device=arguments.device,
+        resume=arguments.resume,
+        start=arguments.start,
+        save_every=arguments.save_every,
+        compiled=arguments.compile,
+        replicas=arguments.replicas,
+    )
+    source = SyntheticSource(load_textures(arguments.textures, torch.device(options.device)), options.recipe)
+    result = train(options, source, _validation(arguments.validate, options))
+    end = "finished" if result.finished else "stopped"
+    print(f"{end} after {result.steps} steps, {result.samples} samples, {result.skipped} skipped")
+    print(f"weights: {result.checkpoint}")
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="training.train", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add(
+        "--textures",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="sharp pictures, videos, or folders of them, to synthesise blur from",
+    )
+    add("--validate", type=Path, nargs="+", help="held-out sharp pictures; the gain on them is logged at every checkpoint")
+    add("--out", type=Path, required=True, help="folder of the run: checkpoint, resumable state, log.csv")
+    add("--recipe", choices=RECIPES, default="default", help="see training/recipes.py")
+    add("--variant", choices=VARIANTS, default="I5T3", help="network of the paper's Tables 2 and 3")
+    add("--channel-divisor", type=int, default=1, help="train a narrower network first, then training.widen (default: 1)")
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="wall-clock length of the run; the schedule stretches over it")
+    length.add_argument("--steps", type=int, help="length of the run in steps, for runs that can be repeated exactly")
+    add("--start", type=Path, help="checkpoint whose weights begin the run")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add("--seed", type=int, default=0)
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--compile", action="store_true", help="torch.compile the network (worth it on a GPU)")
+    add("--replicas", type=int, default=1, help="threads that share a batch, on a CPU with other work (default: 1)")
+    add("--save-every", type=float, default=3.0, help="minutes between checkpoints (default: 3)")
+    return parser.parse_args(argv)
+
+
+def _validation(sources: Sequence[Path] | None, options: TrainOptions) -> Samples | None:
+    if not sources:
+        return None
+    blur = replace(options.recipe.blur, height=VALIDATION_CROP, width=VALIDATION_CROP, frames=options.config.frames)
+    return synthesize(load_textures(sources, torch.device("cpu")), blur, VALIDATION_SAMPLES, VALIDATION_SEED)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
