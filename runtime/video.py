@@ -27,6 +27,7 @@ from runtime.sample_codes import to_unit
 
 try:
     import av
+    from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
     from av.filter import Graph
     from av.sidedata.sidedata import SideData
@@ -46,6 +47,7 @@ FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams with
 MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
+SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
 
 
@@ -285,7 +287,7 @@ class VideoWriter:
         """
         if not self._open:
             return
-        with self._explained("writing failed"):
+        with self._explained("writing failed", logged=True):
             self._mux(self._stream.encode(None))
             self._copy_packets(self._written_until if self._reader.limit else None)
             self._container.close()
@@ -343,17 +345,17 @@ class VideoWriter:
 
     def _new_stream(self, codec: str, rate: Fraction | None) -> av.VideoStream:
         try:
-            stream = self._container.add_stream(codec, rate=rate)
+            if av.Codec(codec, "w").type != "video":
+                raise InputError(f"{codec} does not encode video: take {SOME_ENCODERS}")
         except av.codec.codec.UnknownCodecError as error:
-            raise InputError(f"there is no encoder {codec!r} here: take libx264, libx265, libsvtav1, ffv1 or so") from error
+            raise InputError(f"there is no encoder {codec!r} here: take {SOME_ENCODERS}") from error
+        try:
+            return cast("av.VideoStream", self._container.add_stream(codec, rate=rate))
         except ValueError as error:
             usual = self._container.default_video_codec
             raise InputError(
                 f"{self.path.suffix} cannot hold {codec} video (usual there: {usual}): change -c or the suffix"
             ) from error
-        if not isinstance(stream, av.VideoStream):
-            raise InputError(f"{codec} does not encode video: take libx264, libx265, libsvtav1, ffv1 or so")
-        return stream
 
     def _add_copies(self) -> dict[int, Stream]:
         """Output streams by the index of the source stream whose packets they take."""
@@ -366,6 +368,7 @@ class VideoWriter:
                 copies[source.index] = copy = self._container.add_stream_from_template(source)
                 copy.metadata.update(_metadata(source.metadata))
                 copy.disposition = source.disposition
+                _settle_layout(copy)
             elif source.type in ("audio", "subtitle") and not self._encoder.drop_unsupported:
                 raise VideoError(
                     f"{self.path.suffix} cannot hold {name} of {self._reader.path} ({source.name or 'unknown codec'}):"
@@ -459,6 +462,12 @@ class VideoWriter:
             reason = (said or [getattr(error, "strerror", None) or str(error)])[-1]
             remedy = remedy or "choose another output"
             raise VideoError(f"{self.path}: {what} ({reason}): {remedy}") from error
+
+
+def _settle_layout(copy: Stream) -> None:
+    """Some containers only count the channels; others must be told which they are, and take the usual ones for the number."""
+    if isinstance(copy, AudioStream) and copy.layout.name.endswith(" channels"):
+        copy.codec_context.layout = f"{copy.layout.nb_channels}c"
 
 
 def _open_input(path: Path) -> InputContainer:

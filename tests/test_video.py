@@ -1,0 +1,395 @@
+"""VideoReader and VideoWriter against real codecs: nothing but luma changes, and nothing is lost."""
+
+from fractions import Fraction
+from itertools import count, pairwise
+
+import av
+import numpy as np
+import pytest
+from video_clips import VARIABLE, Clip, cut, read, same
+
+from runtime.encoder_options import EncoderOptions
+from runtime.errors import InputError, VideoError
+from runtime.video import VideoReader, VideoWriter
+
+LOSSLESS = EncoderOptions(options={"qp": "0", "preset": "ultrafast"})
+FFV1 = EncoderOptions("ffv1")
+
+
+def rewrite(source, target, encoder=LOSSLESS, limit=None, change=lambda luma, bits: (1 << bits) - 1 - luma):
+    """Copies a video with its luma changed; returns the writer's notes."""
+    with VideoReader(source, limit) as reader, VideoWriter(target, reader, encoder) as writer:
+        for frame in reader:
+            writer.write(frame, change(frame.luma, reader.info.bits).astype(frame.luma.dtype))
+    return writer.notes
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def assert_only_luma_changed(before, after, bits=8):
+    assert same(after.luma, [(1 << bits) - 1 - luma for luma in before.luma])
+    assert same(after.chroma, before.chroma)
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    """An MP4 with all that a phone or an editor may put into one."""
+    clip = Clip(
+        times=[1000 + time for time in VARIABLE],
+        options={"bf": "3", "crf": "20"},
+        audio=["aac", "aac"],
+        color=(1, 1, 1, 1),
+        aspect=Fraction(4, 3),
+        rotation=90,
+        flip=True,
+        metadata={"title": "Title", "artist": "Ærlig"},
+        chapters=[(0, 200, "one"), (200, 400, "two")],
+    )
+    return clip.write(tmp_path_factory.mktemp("rich") / "rich.mp4")
+
+
+def test_everything_else_in_an_mp4_is_carried_over(rich, tmp_path):
+    assert rewrite(rich, tmp_path / "out.mp4") == []
+    before, after = read(rich), read(tmp_path / "out.mp4")
+    assert_only_luma_changed(before, after)
+    assert after.times == before.times
+    assert len({b - a for a, b in pairwise(before.times)}) > 2  # the clip really has variable rate
+    assert len(before.packets) >= 2
+    assert after.packets == before.packets  # payloads and times
+    assert after.streams == before.streams
+    assert after.chapters == before.chapters
+    assert (after.tags, after.aspect, after.matrix) == (before.tags, before.aspect, before.matrix)
+    assert (after.tags, after.aspect, len(after.matrix)) == ((1, 1, 1, 1), Fraction(4, 3), 1)
+    assert {key: after.container[key] for key in ("title", "artist")} == {"title": "Title", "artist": "Ærlig"}
+
+
+def test_sound_is_in_step_after_a_change_of_container(rich, tmp_path):
+    rewrite(rich, tmp_path / "out.mkv")
+    before, after = read(rich), read(tmp_path / "out.mkv")
+    assert_only_luma_changed(before, after)
+    sound = [name for name in before.packets if name.startswith("audio")]
+    shifts = [b - a for a, b in zip(before.times, after.times)]
+    for name in sound:
+        assert [p for p, _ in after.packets[name]] == [p for p, _ in before.packets[name]]
+        shifts += [b[1] - a[1] for a, b in zip(before.packets[name], after.packets[name])]
+    assert max(shifts) - min(shifts) <= Fraction(1, 1000)  # Matroska's clock; no drift, no offset between the streams
+    assert after.matrix == before.matrix
+
+
+def test_subtitles_attachments_and_many_sounds_of_a_matroska_file(tmp_path):
+    clip = Clip(audio=["libmp3lame", "flac"], subtitles=("Hei", "på deg"), attachment=b"font" * 100, time_base=Fraction(1, 1000))
+    clip.times = [0, 40, 90, 120, 170]
+    source = clip.write(tmp_path / "in.mkv")
+    assert rewrite(source, tmp_path / "out.mkv") == []
+    before, after = read(source), read(tmp_path / "out.mkv")
+    assert after.packets == before.packets
+    assert [name for name in before.packets if name.startswith("subtitle")]
+    assert (after.attachments, after.streams, after.times) == (before.attachments, before.streams, before.times)
+    assert after.attachments == [b"font" * 100]
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "suffix", "encoder"),
+    [
+        ("libx264", "yuv422p", ".mp4", LOSSLESS),
+        ("libx264", "yuv444p", ".mp4", LOSSLESS),
+        ("libx264", "yuv420p10le", ".mp4", LOSSLESS),
+        ("libx264", "yuv422p10le", ".mkv", LOSSLESS),
+        ("ffv1", "gray", ".mkv", FFV1),
+        ("ffv1", "gray16le", ".mkv", FFV1),
+        ("ffv1", "yuv444p12le", ".mkv", FFV1),
+        ("ffv1", "yuva420p", ".mkv", FFV1),
+        ("mjpeg", "yuvj420p", ".mkv", LOSSLESS),
+    ],
+)
+def test_every_depth_and_subsampling_is_exact(codec, pixel_format, suffix, encoder, tmp_path):
+    source = Clip(codec, pixel_format, times=VARIABLE[:6]).write(tmp_path / f"in{suffix}")
+    assert rewrite(source, tmp_path / f"out{suffix}", encoder) == []
+    before, after = read(source), read(tmp_path / f"out{suffix}")
+    assert_only_luma_changed(before, after, av.VideoFormat(pixel_format).components[0].bits)
+    assert after.pixel_format == before.pixel_format
+    assert after.times == before.times
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "gray", "yuv420p10le"])
+def test_odd_sizes_are_exact(pixel_format, tmp_path):
+    source = Clip("ffv1", pixel_format, size=(65, 49), times=VARIABLE[:3]).write(tmp_path / "in.mkv")
+    rewrite(source, tmp_path / "out.mkv", FFV1)
+    assert_only_luma_changed(read(source), read(tmp_path / "out.mkv"), av.VideoFormat(pixel_format).components[0].bits)
+
+
+def test_full_range_stays_full_in_a_format_that_says_it_elsewhere(tmp_path):
+    source = Clip("mjpeg", "yuvj422p", times=VARIABLE[:3]).write(tmp_path / "in.mkv")
+    rewrite(source, tmp_path / "out.mkv", FFV1)
+    before, after = read(source), read(tmp_path / "out.mkv")
+    assert_only_luma_changed(before, after)
+    assert (before.pixel_format, after.pixel_format, after.tags[0]) == ("yuvj422p", "yuv422p", 2)
+
+
+def test_gray_without_a_range_is_full_and_says_so_in_the_output(tmp_path):
+    source = Clip("ffv1", "gray", times=VARIABLE[:3]).write(tmp_path / "in.mkv")
+    rewrite(source, tmp_path / "out.mp4")
+    before, after = read(source), read(tmp_path / "out.mp4")
+    assert same(after.luma, [255 - luma for luma in before.luma])
+    assert after.tags[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("clip", "color_range", "bits"),
+    [
+        (Clip(color=(1, 1, 1, 1)), "limited", 8),
+        (Clip(color=(2, 1, 1, 1)), "full", 8),
+        (Clip(), "limited", 8),
+        (Clip(pixel_format="yuv420p10le"), "limited", 10),
+    ],
+)
+def test_range_and_depth_are_read_from_the_stream(clip, color_range, bits, tmp_path):
+    with VideoReader(clip.write(tmp_path / "in.mp4")) as reader:
+        assert (reader.info.color_range, reader.info.bits) == (color_range, bits)
+
+
+def test_info_of_a_video(rich):
+    with VideoReader(rich) as reader:
+        info = reader.info
+        assert (info.width, info.height, info.pixel_format, info.chroma_step) == (64, 48, "yuv420p", 2)
+        assert (info.frames, info.expected_frames, info.codec) == (12, 12, "h264")
+        assert (info.sample_aspect_ratio, abs(info.rotation), info.time_base) == (Fraction(4, 3), 90, Fraction(1, 30000))
+        assert info.duration == pytest.approx(0.55, abs=0.05)
+
+
+def test_frames_come_in_order_with_the_time_until_the_next(rich):
+    with VideoReader(rich) as reader:
+        frames = list(reader)
+    assert [frame.number for frame in frames] == list(range(12))
+    assert [frame.pts for frame in frames] == [1000 + time for time in VARIABLE]
+    assert [frame.duration for frame in frames[:-1]] == np.diff(VARIABLE).tolist()
+
+
+def test_planes_are_readonly_and_outlive_the_reader(rich):
+    with VideoReader(rich) as reader:
+        frames = list(reader)
+    assert same([frame.luma for frame in frames], read(rich).luma)
+    with pytest.raises(ValueError, match="read-only"):
+        frames[0].luma[0, 0] = 0
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_short_videos_keep_every_frame(count, tmp_path):
+    source = Clip(times=VARIABLE[:count], audio=["aac"]).write(tmp_path / "in.mp4")
+    rewrite(source, tmp_path / "out.mp4")
+    before, after = read(source), read(tmp_path / "out.mp4")
+    assert len(after.times) == count
+    assert (after.times, after.packets) == (before.times, before.packets)
+
+
+def test_a_limit_ends_picture_and_sound(rich, tmp_path):
+    rewrite(rich, tmp_path / "out.mp4", limit=5)
+    before, after = read(rich), read(tmp_path / "out.mp4")
+    assert after.times == before.times[:5]
+    end = before.times[5]
+    for name in (name for name in before.packets if name.startswith("audio")):
+        assert after.packets[name] == [packet for packet in before.packets[name] if packet[1] < end]
+
+
+def test_captions_and_other_side_data_of_the_frames_reach_the_encoder(tmp_path):
+    """Seen by a user's SEI message that x264 repeats: the encoder's own text in the source's first frame."""
+    source = Clip(times=VARIABLE[:3]).write(tmp_path / "in.mp4")
+    rewrite(source, tmp_path / "out.mp4", EncoderOptions(options={"udu_sei": "1", "crf": "20", "x264-params": "no-info=1"}))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        payloads = [bytes(data) for frame in container.decode(video=0) for data in frame.side_data]
+    assert any(b"x264 - core" in payload for payload in payloads)
+
+
+def test_frame_types_of_the_source_do_not_bind_the_encoder(tmp_path):
+    source = Clip(times=VARIABLE, options={"g": "1"}).write(tmp_path / "in.mp4")  # all intra
+    rewrite(source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sum(frame.key_frame for frame in container.decode(video=0)) == 1
+
+
+def test_what_the_container_cannot_hold_is_noted(tmp_path):
+    source = Clip(aspect=Fraction(4, 3), rotation=90, times=VARIABLE[:3], color=(1, 1, 1, 1)).write(tmp_path / "in.mp4")
+    notes = rewrite(source, tmp_path / "out.nut", FFV1)
+    assert [note.split(" is")[0].split(" are")[0] for note in notes] == [
+        "the sample aspect ratio 4/3",
+        "the colour tags",
+        "the rotation by 90 degrees",
+    ]
+
+
+def test_a_sound_that_does_not_fit_is_refused_or_dropped_on_demand(tmp_path):
+    source = Clip(audio=["pcm_s16le"], subtitles=("a",), time_base=Fraction(1, 1000), times=[0, 40]).write(tmp_path / "in.mkv")
+    with pytest.raises(VideoError, match=r"\.mp4 cannot hold subtitle stream 2 .*in\.mkv \(srt\): write an \.mkv, or .*--drop"):
+        rewrite(source, tmp_path / "out.mp4")
+    notes = rewrite(source, tmp_path / "out.mp4", EncoderOptions(drop_unsupported=True))
+    assert len(notes) == 1
+    assert len(read(tmp_path / "out.mp4").packets["audio1"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "suffix"),
+    [("ffv1", "bgr0", ".mkv"), ("rawvideo", "nv12", ".nut"), ("rawvideo", "yuyv422", ".nut"), ("ffv1", "ya8", ".mkv")],
+)
+def test_samples_that_are_not_planar_yuv_are_refused_with_a_remedy(codec, pixel_format, suffix, tmp_path):
+    path = tmp_path / f"in{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        container.mux(stream.encode(av.VideoFrame(64, 48, pixel_format)))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match=rf"in{suffix}: its samples are {pixel_format}, expected planar YUV .*ffmpeg -i"):
+        VideoReader(path)
+
+
+def test_interlaced_video_is_refused_with_a_remedy(tmp_path):
+    source = Clip(options={"x264-params": "interlaced=1"}).write(tmp_path / "in.mp4")
+    with pytest.raises(VideoError, match=r"in\.mp4: frame 0 is interlaced.*bwdif"):
+        VideoReader(source)
+
+
+def test_a_change_of_size_is_refused_where_it_happens(tmp_path):
+    parts = [Clip(size=size, times=VARIABLE[:3]).write(tmp_path / f"{size[0]}.h264") for size in ((64, 48), (96, 64))]
+    (tmp_path / "in.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with (
+        pytest.raises(VideoError, match=r"in\.h264: changes from 64x48 yuv420p to 96x64 yuv420p at frame 3"),
+        VideoReader(tmp_path / "in.h264") as reader,
+    ):
+        list(reader)
+
+
+def test_a_raw_stream_without_times_gets_them(tmp_path):
+    source = Clip(times=VARIABLE[:6], options={"bf": "0"}).write(tmp_path / "in.h264")
+    with VideoReader(source) as reader:
+        times = [frame.pts * reader.info.time_base for frame in reader]
+    assert len(times) == 6
+    assert len({b - a for a, b in pairwise(times)}) == 1
+    rewrite(source, tmp_path / "out.mp4")
+    assert same(read(tmp_path / "out.mp4").luma, [255 - luma for luma in read(source).luma])
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "message"),
+    [
+        ("in.mp4", 0.6, "not a video that FFmpeg can read .moov atom not found"),  # its index is at the end
+        ("fast.mp4", 0.6, r"broken or cut off at frame \d+"),
+        ("in.mkv", 0.6, r"broken or cut off at frame \d+ .at \d\.\d\d of 2\.00 s"),
+        ("in.ts", 0.6, r"broken or cut off at frame \d+"),
+    ],
+)
+def test_a_file_that_was_cut_off_is_noticed(name, share, message, tmp_path):
+    clip = Clip(times=list(range(60)), time_base=Fraction(1, 30), options={"g": "20"})
+    whole = clip.write(tmp_path / name)
+    if name == "fast.mp4":
+        rewrite(whole, tmp_path / "index_first.mp4")
+        whole = tmp_path / "index_first.mp4"
+    part = cut(whole, tmp_path / f"cut{whole.suffix}", share)
+    with pytest.raises(VideoError, match=message) as caught, VideoReader(part) as reader:
+        list(reader)
+    assert part.name in str(caught.value)
+
+
+def test_a_trimmed_mp4_is_not_taken_for_a_cut_off_one(tmp_path):
+    """Its edit list starts late: frames in the file, and counted in its header, are not to be shown."""
+    clip = Clip(times=list(range(0, 30000, 1000)), options={"g": "10"})
+    with av.open(str(clip.write(tmp_path / "in.mp4"))) as source, av.open(str(tmp_path / "trimmed.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts -= 5500  # the first frames move before zero, which MP4 says with an edit list
+                packet.dts -= 5500
+                packet.stream = stream
+                target.mux(packet)
+    with VideoReader(tmp_path / "trimmed.mp4") as reader:
+        numbers = [frame.number for frame in reader]
+    assert 20 <= len(numbers) < 30
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_text("not a video\n" * 100), "not a video that FFmpeg can read"),
+        (lambda path: path.write_bytes(b""), "not a video that FFmpeg can read"),
+        (lambda path: None, "no such file"),
+        (lambda path: path.mkdir(), "is a folder"),
+    ],
+)
+def test_a_file_that_is_no_video_is_an_error_that_names_it(make, message, tmp_path):
+    make(tmp_path / "in.mp4")
+    with pytest.raises(VideoError, match=rf"in\.mp4: {message}"):
+        VideoReader(tmp_path / "in.mp4")
+
+
+def test_a_file_without_a_video_stream(tmp_path):
+    with av.open(str(tmp_path / "in.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=48000, layout="stereo")
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame) + stream.encode(None))
+    with pytest.raises(VideoError, match=r"in\.mp4: has no video stream \(audio only\)"):
+        VideoReader(tmp_path / "in.mp4")
+
+
+@pytest.mark.parametrize(
+    ("clip", "output", "encoder", "message"),
+    [
+        (Clip("ffv1", size=(65, 49)), "out.mp4", LOSSLESS, r"libx264 refuses 65x49 yuv420p .*not divisible by 2.*-c ffv1"),
+        (Clip("ffv1", "yuv444p12le"), "out.mp4", LOSSLESS, r"libx264 does not take yuv444p12le.*-c ffv1"),
+        (Clip("ffv1"), "out.mp4", EncoderOptions("nosuch"), r"no encoder 'nosuch'"),
+        (Clip("ffv1"), "out.mp4", EncoderOptions("aac"), r"aac does not encode video"),
+        (Clip("ffv1"), "out.webm", LOSSLESS, r"\.webm cannot hold libx264 video \(usual there: vp9\)"),
+        (Clip("ffv1"), "out.mp4", EncoderOptions(options={"sharpnes": "3"}), r"libx264 has no option sharpnes=3"),
+        (Clip("ffv1"), "out.mp4", EncoderOptions(options={"crf": "high"}), r"libx264 refuses .*setting option crf to value high"),
+        (Clip("ffv1"), "out.txt", LOSSLESS, r"\.txt is no video format"),
+        (Clip("ffv1"), "out", LOSSLESS, r"no suffix is no video format"),
+        (Clip("ffv1"), "out.png", LOSSLESS, r"\.png is a picture"),
+        (Clip("ffv1"), "missing/out.mp4", LOSSLESS, r"there is no folder .*missing"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_at_once(clip, output, encoder, message, tmp_path):
+    source = clip.write(tmp_path / "in.mkv")
+    with VideoReader(source) as reader, pytest.raises(InputError, match=message):
+        VideoWriter(tmp_path / output, reader, encoder)
+    assert names(tmp_path) == ["in.mkv"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_midway_leaves_nothing_behind(error, rich, tmp_path):
+    calls = count()
+
+    def fail_at_frame_7(luma, bits):
+        if next(calls) == 7:
+            assert len(names(tmp_path)) == 2  # it is being written, under another name
+            raise error
+        return luma
+
+    (tmp_path / "out.mp4").write_text("the one before")
+    with pytest.raises(error):
+        rewrite(rich, tmp_path / "out.mp4", change=fail_at_frame_7)
+    assert names(tmp_path) == ["out.mp4"]
+    assert (tmp_path / "out.mp4").read_text() == "the one before"
+
+
+def test_closing_twice_does_nothing(rich, tmp_path):
+    with VideoReader(rich) as reader, VideoWriter(tmp_path / "out.mp4", reader, LOSSLESS) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    writer.close()
+    writer.finish()
+    reader.close()
+    assert len(read(tmp_path / "out.mp4").times) == 12
+
+
+def test_luma_of_another_shape_is_refused(rich, tmp_path):
+    with pytest.raises(InputError, match=r"got luma \(24, 64\) uint8, expected \(48, 64\) uint8"):
+        rewrite(rich, tmp_path / "out.mp4", change=lambda luma, bits: luma[::2])
+
+
+def test_default_quality_gives_way_to_the_users():
+    assert EncoderOptions().resolved() == {"crf": "18"}
+    assert EncoderOptions(crf=23.5).resolved() == {"crf": "23.5"}
+    assert EncoderOptions(options={"qp": "0"}).resolved() == {"qp": "0"}
+    assert EncoderOptions("ffv1").resolved() == {}
+    with pytest.raises(InputError, match="got crf 20 and qp, expected one of them"):
+        EncoderOptions(crf=20, options={"qp": "0"})
