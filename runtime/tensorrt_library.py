@@ -35,14 +35,34 @@ class Library:
         return str(self.module.__version__)
 
     @contextmanager
-    def messages(self, verbose: bool = False) -> Iterator[list[str]]:
-        """Collects what the library says meanwhile: warnings and errors, with `verbose` everything."""
-        collected: list[str] = []
-        self.logger.sinks.append((collected, verbose))
+    def messages(self, verbose: bool = False) -> Iterator[Messages]:
+        """Collects what the library says meanwhile, to any thread: warnings and errors, with `verbose` everything."""
+        collected = Messages(logging.DEBUG if verbose else logging.WARNING)
+        self.logger.sinks.append(collected)
         try:
             yield collected
         finally:
-            self.logger.sinks.remove((collected, verbose))
+            self.logger.sinks.remove(collected)
+
+
+class Messages:
+    """What a library said. Compared by identity: two that are equally empty are still two."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level  # of `logging`; what is below is not kept
+        self.all: list[str] = []
+        self.errors: list[str] = []
+
+    def add(self, level: int, message: str) -> None:
+        """Keeps a message."""
+        if level >= self.level:
+            self.all.append(message)
+        if level >= logging.ERROR:
+            self.errors.append(message)
+
+    def reason(self) -> str:
+        """Why something failed, in the library's own words."""
+        return " | ".join(dict.fromkeys(message.strip() for message in self.errors)) or "it gave no reason"
 
 
 @functools.cache
@@ -69,13 +89,12 @@ def _logger(trt: Any) -> Any:
 
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.sinks: list[tuple[list[str], bool]] = []
+            self.sinks: list[Messages] = []
 
         def log(self, severity: Any, message: str) -> None:
             level = levels.get(severity, logging.DEBUG)
             log.log(level, message)
-            for collected, verbose in self.sinks:
-                if verbose or level >= logging.WARNING:
-                    collected.append(message)
+            for collected in tuple(self.sinks):
+                collected.add(level, message)
 
     return Logger()

@@ -190,7 +190,7 @@ class TensorRtRunner:
                 and context.execute_async_v3(self._streams[1].handle)
             )
         if not done:
-            raise BackendError(f"TensorRT failed on shape {shape}: {_said(messages)}")
+            raise BackendError(f"TensorRT failed on shape {shape}: {messages.reason()}")
 
     def _run_on_device(self, blurry: DeviceArray) -> DeviceArray:
         self.plan.check_shape(blurry.shape[:4])
@@ -276,7 +276,9 @@ def _deserialize(library: Library, path: Path, plan: Plan) -> Any:
             _check_validity(trt, runtime, path)
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
-        raise ModelError(f"{library.name} {library.version} cannot load {path}: {_said(messages)}; build it again on this machine")
+        raise ModelError(
+            f"{library.name} {library.version} cannot load {path}: {messages.reason()}; build it again on this machine"
+        )
     return engine
 
 
@@ -322,10 +324,6 @@ def _create_context(library: Library, engine: Any, cuda_graph: bool, cache: Path
         needed: int = engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
         sizes = f"its largest shape needs {needed / MIB:.0f} MiB, {free_memory() / MIB:.0f} MiB are free"
         raise BackendError(
-            f"TensorRT cannot prepare the engine ({sizes}): build it for smaller frames, or free memory. {_said(messages)}"
+            f"TensorRT cannot prepare the engine ({sizes}): build it for smaller frames, or free memory. {messages.reason()}"
         )
     return context, kept
-
-
-def _said(messages: list[str]) -> str:
-    return messages[-1] if messages else "it gave no reason"
