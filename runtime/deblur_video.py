@@ -166,6 +166,8 @@ def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer) -> Iterator[tuple[Fra
             yield waiting.popleft(), sharp
     for sharp in deblurrer.flush():
         yield waiting.popleft(), sharp
+    if waiting:
+        raise RuntimeError(f"the deblurrer kept {len(waiting)} frames")
 
 
 class _View:

@@ -14,6 +14,7 @@ from runtime.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE_BY = ("model", "export", "runtime")  # folders whose code decides what the exported file holds
+STDERR = 2  # file descriptor
 KEY_LENGTH = 12  # characters of a SHA-256
 BRING_ONE = "on a machine with torch, make one with `python -m export.to_onnx --output deblur.onnx`, and name it with --model"
 
@@ -61,7 +62,7 @@ def _export(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "export.to_onnx", "--output", str(part)]
-        status = subprocess.run(command, cwd=ROOT, stdout=sys.stderr.fileno(), check=False).returncode
+        status = subprocess.run(command, cwd=ROOT, stdout=STDERR, check=False).returncode
         if status or not part.is_file():
             raise ModelError(f"the export of the shipped checkpoint failed, see above: {BRING_ONE}")
         part.replace(path)

@@ -1,0 +1,319 @@
+"""`videodeblur run` from end to end on a real, tiny network: what comes out, what is printed, and how it fails."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from video_clips import VARIABLE, Clip, cut, read, same
+
+from runtime import Engine, InputError, StreamDeblurrer
+from runtime.deblur_video import DeblurOptions, deblur_video, main, sharpen
+from runtime.video import VideoReader
+
+ROOT = Path(__file__).resolve().parents[1]
+LOSSLESS = ("-e", "qp=0", "-e", "preset=ultrafast")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Variable frame rate with sound, as phones record it."""
+    return Clip(audio=["aac"], color=(1, 1, 1, 1)).write(tmp_path_factory.mktemp("clip") / "in.mp4")
+
+
+@pytest.fixture
+def run(tiny_model, capsys):
+    """Runs the command; returns (exit status, stdout, stderr)."""
+
+    def call(*arguments, model=True):
+        chosen = ["--model", str(tiny_model), "--precision", "fp32"] if model else []
+        status = main([*map(str, arguments), *chosen, "--threads", "1"])
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def expected_luma(source, model, stride=None):
+    """What the engine makes of the clip's luma, without the pipeline under test."""
+    with VideoReader(source) as reader, Engine(model, precision="fp32", threads=1) as engine:
+        stream = StreamDeblurrer(engine, stride, reader.info.bits, reader.info.color_range)
+        return [sharp for frame in reader for sharp in stream.push(frame.luma)] + stream.flush()
+
+
+def assert_one_error(status, stderr, *parts):
+    """One line for the user, after what was said before the failure."""
+    assert status == 1
+    lines = stderr.strip().splitlines()
+    assert [line for line in lines if line.startswith("error: ")] == lines[-1:], stderr
+    assert "Traceback" not in stderr
+    for part in parts:
+        assert part in lines[-1]
+
+
+@pytest.mark.parametrize("stride", [None, 2])
+def test_luma_is_the_networks_and_all_else_the_sources(stride, clip, run, tiny_model, tmp_path):
+    status, out, err = run(clip, tmp_path / "out.mp4", *LOSSLESS, *(["--stride", stride] if stride else []))
+    before, after = read(clip), read(tmp_path / "out.mp4")
+    assert status == 0
+    assert same(after.luma, expected_luma(clip, tiny_model, stride))
+    assert not same(after.luma, before.luma)
+    assert same(after.chroma, before.chroma)
+    assert (after.times, after.packets, after.tags) == (before.times, before.packets, before.tags)
+    assert out.startswith(f"{tmp_path / 'out.mp4'}: 12 frames, ")
+    assert "fp32" in out
+    assert "fp32: asked for" in err or "fp32: the graph's own types" in err
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_short_clips_keep_every_frame(count, run, tiny_model, tmp_path):
+    source = Clip(times=VARIABLE[:count]).write(tmp_path / "in.mp4")
+    assert run(source, tmp_path / "out.mp4", *LOSSLESS)[0] == 0
+    after = read(tmp_path / "out.mp4")
+    assert same(after.luma, expected_luma(source, tiny_model))
+    assert len(after.luma) == count
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "size", "suffix"),
+    [
+        ("ffv1", "gray", (65, 49), ".mkv"),
+        ("ffv1", "yuv420p", (65, 49), ".mkv"),
+        ("ffv1", "yuv422p10le", (66, 49), ".mkv"),
+        ("mjpeg", "yuvj420p", (64, 48), ".mkv"),
+    ],
+)
+def test_other_formats_and_sizes(codec, pixel_format, size, suffix, run, tiny_model, tmp_path):
+    source = Clip(codec, pixel_format, size, times=VARIABLE[:6]).write(tmp_path / f"in{suffix}")
+    assert run(source, tmp_path / f"out{suffix}", "-c", "ffv1")[0] == 0
+    before, after = read(source), read(tmp_path / f"out{suffix}")
+    assert same(after.luma, expected_luma(source, tiny_model))
+    assert same(after.chroma, before.chroma)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("side", 128), ("wipe", 64), ("diff", 64)])
+def test_comparisons_are_videos_too(kind, width, clip, run, tiny_model, tmp_path):
+    assert run(clip, tmp_path / "out.mp4", "--compare", kind, *LOSSLESS)[0] == 0
+    before, after, sharp = read(clip), read(tmp_path / "out.mp4"), expected_luma(clip, tiny_model)
+    assert (after.times, after.packets) == (before.times, before.packets)
+    assert after.luma[0].shape == (48, width)
+    if kind == "side":
+        assert same([luma[:, :64] for luma in after.luma], before.luma)
+        assert same([luma[:, 64:] for luma in after.luma], sharp)
+    if kind == "wipe":
+        assert same([luma[:, :2] for luma in after.luma], [luma[:, :2] for luma in before.luma])
+        assert same([luma[:, 62:] for luma in after.luma], [luma[:, 62:] for luma in sharp])
+    if kind == "diff":
+        assert all((plane == 128).all() for chroma in after.chroma for plane in chroma)
+
+
+def test_side_of_an_odd_size(run, tiny_model, tmp_path):
+    source = Clip("ffv1", size=(65, 49), times=VARIABLE[:3]).write(tmp_path / "in.mkv")
+    assert run(source, tmp_path / "out.mkv", "--compare", "side", "-c", "ffv1")[0] == 0
+    luma = read(tmp_path / "out.mkv").luma
+    assert luma[0].shape == (49, 132)
+    assert same([plane[:, 66:131] for plane in luma], expected_luma(source, tiny_model))
+
+
+def test_frames_ends_early(clip, run, tmp_path):
+    assert run(clip, tmp_path / "out.mp4", "--frames", 7)[0] == 0
+    assert read(tmp_path / "out.mp4").times == read(clip).times[:7]
+
+
+def test_json_is_all_of_stdout(clip, run, tmp_path):
+    status, out, _ = run(clip, tmp_path / "out.mp4", "--json")
+    summary = json.loads(out)
+    assert status == 0
+    assert (summary["frames"], summary["precision"], summary["notes"]) == (12, "fp32", [])
+    assert summary["fps"] == pytest.approx(12 / summary["seconds"])
+
+
+def test_progress_reaches_the_callback(clip, tiny_model, tmp_path):
+    seen, said = [], []
+    options = DeblurOptions(clip, tmp_path / "out.mp4", tiny_model, threads=1)
+    summary = deblur_video(options, lambda done, total: seen.append((done, total)), said.append)
+    assert seen == [(done, 12) for done in range(1, 13)]
+    assert said == [summary.reason]
+
+
+def test_frames_wait_no_longer_than_a_window(clip):
+    """The memory of a run: decoded frames that are alive at once."""
+
+    class Window:
+        kept = ()
+
+        def push(self, frame):
+            self.kept = (*self.kept, frame)
+            ready, self.kept = (self.kept, ()) if len(self.kept) == 5 else ((), self.kept)
+            return list(ready)
+
+        def flush(self):
+            return list(self.kept)
+
+    with VideoReader(clip) as reader:
+        read_so_far = 0
+
+        def counted():
+            nonlocal read_so_far
+            for frame in reader:
+                read_so_far += 1
+                yield frame
+
+        lead = [read_so_far - frame.number for frame, _ in sharpen(counted(), Window())]
+    assert len(lead) == 12
+    assert max(lead) == 5
+
+
+def test_a_deblurrer_that_loses_a_frame_is_noticed(clip):
+    class Loses:
+        def push(self, frame):
+            return []
+
+        def flush(self):
+            return []
+
+    with VideoReader(clip) as reader, pytest.raises(RuntimeError, match="kept 12 frames"):
+        list(sharpen(reader, Loses()))
+
+
+def test_an_existing_output_is_replaced_only_on_demand(clip, run, tmp_path):
+    output = tmp_path / "out.mp4"
+    output.write_text("precious")
+    status, _, err = run(clip, output)
+    assert_one_error(status, err, "out.mp4 exists already: add -y to overwrite it")
+    assert output.read_text() == "precious"
+    assert run(clip, output, "-y")[0] == 0
+    assert len(read(output).times) == 12
+
+
+def test_the_input_is_never_the_output(clip, run, tmp_path):
+    (tmp_path / "link.mp4").symlink_to(clip)
+    before = clip.read_bytes()
+    for output in (clip, tmp_path / "link.mp4"):
+        status, _, err = run(clip, output, "-y")
+        assert_one_error(status, err, "is the input too")
+    assert clip.read_bytes() == before
+
+
+BAD_INPUT = {
+    "a text file": (lambda path, clip: path.write_text("hello\n" * 100), "in.mp4: not a video that FFmpeg can read"),
+    "an empty file": (lambda path, clip: path.write_bytes(b""), "in.mp4: not a video that FFmpeg can read"),
+    "nothing": (lambda path, clip: None, "in.mp4: no such file"),
+    "half a file": (lambda path, clip: cut(clip, path, 0.5), "in.mp4: not a video that FFmpeg can read"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_no_output(case, clip, run, tmp_path):
+    make, message = BAD_INPUT[case]
+    make(tmp_path / "in.mp4", clip)
+    before = names(tmp_path)
+    status, _, err = run(tmp_path / "in.mp4", tmp_path / "out.mp4")
+    assert_one_error(status, err, message)
+    assert names(tmp_path) == before
+
+
+def test_a_file_that_breaks_off_midway_leaves_no_output(run, tmp_path):
+    whole = Clip(times=list(range(0, 60000, 1000)), options={"g": "10"}).write(tmp_path / "in.mkv")
+    cut(whole, tmp_path / "cut.mkv", 0.7)
+    status, _, err = run(tmp_path / "cut.mkv", tmp_path / "out.mkv")
+    assert_one_error(status, err, "cut.mkv: broken or cut off at frame ")
+    assert names(tmp_path) == ["cut.mkv", "in.mkv"]
+
+
+@pytest.mark.parametrize("folder", ["/proc", "{clip}", "{missing}"])
+def test_a_folder_that_cannot_be_written(folder, clip, run, tmp_path):
+    output = Path(folder.format(clip=clip, missing=tmp_path / "missing")) / "out.mp4"
+    status, _, err = run(clip, output)
+    assert_one_error(status, err, "out.mp4: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"not a model", "is not a whole ONNX file"), (None, "No such file"), (b"", "is not a whole ONNX file")],
+)
+def test_a_bad_model_leaves_no_output(content, message, clip, run, tmp_path):
+    model = tmp_path / "model.onnx"
+    if content is not None:
+        model.write_bytes(content)
+    status, _, err = run(clip, tmp_path / "out.mp4", "--model", model, model=False)
+    assert_one_error(status, err, "model.onnx", message)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stride", "9"], "stride is 9, expected 1 to 5"),
+        (["--backend", "magic"], "backend is 'magic', expected one of auto"),
+        (["--frames", "0"], "the limit is 0 frames, expected 1 or more"),
+        (["-e", "nosuch=1"], "libx264 has no option nosuch=1"),
+        (["-c", "nosuch"], "there is no encoder 'nosuch'"),
+        (["--crf", "20", "-e", "qp=0"], "got crf 20 and qp, expected one of them"),
+    ],
+)
+def test_bad_options_are_one_line_and_no_output(arguments, message, clip, run, tmp_path):
+    status, _, err = run(clip, tmp_path / "out.mp4", *arguments)
+    assert_one_error(status, err, message)
+    assert names(tmp_path) == []
+
+
+def test_a_malformed_encoder_option_is_a_usage_error(clip, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([str(clip), str(tmp_path / "out.mp4"), "-e", "preset"])
+    assert caught.value.code == 2
+    assert "expected KEY=VALUE" in capsys.readouterr().err
+
+
+def start(tiny_model, *arguments, **options):
+    command = [sys.executable, "-m", "runtime.deblur_video", *map(str, arguments), "--model", str(tiny_model), "--threads", "1"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def limit_file_size():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_full_disk_leaves_nothing(suffix, clip, tiny_model, tmp_path):
+    process = start(tiny_model, clip, tmp_path / f"out{suffix}", *LOSSLESS, preexec_fn=limit_file_size)
+    _, err = process.communicate(timeout=60)
+    assert_one_error(process.returncode, err, f"out{suffix}: ", "File too large")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing(number, tiny_model, tmp_path):
+    source = Clip(size=(320, 240), times=list(range(0, 200000, 1000)), options={"preset": "ultrafast"}).write(tmp_path / "in.mp4")
+    process = start(tiny_model, source, tmp_path / "out.mp4", "--stride", "1")
+    process.stderr.readline()  # it says what was chosen, and starts
+    time.sleep(0.5)
+    assert process.poll() is None, "it was over too soon for this test"
+    assert len(names(tmp_path)) == 2
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted\n")
+    assert names(tmp_path) == ["in.mp4"]
+
+
+def test_a_missing_pyav_is_named_with_the_line_that_brings_it(tiny_model, clip, tmp_path):
+    code = f"""
+import sys
+sys.modules["av"] = None
+from runtime.deblur_video import main
+sys.exit(main(["{clip}", "{tmp_path / "out.mp4"}", "--model", "{tiny_model}"]))
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert_one_error(found.returncode, found.stderr, "pip install 'av>=18'")
+
+
+def test_options_can_be_used_without_a_command(clip, tmp_path):
+    with pytest.raises(InputError, match="is the input too"):
+        DeblurOptions(clip, clip)
