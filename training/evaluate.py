@@ -1,0 +1,110 @@
+"""Scores a checkpoint or a deployed model on the VideoDeblurring data set, or on folders of frames.
+
+python -m training.evaluate --data VideoDeblurring --protocol P1 --model model.onnx
+python -m training.evaluate --blurry blur --sharp sharp --protocol P2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+
+from model import default_checkpoint, load_checkpoint
+from model.reference import PRECISIONS, TorchRunner
+from runtime import Engine
+from runtime.command_line import command
+from runtime.errors import InputError
+from training.datasets import SPLITS, Dataset, find_dataset, video_from_folders
+from training.evaluation import WINDOWS, Run, VideoScore, mean_of_videos, score_videos
+from training.protocols import PROTOCOLS
+
+CHECKPOINTS = (".safetensors", ".pth", ".pt")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, scores every video, prints the table."""
+    arguments = _parse(argv)
+    dataset = _dataset(arguments)
+    for reason in dataset.skipped:
+        print(f"skipped {reason}", file=sys.stderr)
+    windows = WINDOWS if arguments.windows == "both" else (arguments.windows,)
+    with _opened(arguments.model or default_checkpoint(), arguments.precision, arguments.device) as (run, frames):
+        scores = _with_progress(score_videos(dataset.videos, run, frames, arguments.protocol, windows), len(dataset.videos))
+    print(table(arguments.protocol, scores))
+    if dataset.skipped:
+        print(f"{len(dataset.skipped)} videos skipped")
+    if arguments.json:
+        content = {"protocol": arguments.protocol, "model": Path(arguments.model or default_checkpoint()).name}
+        arguments.json.write_text(json.dumps({**content, "videos": [asdict(score) for score in scores]}, indent=1))
+    return 0
+
+
+def table(protocol: str, scores: Sequence[VideoScore]) -> str:
+    """A row a video and their average: RGB PSNR, SSIM and luma PSNR, before and after."""
+    lines = [f"protocol {protocol}: RGB PSNR dB / SSIM / luma PSNR dB"]
+    lines.append(f"{'video':<16}{'frames':>7}  {'input':<24}" + "".join(f"{name:<24}" for name in scores[0].outputs))
+    for score in [*scores, mean_of_videos(scores)]:
+        columns = [score.input, *score.outputs.values()]
+        cells = "".join(f"{f'{s.psnr:.2f} / {s.ssim:.4f} / {s.luma_psnr:.2f}':<24}" for s in columns)
+        lines.append(f"{score.name:<16}{score.frames:>7}  {cells}".rstrip())
+    return "\n".join(lines)
+
+
+@contextmanager
+def _opened(model: Path, precision: str, device: str) -> Iterator[tuple[Run, int]]:
+    if model.suffix in CHECKPOINTS:
+        with TorchRunner(load_checkpoint(model), precision if precision != "auto" else "fp32", device) as runner:
+            yield runner.run, runner.frames
+    else:
+        with Engine(model, precision=precision) as engine:
+            print(engine.reason, file=sys.stderr)
+            yield engine.run, engine.contract.frames
+
+
+def _dataset(arguments: argparse.Namespace) -> Dataset:
+    if arguments.data:
+        return find_dataset(arguments.data, arguments.split)
+    if not (arguments.blurry and arguments.sharp):
+        raise InputError("got no videos: give --data, or --blurry and --sharp")
+    return Dataset((video_from_folders(arguments.blurry, arguments.sharp),), ())
+
+
+def _with_progress(scores: Iterator[VideoScore], count: int) -> list[VideoScore]:
+    start, done = time.monotonic(), []
+    for score in scores:
+        done.append(score)
+        left = (time.monotonic() - start) / len(done) * (count - len(done))
+        print(f"{score.name}: {len(done)} of {count} videos, {left / 60:.0f} min left", file=sys.stderr)
+    return done
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="training.evaluate", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", type=Path, help="the folder that holds quantitative_datasets")
+    add("--split", choices=SPLITS, default="test", help="which videos of --data (default: test, the ten of Table 4)")
+    add("--blurry", type=Path, help="instead of --data: a folder of consecutive blurry frames")
+    add("--sharp", type=Path, help="with --blurry: the ground truth of some or all of them, under the same names")
+    add("--protocol", choices=PROTOCOLS, required=True, help="P1 is the paper's, P2 everyone's since; see training/protocols.py")
+    add("--windows", choices=(*WINDOWS, "both"), default="both", help="(default: both)")
+    add("--model", type=Path, help="checkpoint or exported model (default: the shipped checkpoint)")
+    add("--precision", default="auto", help=f"of a checkpoint: {', '.join(PRECISIONS)}; of an exported model: as Engine takes it")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for checkpoints")
+    add("--json", type=Path, help="also write the scores here, for training.tables")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
