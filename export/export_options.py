@@ -1,0 +1,115 @@
+"""What can be asked of `export/to_onnx.py`, and what it answers; plain records without a heavy import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import padding, sample_codes
+from runtime.contract import Contract
+from runtime.errors import InputError
+
+OPSETS = (20, 17)  # 17 for TensorRT 8.6
+CODE_BITS = {"u8": 8, "u16": 10}  # bits of a sample where none are named: of 16-bit containers, nearly all video is 10
+IO_KINDS = ("f32", *CODE_BITS)
+DEFAULT_RANGE = "limited"  # what video is unless it says otherwise
+REWRITES = ("fold", "whole-window", "group", "merge-gates", "split-heads")  # in the order in which they are applied
+DEFAULT_REWRITES = ("fold", "whole-window")  # measured: export/rewrites.py
+DEFAULT_CLIP = Path(__file__).parent / "clips" / "kodak_blurry.mp4"
+MULTIPLE = 8  # pixels, of the network
+SMALLEST = 5  # pixels; the graphs of codes reflect up to 8, and a reflection needs one sample more than it adds
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Which network to export, in which form, and what to verify it on. Raises InputError where these disagree."""
+
+    checkpoint: Path | None = None  # None = the shipped one
+    variant: str | None = None  # one of model.VARIANTS; None = what the checkpoint says
+    random_weights: bool = False  # instead of a checkpoint, for studies of structure and speed; the file says so
+    output: Path | None = None  # None = the checkpoint's name in the current folder
+    opset: int = OPSETS[0]
+    batch: int | None = None  # windows; None = any
+    height: int | None = None  # pixels; None = any
+    width: int | None = None
+    io: str = "f32"  # luma in [0, 1], or sample codes "u8", "u16": see export/sample_code_graph.py
+    bits: int | None = None  # of a code; None = 8 for u8, 10 for u16
+    color_range: str | None = None  # of the codes, "limited" or "full"; None = limited
+    rewrites: tuple[str, ...] = DEFAULT_REWRITES  # names of REWRITES, explained in export/rewrites.py
+    clip: Path = DEFAULT_CLIP  # a video of at least as many frames as the network takes
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise InputError(f"opset is {self.opset}, expected 20, or 17 for TensorRT 8.6")
+        if self.io not in IO_KINDS:
+            raise InputError(f"io is {self.io!r}, expected one of {', '.join(IO_KINDS)}")
+        if self.random_weights and self.checkpoint:
+            raise InputError(f"random weights and {self.checkpoint} were both asked for, expected one of them")
+        unknown = sorted(set(self.rewrites) - set(REWRITES))
+        if unknown:
+            raise InputError(f"no rewrite is called {unknown[0]!r}, expected some of {', '.join(REWRITES)}")
+        _check_codes(self.io, self.bits, self.color_range)
+        for name in ("batch", "height", "width"):
+            _check_size(name, getattr(self, name), self.io)
+        if (self.height is None) != (self.width is None):
+            raise InputError(f"got height {self.height} and width {self.width}, expected both or neither")
+
+    @property
+    def code_bits(self) -> int | None:
+        """Bits of a code; None for f32."""
+        return self.bits or CODE_BITS.get(self.io)
+
+    @property
+    def code_range(self) -> str | None:
+        """Range of the codes; None for f32."""
+        return None if self.io == "f32" else self.color_range or DEFAULT_RANGE
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close a file on one backend comes to the PyTorch network in fp32."""
+
+    backend: str
+    precision: str
+    decibels: float  # PSNR against the full scale of a sample: 1.0, or the largest code; 200 where all are equal
+    samples: int
+    differing: int  # samples that are not equal; for codes the number that counts
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A verified file."""
+
+    path: Path
+    contract: Contract
+    opset: int
+    parities: tuple[Parity, ...]  # ONNX Runtime's first, then OpenVINO's
+    windows: tuple[int, ...]  # shape of what was compared, (N, F, H, W)
+    seconds: float  # that it took
+
+
+def _check_codes(io: str, bits: int | None, color_range: str | None) -> None:
+    if io == "f32":
+        if bits or color_range:
+            raise InputError("bits and range are properties of sample codes: add --io u8 or --io u16, or drop them")
+        return
+    bits = bits or CODE_BITS[io]
+    sample_codes.scale(bits, color_range or DEFAULT_RANGE)
+    if (io == "u8") != (bits == 8):
+        raise InputError(f"io is {io!r} with {bits} bits, expected u8 with 8, or u16 with 9 to 16")
+
+
+def _check_size(name: str, size: int | None, io: str) -> None:
+    if size is None:
+        return
+    if size < 1:
+        raise InputError(f"{name} is {size}, expected at least 1")
+    if name == "batch":
+        return
+    if io == "f32" and size % MULTIPLE:
+        nearest = padding.padded_size(size, size, MULTIPLE)[0]
+        raise InputError(
+            f"{name} is {size}, expected a multiple of {MULTIPLE}: {nearest}, or --io u8 or u16, which pad inside the graph"
+        )
+    if size < SMALLEST:
+        raise InputError(f"{name} is {size}, expected at least {SMALLEST}")

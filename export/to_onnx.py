@@ -1,0 +1,147 @@
+"""`videodeblur export`: a checkpoint -> an ONNX file, compared with the PyTorch network on a real clip."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from export.export_options import (
+    CODE_BITS,
+    DEFAULT_CLIP,
+    DEFAULT_REWRITES,
+    IO_KINDS,
+    OPSETS,
+    REWRITES,
+    ExportOptions,
+    ExportResult,
+    Parity,
+)
+from runtime.command_line import command
+from runtime.contract import MIN_PARITY
+from runtime.errors import MissingPackageError
+from runtime.sample_codes import RANGES
+
+REQUIREMENTS = {  # module: what brings it
+    "torch": "torch==2.13.0",
+    "safetensors": "safetensors>=0.5",
+    "onnx": "onnx>=1.19",
+    "onnxscript": "onnxscript>=0.5",
+    "onnxruntime": "onnxruntime>=1.24",
+    "av": "av>=18",
+}
+EPILOG = """
+The network is variant I5T3 unless a checkpoint says otherwise. Without sizes, the file takes any number of windows, and any
+height and width in multiples of 8; with --io u8 or u16, any height and width from 5 on, padded and cropped inside the graph.
+u16 codes travel as byte pairs (N, F, H, W, 2), the low byte first, since TensorRT takes no uint16.
+"""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    arguments = _parser().parse_args(argv)
+    options = ExportOptions(
+        checkpoint=arguments.checkpoint or arguments.checkpoint_option,
+        variant=arguments.variant,
+        random_weights=arguments.random_weights,
+        output=arguments.output,
+        opset=arguments.opset,
+        batch=arguments.batch,
+        height=arguments.height,
+        width=arguments.width,
+        io=arguments.io,
+        bits=arguments.bits,
+        color_range=arguments.range,
+        rewrites=arguments.rewrites,
+        clip=arguments.clip,
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
+    _need_packages()
+    from export.onnx_exporter import export_onnx  # here, so that options and help need none of REQUIREMENTS
+
+    _report(export_onnx(options, lambda text: print(f"{text} ...", file=sys.stderr, flush=True)))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EPILOG)
+    add = parser.add_argument
+    add(
+        "checkpoint",
+        nargs="?",
+        type=Path,
+        help=".safetensors of this project, or a .pth state dictionary; default: the shipped one",
+    )
+    add("--checkpoint", dest="checkpoint_option", type=Path, metavar="CHECKPOINT", help="the same, by name")
+    add("--variant", help="a network of the paper's tables, such as I3T1; the checkpoint must hold it")
+    add(
+        "--random-weights",
+        action="store_true",
+        help="no checkpoint: for studies of a variant's structure and speed; it sharpens nothing",
+    )
+    add("-o", "--output", type=Path, help="default: the checkpoint's name in this folder")
+    add("--opset", type=int, default=OPSETS[0], help=f"{OPSETS[0]}, or 17 for TensorRT 8.6; default {OPSETS[0]}")
+    add("--batch", type=int, metavar="N", help="fix the number of windows")
+    add("--height", type=int, metavar="PIXELS", help="fix the height, together with --width")
+    add("--width", type=int, metavar="PIXELS")
+    add("--io", choices=IO_KINDS, default=IO_KINDS[0], help="float luma in [0, 1], or 8- or 16-bit sample codes; default f32")
+    add("--bits", type=int, help=f"depth of the codes; default {CODE_BITS['u8']} for u8, {CODE_BITS['u16']} for u16, at most 16")
+    add("--range", choices=RANGES, help="range of the codes; default limited")
+    add(
+        "--rewrites",
+        type=_rewrites,
+        default=DEFAULT_REWRITES,
+        metavar="NAMES",
+        help=f"exact rewrites of the network: none, all, or some of {','.join(REWRITES)}; default {','.join(DEFAULT_REWRITES)}",
+    )
+    add("--clip", type=Path, default=DEFAULT_CLIP, help="a video to compare on; default: a shipped one")
+    return parser
+
+
+def _rewrites(text: str) -> tuple[str, ...]:
+    return {"none": (), "all": REWRITES}.get(text, tuple(text.split(",")))
+
+
+def _need_packages() -> None:
+    missing = [requirement for module, requirement in REQUIREMENTS.items() if find_spec(module) is None]
+    if missing:
+        raise MissingPackageError("' '".join(missing), "exporting to ONNX")
+
+
+def _report(result: ExportResult) -> None:
+    contract = result.contract
+    size = f"{contract.height}x{contract.width}" if contract.height else "any size"
+    print(
+        f"{result.path}: {result.path.stat().st_size / 1e6:.1f} MB, opset {result.opset}, {contract.io}, {contract.frames} frames,"
+        f" {size}, receptive field {contract.receptive_field} pixels, {result.seconds:.0f} s"
+    )
+    if contract.checkpoint_sha256.startswith("none"):
+        print(f"weights: {contract.checkpoint_sha256}; its output is not a sharp video")
+    count, _, height, width = result.windows
+    print(f"parity with the PyTorch network in fp32, on {count} windows of {height}x{width}:")
+    for parity in result.parities:
+        print(_parity_line(parity, contract.bits is not None))
+    if not any(parity.backend == "openvino" for parity in result.parities):
+        print("  openvino: not installed, not measured; often faster on a CPU: pip install 'openvino>=2026.1'")
+    print(f"next: python -m runtime.deblur_video blurry.mp4 sharp.mp4 --model {result.path}")
+
+
+def _parity_line(parity: Parity, codes: bool) -> str:
+    line = f"  {parity.backend} {parity.precision}: {parity.decibels:.1f} dB"
+    if codes:
+        return f"{line}, {parity.differing} of {parity.samples} codes differ"
+    required = MIN_PARITY.get(parity.precision, 0.0)
+    return f"{line} ({'at least' if parity.decibels >= required else 'UNDER'} {required:.0f})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
