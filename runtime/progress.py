@@ -20,12 +20,13 @@ class ProgressBar:
     """Shows (done, total) as `callable(done, total)`; a context manager that leaves the cursor on a fresh line.
 
     On a terminal one line is redrawn in place, with frames per second and time left; elsewhere a line is printed every ten
-    seconds, so that a log stays short. `total` may be None, or smaller than `done` when it was an estimate.
+    seconds, so that a log stays short. `total` may be None, or smaller than `done` when it was
+    an estimate. `unit` names what is counted.
     """
 
-    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, unit: str = "frames") -> None:
         self._stream = stream or sys.stderr
-        self._clock, self._terminal = clock, self._stream.isatty()
+        self._clock, self._terminal, self._unit = clock, self._stream.isatty(), unit
         self._history: deque[tuple[float, int]] = deque([(clock(), 0)])  # (time, done)
         self._shown = self._history[0][0]
         self._drawn = ""
@@ -56,12 +57,12 @@ class ProgressBar:
     def _line(self, done: int, total: int | None) -> str:
         (since, before), (now, _) = self._history[0], self._history[-1]
         pace = (done - before) / (now - since) if now > since else 0.0
-        speed = f"{pace:.1f} fps"
+        speed = f"{pace:.1f} fps" if self._unit == "frames" else f"{pace:.2f} {self._unit}/s"
         if not total or total < done:
-            return f"{done} frames  {speed}"
+            return f"{done} {self._unit}  {speed}"
         bar = ("#" * (BAR_WIDTH * done // total)).ljust(BAR_WIDTH, "-") + " " if self._terminal else ""
         left = f"  {_clock_text((total - done) / pace)} left" if pace else ""
-        return f"{100 * done // total:3d} % {bar}{done}/{total} frames  {speed}{left}"
+        return f"{100 * done // total:3d} % {bar}{done}/{total} {self._unit}  {speed}{left}"
 
     def _show(self, line: str) -> None:
         if not self._terminal:

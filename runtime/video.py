@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, MissingPackageError, VideoError
-from runtime.sample_codes import to_unit
+from runtime.sample_codes import from_unit, to_unit
 
 try:
     import av
@@ -621,3 +621,15 @@ def read_luma(path: Path) -> npt.NDArray[np.float32]:
     rgb = picture.to_ndarray(format="rgb48le" if deep else "rgb24")
     luma: npt.NDArray[np.float32] = rgb @ (LUMA_WEIGHTS / np.float32(65535 if deep else 255))
     return luma
+
+
+def write_gray(path: Path, luma: npt.NDArray[np.float32]) -> None:
+    """Writes luma (H, W) in [0, 1], clipped, as an 8-bit gray PNG. Raises VideoError when the file cannot be written."""
+    picture = av.VideoFrame.from_ndarray(from_unit(luma, 8, "full"), format="gray")
+    try:
+        with av.open(str(path), "w", format="image2", options={"update": "1"}) as container:
+            stream = container.add_stream("png", width=picture.width, height=picture.height, pix_fmt="gray")
+            container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path}: cannot be written ({error.strerror}): name a .png in a folder that exists") from error
