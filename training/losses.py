@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHARBONNIER_EPSILON = 1e-3  # on the scale of [0, 1]
 FFT_WEIGHT = 0.1
 
 
-def loss_of(name: str, output: Tensor, target: Tensor) -> Tensor:
-    """A scalar; output and target are (N, frames, H, W) float32."""
+def loss_of(name: str, output: Tensor, target: Tensor, charbonnier: float) -> Tensor:
+    """A scalar; output and target are (N, frames, H, W) float32. `charbonnier` is the epsilon of that loss."""
     difference = output - target
     if name == "mse":
         return difference.square().mean()
-    loss = torch.sqrt(difference.square() + CHARBONNIER_EPSILON**2).mean()
+    loss = torch.sqrt(difference.square() + charbonnier**2).mean()
     if name == "charbonnier+fft":
         loss = loss + FFT_WEIGHT * torch.view_as_real(torch.fft.rfft2(difference, norm="ortho")).abs().mean()
     return loss

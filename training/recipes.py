@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from training.synthesis import BlurOptions
 
@@ -15,6 +16,7 @@ class Stage:
     crop: int  # pixels, height and width of the samples
     batch: int  # samples a step
     speed: float = BlurOptions.speed  # pixels a frame, the median camera speed of synthetic samples
+    generators: int = 1  # divides the inner channels of the weight generators, see training/widening.py; halves from stage to stage
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Recipe:
     initialisation: str = "kaiming"  # or "paper"
     residual: bool = True  # the network adds its output to its input
     loss: str = "charbonnier+fft"  # "mse", "charbonnier" or "charbonnier+fft"
+    charbonnier: float = 1e-3  # where that loss turns from squares to absolute values, on the scale of [0, 1]
     final_mse: float = 0.1  # share of the run, at its end, that minimises MSE instead
     clip: float | None = 1.0  # largest gradient norm
     ema: float | None = 0.999  # decay of the averaged weights, which are what a run delivers
@@ -42,6 +45,11 @@ class Recipe:
         starts = [stage.start for stage in self.stages]
         if not starts or starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1:
             raise ValueError(f"stages start at {starts}, expected increasing shares of the run from 0, below 1")
+        widths = [stage.generators for stage in self.stages]
+        if any(b not in (a, a // 2) for a, b in pairwise(widths)) or widths[-1] != 1:
+            raise ValueError(
+                f"stages divide the generators by {widths}, expected each the same or half of the one before, 1 at last"
+            )
         for name, allowed in (("optimizer", OPTIMIZERS), ("loss", LOSSES), ("initialisation", ("kaiming", "paper"))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
@@ -64,26 +72,20 @@ LOSSES = ("mse", "charbonnier", "charbonnier+fft")
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32))),
-    "narrow": Recipe(  # for a network that training.widen doubles afterwards: a high rate that stays
-        stages=(Stage(0, crop=96, batch=8, speed=8.0),),
-        optimizer="muon",
-        learning_rate=5e-3,
-        final_learning_rate=2e-3,
-        warmup=100,
-        weight_decay=0.0,
-        loss="charbonnier",
-        final_mse=0.0,
-        ema=0.998,
-        reuse=4,
-    ),
     "cpu": Recipe(  # two hours on a few cores
-        stages=(Stage(0, crop=96, batch=8, speed=8.0), Stage(0.5, crop=96, batch=8)),
+        stages=(
+            Stage(0.0, crop=96, batch=4, speed=8.0, generators=4),
+            Stage(0.4, crop=96, batch=4, generators=4),
+            Stage(0.6, crop=96, batch=4, generators=2),
+            Stage(0.85, crop=96, batch=4, generators=1),
+        ),
         optimizer="muon",
         learning_rate=3e-3,
         final_learning_rate=1e-5,
         warmup=100,
         weight_decay=0.0,
         loss="charbonnier",
+        charbonnier=0.03,
         ema=0.998,
         reuse=4,
     ),

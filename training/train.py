@@ -68,7 +68,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder of the run: checkpoint, resumable state, log.csv")
     add("--recipe", choices=RECIPES, default="default", help="see training/recipes.py")
     add("--variant", choices=VARIANTS, default="I5T3", help="network of the paper's Tables 2 and 3")
-    add("--channel-divisor", type=int, default=1, help="train a narrower network first, then training.widen (default: 1)")
+    add("--channel-divisor", type=int, default=1, help="divides all inner channels, for quick trials (default: 1)")
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="wall-clock length of the run; the schedule stretches over it")
     length.add_argument("--steps", type=int, help="length of the run in steps, for runs that can be repeated exactly")

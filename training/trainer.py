@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
@@ -29,6 +30,7 @@ from training.sources import SampleStream, Source
 from training.state import read_state, write_state
 from training.synthesis import Samples
 from training.validation import Gain, measure_gain
+from training.widening import full_width, narrowed, widened
 
 BAD_STEPS = 20  # steps in a row with a loss that is not finite, after which a run stops
 
@@ -104,21 +106,34 @@ def train(options: TrainOptions, source: Source, validation: Samples | None = No
 class _Run:
     """The network, its average, the optimizers and the counters of a run in progress."""
 
-    def __init__(self, options: TrainOptions, network: DeblurNetwork) -> None:
+    def __init__(self, options: TrainOptions, network: DeblurNetwork, divisor: int) -> None:
         self.options, self.recipe = options, options.recipe
         self.device = torch.device(options.device)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
-        self.replicas = Replicas(torch.compile(self.network) if options.compiled else self.network, options.replicas)
-        self.optimizers: list[Optimizer] = build_optimizers(self.network, self.recipe)
-        self.average = WeightAverage(self.network, self.recipe.ema) if self.recipe.ema else None
         self.checkpoint = options.folder / "network.safetensors"
         self.step = self.samples = self.skipped = self._bad_in_a_row = 0
         self.elapsed = 0.0  # seconds trained before this process
         self._losses: list[float] = []
+        self._take(network, divisor)
+
+    def _take(self, network: DeblurNetwork, divisor: int) -> None:
+        """Trains `network`, whose generators are narrowed by `divisor`, from now on."""
+        self.divisor = divisor
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
+        compiled = torch.compile(self.network) if self.options.compiled else self.network
+        self.replicas = Replicas(compiled, self.options.replicas)
+        self.optimizers: list[Optimizer] = build_optimizers(self.network, self.recipe)
+        self.average = WeightAverage(self.network, self.recipe.ema) if self.recipe.ema else None
+
+    def _widen(self) -> None:
+        """Doubles the generators; the averaged weights, the better ones, go on, and the optimizers begin anew."""
+        self.replicas.close()
+        self._take(widened(self._averaged(), self.divisor // 2, self.options.seed), self.divisor // 2)
 
     def advance(self, stream: SampleStream, progress: float) -> None:
         """One optimisation step; a loss that is not finite is skipped and counted."""
         stage = self.recipe.stage(progress)
+        while self.divisor > stage.generators:
+            self._widen()
         set_learning_rate(self.optimizers, learning_rate(self.recipe, self.step, progress))
         name = "mse" if progress >= 1 - self.recipe.final_mse else self.recipe.loss
         loss = self.replicas.backward(stream.batch(self.step, stage), partial(self._loss, name=name))
@@ -136,10 +151,15 @@ class _Run:
             self.average.update(self.network)
 
     def averaged(self) -> DeblurNetwork:
-        """The network that the run delivers so far, in evaluation mode."""
-        network = DeblurNetwork(self.network.config).to(self.device)
-        network.load_state_dict(self.average.weights if self.average else self.network.state_dict())
-        return network.to(memory_format=torch.channels_last).eval()
+        """The network that the run delivers so far, at full width and in evaluation mode."""
+        network = full_width(self._averaged(), self.divisor, self.options.seed)
+        return network.to(self.device).to(memory_format=torch.channels_last).eval()
+
+    def _averaged(self) -> DeblurNetwork:
+        network = copy.deepcopy(self.network)
+        if self.average:
+            network.load_state_dict(self.average.weights)
+        return network
 
     def row(self, elapsed: float, gain: Gain | None) -> LogRow:
         """The log's line for the steps since the last one."""
@@ -156,6 +176,7 @@ class _Run:
         save_checkpoint(self.averaged(), self.checkpoint, notes=notes)
         content = {
             "config": self.network.config.to_dict(),
+            "divisor": self.divisor,
             "network": self.network.state_dict(),
             "average": self.average and (self.average.weights, self.average.updates),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -178,7 +199,7 @@ class _Run:
         blurry = samples.blurry.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             output = network(blurry)
-        return loss_of(name, output.float(), samples.sharp.to(self.device))
+        return loss_of(name, output.float(), samples.sharp.to(self.device), self.recipe.charbonnier)
 
     def _skip(self, loss: float) -> None:
         self.skipped += 1
@@ -197,17 +218,22 @@ def _gain(run: _Run, validation: Samples | None) -> Gain | None:
 def _begun(options: TrainOptions) -> _Run:
     torch.manual_seed(options.seed)
     if options.start:
-        return _Run(options, load_checkpoint(options.start, None))
+        return _Run(options, load_checkpoint(options.start, None), 1)
     network = DeblurNetwork(replace(options.config, residual=options.recipe.residual))
     initialise(network, options.recipe.initialisation)
-    return _Run(options, network)
+    return _Run(options, *_narrowed(network, options.recipe.stages[0].generators))
 
 
 def _resumed(options: TrainOptions) -> _Run:
     content = read_state(options.folder)
-    run = _Run(options, DeblurNetwork(NetworkConfig.from_dict(content["config"])))
+    network = DeblurNetwork(NetworkConfig.from_dict(content["config"]))
+    run = _Run(options, *_narrowed(network, content["divisor"]))
     run.restore(content)
     return run
+
+
+def _narrowed(network: DeblurNetwork, divisor: int) -> tuple[DeblurNetwork, int]:
+    return (narrowed(network, divisor) if divisor > 1 else network), divisor
 
 
 def _progress(options: TrainOptions, step: int, elapsed: float) -> float:

@@ -1,0 +1,79 @@
+"""Networks whose weight generators are narrow: most of a step's cost goes, and they can be doubled without changing the function.
+
+Training begins narrow, where it sees several times the samples in the same time, and ends at full width.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from model import DeblurNetwork
+from model.generators import Generator
+
+NOISE = 0.05  # of a kernel's standard deviation: enough for the two copies of a channel to grow apart
+
+
+def narrowed(network: DeblurNetwork, divisor: int) -> DeblurNetwork:
+    """A copy with new generators whose inner channels are divided by `divisor`; all else keeps its weights."""
+    narrow = copy.deepcopy(network)
+    for owner, generator in _generators(narrow):
+        owner.generator = _like(generator, narrow, divisor)
+    return narrow
+
+
+def widened(network: DeblurNetwork, divisor: int, seed: int = 0, noise: float = NOISE) -> DeblurNetwork:
+    """A copy of a network narrowed by twice `divisor`, now by `divisor`, with the same function up to `noise`.
+
+    As in Net2Net (Chen et al. 2016), every inner channel of the generators is doubled. The two copies share out the weights
+    that leave them at random, and start from kernels with opposite small noise, so that training can tell them apart.
+    """
+    wide = copy.deepcopy(network)
+    draws = torch.Generator().manual_seed(seed)
+    for owner, generator in _generators(wide):
+        grown = _like(generator, wide, divisor)
+        small = generator.state_dict()
+        grown.load_state_dict(
+            {name: _doubled(small[name], target.shape, draws, noise) for name, target in grown.state_dict().items()}
+        )
+        owner.generator = grown.to(small["layer14.weight"].device)
+    return wide
+
+
+def full_width(network: DeblurNetwork, divisor: int, seed: int = 0) -> DeblurNetwork:
+    """A copy of a network narrowed by `divisor`, 1 or a power of two, that fits its configuration and computes the same."""
+    network = copy.deepcopy(network)
+    while divisor > 1:
+        divisor //= 2
+        network = widened(network, divisor, seed, noise=0.0)
+    return network
+
+
+def _generators(network: DeblurNetwork) -> list[tuple[torch.nn.Module, Generator]]:
+    blocks = (network.temporal, network.spatial)
+    return [(block, block.generator) for block in blocks if hasattr(block, "generator")]
+
+
+def _like(generator: Generator, network: DeblurNetwork, divisor: int) -> Generator:
+    first, last = getattr(generator, f"layer{generator.first}"), generator.layer14
+    config = replace(network.config, channel_divisor=network.config.channel_divisor * divisor)
+    stem = (16, 96, 96) if generator.first == 0 else (64, 64)
+    return Generator(config, first.in_channels, stem, last.out_channels, generator.full_resolution)
+
+
+@torch.no_grad()
+def _doubled(small: Tensor, shape: torch.Size, draws: torch.Generator, noise: float) -> Tensor:
+    small = small.cpu()
+    if small.ndim > 1 and shape[1] != small.shape[1]:
+        share = torch.rand(*small.shape[:2], 1, 1, generator=draws)
+        small = torch.stack([small * share, small * (1 - share)], 2).flatten(1, 2)
+    if shape[0] != small.shape[0]:
+        small = small.repeat_interleave(2, 0)
+        if small.ndim > 1:
+            apart = torch.randn(small[::2].shape, generator=draws) * (noise * small.std())
+            small[::2] += apart
+            small[1::2] -= apart
+    return small
