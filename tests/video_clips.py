@@ -11,7 +11,8 @@ VARIABLE = [0, 1001, 2503, 4505, 5506, 7008, 9010, 10011, 11513, 13515, 14516, 1
 
 @dataclass
 class Clip:
-    """A video to make; noise pictures, so that every frame and plane differs and decoding errors show."""
+    """A video to make. Its pictures are noise, so that every frame and plane differs; `moving` ones are a pattern that glides,
+    so that frames are predicted from each other."""
 
     codec: str = "libx264"
     pixel_format: str = "yuv420p"
@@ -19,7 +20,9 @@ class Clip:
     times: list = field(default_factory=lambda: VARIABLE)
     time_base: Fraction = Fraction(1, 30000)
     options: dict = field(default_factory=dict)
+    moving: bool = False
     audio: list = field(default_factory=list)  # encoder names, one stream each
+    audio_after: Fraction = Fraction(0)  # seconds that the sound goes on after the last frame's start
     subtitles: tuple = ()  # lines of a subrip stream
     attachment: bytes = b""
     color: tuple = (0, 2, 2, 2)  # range, matrix, primaries, transfer
@@ -49,6 +52,8 @@ class Clip:
                 container.mux(video.encode(self._picture(noise, pts)))
                 for sound in sounds:
                     container.mux(sound(pts * self.time_base))
+            for sound in sounds:
+                container.mux(sound(self.times[-1] * self.time_base + self.audio_after))
             container.mux(lines)
             container.mux(video.encode(None))
             for sound in sounds:
@@ -71,6 +76,7 @@ class Clip:
 
     def _add_audio(self, container, codec):
         stream = container.add_stream(codec, rate=48000, layout="stereo")
+        stream.metadata["language"] = "sme"
         noise, size, done = np.random.default_rng(1), 1024, 0
 
         def until(time):
@@ -102,7 +108,11 @@ class Clip:
         frame = av.VideoFrame(*self.size, self.pixel_format)
         bits = frame.format.components[0].bits
         for plane in planes_of(frame):
-            plane[:] = noise.integers(16 << (bits - 8), 235 << (bits - 8), plane.shape)
+            if self.moving:
+                rows, columns = np.indices(plane.shape)
+                plane[:] = 128 + 64 * np.sin((columns + pts / 1000) / 5) + 32 * np.cos(rows / 7)
+            else:
+                plane[:] = noise.integers(16 << (bits - 8), 235 << (bits - 8), plane.shape)
         frame.pts, frame.time_base = pts, self.time_base
         frame.color_range = self.color[0]
         return frame
