@@ -44,7 +44,8 @@ class MixedSource:
         """See Source."""
         shares = [len(range(i, count, len(self.sources))) for i in range(len(self.sources))]
         parts = [source.samples(stage, share, seed) for source, share in zip(self.sources, shares) if share]
-        return Samples(torch.cat([part.blurry for part in parts]), torch.cat([part.sharp for part in parts]))
+        device = parts[0].blurry.device
+        return Samples(*(torch.cat([getattr(part, kind).to(device) for part in parts]) for kind in ("blurry", "sharp")))
 
 
 class SampleStream:

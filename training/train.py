@@ -19,8 +19,12 @@ import torch
 
 from model import VARIANTS
 from runtime.command_line import command
+from runtime.errors import InputError
+from training.datasets import find_dataset
+from training.pairs import load_pairs
+from training.parts import split
 from training.recipes import RECIPES
-from training.sources import SyntheticSource
+from training.sources import MixedSource, Source, SyntheticSource
 from training.synthesis import Samples, synthesize
 from training.textures import load_textures
 from training.trainer import TrainOptions, train
@@ -32,10 +36,12 @@ VALIDATION_SAMPLES, VALIDATION_CROP, VALIDATION_SEED = 64, 128, 0
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, trains, prints what the run reached and the next command."""
     arguments = _parse(argv)
+    config = replace(VARIANTS[arguments.variant], channel_divisor=arguments.channel_divisor)
+    recipe = RECIPES[arguments.recipe]
     options = TrainOptions(
         folder=arguments.out,
-        recipe=RECIPES[arguments.recipe],
-        config=replace(VARIANTS[arguments.variant], channel_divisor=arguments.channel_divisor),
+        recipe=replace(recipe, blur=replace(recipe.blur, frames=config.frames)),
+        config=config,
         steps=arguments.steps,
         minutes=arguments.minutes,
         seed=arguments.seed,
@@ -46,24 +52,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         compiled=arguments.compile,
         replicas=arguments.replicas,
     )
-    source = SyntheticSource(load_textures(arguments.textures, torch.device(options.device)), options.recipe)
-    result = train(options, source, _validation(arguments.validate, options))
-    end = "finished" if result.finished else "stopped"
-    print(f"{end} after {result.steps} steps, {result.samples} samples, {result.skipped} skipped")
-    print(f"weights: {result.checkpoint}")
+    result = train(options, _source(arguments, options), _validation(arguments.validate, options))
+    end = "finished" if result.finished else "stopped, --resume goes on,"
+    print(f"{end} after {result.steps} steps, {result.samples} samples, {result.skipped} steps skipped")
+    files = split(result.checkpoint) if arguments.parts else [result.checkpoint]
+    print("weights: " + " ".join(map(str, files)))
+    print(f"next: python -m training.evaluate --model {result.checkpoint} --protocol P2 --data ...")
     return 0
+
+
+def _source(arguments: argparse.Namespace, options: TrainOptions) -> Source:
+    sources: list[Source] = []
+    if arguments.textures:
+        sources.append(SyntheticSource(load_textures(arguments.textures, torch.device(options.device)), options.recipe))
+    if arguments.data:
+        dataset = find_dataset(arguments.data, "train")
+        print("".join(f"skipped {reason}\n" for reason in dataset.skipped), end="", file=sys.stderr)
+        sources.append(load_pairs(dataset.videos, options.config.frames))
+    if not sources:
+        raise InputError("got nothing to train on: give --textures, --data, or both")
+    return sources[0] if len(sources) == 1 else MixedSource(tuple(sources))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="training.train", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add(
-        "--textures",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="sharp pictures, videos, or folders of them, to synthesise blur from",
-    )
+    add("--data", type=Path, help="VideoDeblurring, the folder that holds quantitative_datasets: trains on its 61 training videos")
+    add("--textures", type=Path, nargs="+", help="sharp pictures, videos, or folders of them, to synthesise blur from")
     add("--validate", type=Path, nargs="+", help="held-out sharp pictures; the gain on them is logged at every checkpoint")
     add("--out", type=Path, required=True, help="folder of the run: checkpoint, resumable state, log.csv")
     add("--recipe", choices=RECIPES, default="default", help="see training/recipes.py")
@@ -79,6 +94,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="torch.compile the network (worth it on a GPU)")
     add("--replicas", type=int, default=1, help="threads that share a batch, on a CPU with other work (default: 1)")
     add("--save-every", type=float, default=3.0, help="minutes between checkpoints (default: 3)")
+    add("--parts", action="store_true", help="also write the weights in parts of at most 16 MB")
     return parser.parse_args(argv)
 
 

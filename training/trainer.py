@@ -166,7 +166,7 @@ class _Run:
         loss = sum(self._losses) / len(self._losses) if self._losses else math.nan
         self._losses = []
         progress = _progress(self.options, self.step, elapsed)
-        left = elapsed * (1 - progress) / progress if progress else math.nan
+        left = max(0.0, elapsed * (1 - progress) / progress) if progress else math.nan
         rate = learning_rate(self.recipe, self.step, progress)
         return LogRow(self.step, self.samples, elapsed, left, rate, loss, self.skipped, gain)
 
