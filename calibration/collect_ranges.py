@@ -25,7 +25,7 @@ from calibration.fingerprints import graph_hash, weights_hash
 from calibration.histograms import Extent, Histogram
 from calibration.operator_runner import OperatorRunner
 from calibration.ranges import MeasuredWindow, Ranges, TensorRange, with_scales
-from calibration.tensors import Activation, activations
+from calibration.tensors import Activation, activations, scaled_tensors
 from runtime import padding, sample_codes
 from runtime.command_line import command
 from runtime.contract import Contract, read_contract
@@ -33,11 +33,11 @@ from runtime.errors import InputError, ModelError
 from runtime.progress import ProgressBar
 
 WINDOWS = 32
-CROP = (256, 448)  # pixels; a window takes about a second so, a whole 1280x720 one eight times as long
+CROP = (256, 448)  # pixels; a whole 1280x720 window takes eight times as long and four times the memory
 # Where in the frames the crops of successive windows lie, as shares of the room above and left of them
 PLACES = ((0.5, 0.5), (0.0, 0.0), (1.0, 1.0), (0.0, 1.0), (1.0, 0.0))
 LISTED = 10  # layers in the printed table
-M_MMAP_THRESHOLD = -3  # of glibc's mallopt
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 MEGABYTE = 1 << 20
 
 Progress = Callable[[int, int], object]  # (frames done, frames in all)
@@ -102,7 +102,7 @@ def collect(options: CollectOptions, progress: Progress = lambda done, total: No
     if contract.precision != "fp32":
         raise ModelError(f"{options.onnx} is in {contract.precision}, expected fp32: calibrate the model that was exported first")
     model = onnx.shape_inference.infer_shapes(onnx.load(options.onnx))
-    survey = _Survey(activations(model.graph))
+    survey = _Survey(activations(model.graph), scaled_tensors(model.graph))
     seen: list[MeasuredWindow] = []
     with OperatorRunner(model, options.threads) as runner:
         for parts in _batches(windows(options.data, contract.frames, limit=options.windows), options, contract):
@@ -141,11 +141,9 @@ def table(ranges: Ranges) -> str:
 class _Survey:
     """What each tensor held so far: a histogram where a scale may be wanted, the extent elsewhere."""
 
-    def __init__(self, tensors: tuple[Activation, ...]) -> None:
+    def __init__(self, tensors: tuple[Activation, ...], scaled: frozenset[str]) -> None:
         self._tensors = {tensor.name: tensor for tensor in tensors}
-        self._measured: dict[str, Extent | Histogram] = {
-            tensor.name: Histogram() if tensor.read_by or tensor.known_absmax is not None else Extent() for tensor in tensors
-        }
+        self._measured = {name: Histogram() if name in scaled else Extent() for name in self._tensors}
 
     def add(self, name: str, value: npt.NDArray[Any], parts: Sequence[MeasuredWindow]) -> None:
         """Counts a tensor's values, (len(parts), ...). Raises ModelError where they are not finite."""
@@ -220,6 +218,7 @@ def _return_freed_memory() -> None:
     """Has glibc give freed tensors back to the system; it would keep those under 32 MiB, in pieces that no later one fits."""
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(M_MMAP_THRESHOLD, MEGABYTE)
+        library.mallopt(M_TRIM_THRESHOLD, 64 * MEGABYTE)  # small blocks are used again and again, and stay
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class TensorRange:
 
     activation: Activation  # name, producer, made_by, read_by, known_absmax
     extent: Extent
-    histogram: Histogram | None  # of convolutions' inputs and of sigmoid and tanh; None where the extent alone was measured
+    histogram: Histogram | None  # of `calibration.tensors.scaled_tensors`; None where the extent alone was measured
     scales: Mapping[str, Mapping[str, float]]  # by precision and method, as measured; empty without a histogram
 
     @property
@@ -96,7 +96,8 @@ class Ranges:
         scales.check(method, precision, self.percentile)
         tensor = self.tensors.get(name)
         if tensor is None or tensor.histogram is None:
-            raise InputError(f"there is no range of tensor {name!r}: ranges.json has the inputs of convolutions, sigmoid and tanh")
+            known = "what convolutions and poolings read, convolutions and activations make"
+            raise InputError(f"there is no scale of tensor {name!r}, only of {known}: calibrate the graph that it is in")
         if tensor.activation.known_absmax is not None:
             return scales.known_scale(tensor.activation.known_absmax, precision)
         return tensor.scales[precision][method]

@@ -11,6 +11,8 @@ GRAPH_INPUT = "Input"  # stands for an operator where a tensor comes from outsid
 KNOWN_ABSMAX = {"Sigmoid": 1.0, "Tanh": 1.0}  # operators whose outputs have a known range
 MOVES = {"Identity", "Split", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "MaxPool"}  # of their first input
 FOLLOWS = {*MOVES, *KNOWN_ABSMAX, "Relu", "LeakyRelu", "Resize", "Cast", "Clip"}  # belong to the layer of their first input
+READERS = {"Conv", "MaxPool"}  # operators with kernels for codes
+MAKERS = {*KNOWN_ABSMAX, "Relu", "LeakyRelu"}  # operators that end a layer
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 
 
@@ -45,6 +47,22 @@ def activations(graph: onnx.GraphProto) -> tuple[Activation, ...]:
                 made_by, known = _layer_behind(node, sources), _known_absmax(node, sources)
                 found[name] = Activation(name, node.op_type, made_by, readers.get(name, ()), known)
     return tuple(found.values())
+
+
+def scaled_tensors(graph: onnx.GraphProto) -> frozenset[str]:
+    """Names of the tensors that may come to stand before a QuantizeLinear, whichever kernels are to run the graph.
+
+    These are what convolutions and poolings read, what convolutions and their activations make (but not what only a ReLU reads,
+    which runs inside the convolution), and the outputs of sigmoid and tanh.
+    """
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    names = {node.input[0] for node in graph.node if node.op_type in READERS}
+    names |= {node.output[0] for node in graph.node if node.op_type in MAKERS}
+    names |= {node.output[0] for node in graph.node if node.op_type == "Conv" and readers.get(node.output[0]) != ["Relu"]}
+    return frozenset(names)
 
 
 def layer_name(conv: onnx.NodeProto) -> str:
