@@ -17,7 +17,7 @@ from export.build_monitor import Progress, build_monitor
 from export.timing_cache import TimingCache
 from runtime.contract import INPUT
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
-from runtime.plan import HARDWARE_LEVELS
+from runtime.plan import HARDWARE_LEVELS, Profile
 from runtime.tensorrt_library import Library, Messages, load_library
 
 if TYPE_CHECKING:
@@ -39,22 +39,6 @@ NO_EFFECT_ON_RTX = {  # option: flag as trtexec spells it; TensorRT-RTX accepts 
     "timing_cache": "--timingCacheFile",
 }
 LAYERS = "Layers:\n"  # begins the builder's message that lists what it built
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The input shapes (N, F, H, W) that an engine takes; it is tuned for `opt`."""
-
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        """Raises InputError unless min <= opt <= max in every dimension."""
-        if not len(self.min) == len(self.opt) == len(self.max):
-            raise InputError(f"the profile's shapes {self.min}, {self.opt}, {self.max} differ in rank")
-        if not all(1 <= low <= middle <= high for low, middle, high in zip(self.min, self.opt, self.max)):
-            raise InputError(f"the profile is {self.min}, {self.opt}, {self.max}, expected 1 <= min <= opt <= max everywhere")
 
 
 @dataclass(frozen=True)
@@ -112,6 +96,7 @@ class BuiltEngine:
     library: str  # that built it
     version: str  # of the library
     compute_capabilities: tuple[tuple[int, int], ...]  # that it is for; empty: any, says TensorRT-RTX
+    profiles: tuple[Profile, ...]
     layer_log: str  # its layers: TensorRT-RTX's own text, or the inspector's JSON; "" below verbosity "detailed"
     seconds: float  # the build took
     messages: tuple[str, ...]  # everything the library said
@@ -131,7 +116,7 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
         builder = library.module.Builder(library.logger)
         network, parser = _parse(library, builder, options.onnx, messages)
         config = _configure(library, builder, options)
-        _add_profiles(builder, config, network, options.profiles)
+        profiles = _add_profiles(builder, config, network, options.profiles)
         monitor = _monitor(library, config, progress)
         with _timing_cache(config, library, options):
             plan = builder.build_serialized_network(network, config)
@@ -142,16 +127,16 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
             raise BackendError(f"{library.name} {library.version} could not build the engine: {messages.reason()}")
         data = bytes(memoryview(plan))
         layers = _layers(library, options, data, messages)
-    built_for = (gpu.compute_capability,) if gpu else options.compute_capabilities
     return BuiltEngine(
-        data,
-        library.name,
-        library.version,
-        built_for,
-        layers,
-        time.monotonic() - started,
-        tuple(messages.all),
-        _notes(library, options),
+        plan=data,
+        library=library.name,
+        version=library.version,
+        compute_capabilities=(gpu.compute_capability,) if gpu else options.compute_capabilities,
+        profiles=profiles,
+        layer_log=layers,
+        seconds=time.monotonic() - started,
+        messages=tuple(messages.all),
+        notes=_notes(library, options),
     )
 
 
@@ -268,7 +253,8 @@ def _set_targets(library: Library, config: Any, targets: tuple[tuple[int, int], 
             raise InputError(f"{library.name} has no target {major}.{minor}, expected some of {offered}")
 
 
-def _add_profiles(builder: Any, config: Any, network: Any, profiles: tuple[Profile, ...]) -> None:
+def _add_profiles(builder: Any, config: Any, network: Any, profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
+    """Adds the profiles; a network of fixed shape has one without being told."""
     shape = tuple(network.get_input(0).shape)
     if network.num_inputs != 1 or network.get_input(0).name != INPUT:
         raise ModelError(f"the network has inputs {_input_names(network)}, expected {INPUT}: use export/to_onnx.py's file")
@@ -280,6 +266,7 @@ def _add_profiles(builder: Any, config: Any, network: Any, profiles: tuple[Profi
         added.set_shape(INPUT, profile.min, profile.opt, profile.max)
         if config.add_optimization_profile(added) < 0:
             raise InputError(f"the library refuses the profile {profile.min}, {profile.opt}, {profile.max} for {INPUT} {shape}")
+    return profiles or (Profile(shape, shape, shape),)
 
 
 def _check_profile(profile: Profile, shape: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Picks the backend and its arithmetic for a model file, and says why."""
+"""Picks the backend and its arithmetic for a model file or an engine file, and says why."""
 
 from __future__ import annotations
 
@@ -7,12 +7,36 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from runtime.contract import MIN_PARITY, Contract
-from runtime.errors import BackendError, InputError, MissingPackageError
+from runtime.contract import MIN_PARITY, Contract, read_contract
+from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
+from runtime.plan import SUFFIXES, load_plan
 from runtime.runner import Runner
 
-REQUIREMENTS = {"openvino": "openvino>=2026.1", "onnxruntime": "onnxruntime>=1.24"}  # in order of preference
-PRECISIONS = ("auto", "fp32", "bf16")
+REQUIREMENTS = {"openvino": "openvino>=2026.1", "onnxruntime": "onnxruntime>=1.24"}  # on a CPU, in order of preference
+GPU_REQUIREMENTS = {
+    "onnxruntime-cuda": "onnxruntime-gpu[cuda,cudnn]>=1.31",
+    "tensorrt": "cuda-bindings>=12.9",  # the library itself is named by the engine's record
+}
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class How:
+    """How the caller wants a model to be run."""
+
+    backend: str = "auto"  # "auto", or a key of REQUIREMENTS or GPU_REQUIREMENTS
+    precision: str = "auto"  # arithmetic of what the graph has in fp32
+    threads: int | None = None  # CPU cores, all when None
+    device: int = 0  # the GPU
+    fallback: bool = True  # of a bundle: whether the next member is tried when one fails
+
+    def __post_init__(self) -> None:
+        """Raises InputError on another word."""
+        known = ("auto", *REQUIREMENTS, *GPU_REQUIREMENTS)
+        if self.backend not in known:
+            raise InputError(f"backend is {self.backend!r}, expected one of {', '.join(known)}")
+        if self.precision not in (*PRECISIONS, *MIN_PARITY):
+            raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)
@@ -20,26 +44,50 @@ class Choice:
     """A backend that is ready to run, and the sentence that explains it to the user."""
 
     runner: Runner
+    contract: Contract  # of the model
     reason: str
 
 
-def open_runner(path: Path, contract: Contract, backend: str, precision: str, threads: int | None) -> Choice:
+def open_model(path: Path, how: How) -> Choice:
+    """The runner for an ONNX file or an engine file. Raises ModelError on a broken or foreign file."""
+    if path.suffix in SUFFIXES:
+        return _open_engine(path, how)
+    if path.suffix != ".onnx":
+        raise ModelError(f"{path} is not an .onnx file: make one with export/to_onnx.py")
+    contract = read_contract(path)
+    return open_runner(path, contract, how)
+
+
+def open_runner(path: Path, contract: Contract, how: How) -> Choice:
     """The runner for an ONNX file.
 
     Backend "auto" takes the first of OpenVINO and ONNX Runtime that is installed. Precision "auto" takes bf16 where the CPU
     multiplies it natively and the model's contract records a sufficient parity for it, and fp32 otherwise.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
-    if backend not in ("auto", *REQUIREMENTS):
-        raise InputError(f"backend is {backend!r}, expected one of auto, {', '.join(REQUIREMENTS)}")
-    name, missing = _first_installed() if backend == "auto" else (backend, "")
+    if how.precision not in PRECISIONS:
+        raise InputError(f"precision is {how.precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if how.backend == "tensorrt":
+        raise InputError(f"TensorRT runs engines, not {path.name}: build one with export/to_engine.py")
+    name, missing = _first_installed() if how.backend == "auto" else (how.backend, "")
     if name == "openvino":
-        chosen, why = _openvino_precision(contract, precision)
-        return Choice(_load("openvino").OpenVinoRunner(path, chosen, threads), why)
-    if precision == "bf16":
+        chosen, why = _openvino_precision(contract, how.precision)
+        return Choice(_load("openvino").OpenVinoRunner(path, chosen, how.threads), contract, why)
+    if name == "onnxruntime-cuda":
+        asked = "fp32" if how.precision == "auto" else how.precision
+        return Choice(_load(name).OnnxRuntimeCudaRunner(path, contract.precision, how.device, asked), contract, "asked for")
+    if how.precision in ("tf32", "bf16"):
         raise BackendError("ONNX Runtime computes in the graph's own types on a CPU: for bf16 use backend='openvino'")
-    return Choice(_load("onnxruntime").OnnxRuntimeRunner(path, contract.precision, threads), f"the graph's own types{missing}")
+    return Choice(_load(name).OnnxRuntimeRunner(path, contract.precision, how.threads), contract, f"the graph's own types{missing}")
+
+
+def _open_engine(path: Path, how: How) -> Choice:
+    plan = load_plan(path)
+    if how.backend not in ("auto", "tensorrt"):
+        raise InputError(f"{path.name} is a TensorRT engine, {how.backend} runs .onnx files: name the one it was built from")
+    if how.precision not in ("auto", plan.precision):
+        raise InputError(f"{path.name} computes in {plan.precision}, not {how.precision}: build another, with --noTF32 for fp32")
+    runner = _load("tensorrt").TensorRtRunner(path, how.device)
+    return Choice(runner, plan.contract, f"{plan.library} {plan.version} on {runner.gpu.name}")
 
 
 def _first_installed() -> tuple[str, str]:
@@ -56,9 +104,9 @@ def _first_installed() -> tuple[str, str]:
 
 def _load(name: str) -> Any:
     try:
-        return import_module(f"runtime.{name}_runner")
+        return import_module(f"runtime.{name.replace('-', '_')}_runner")
     except ImportError as error:
-        raise MissingPackageError(REQUIREMENTS[name], f"backend {name!r}") from error
+        raise MissingPackageError({**REQUIREMENTS, **GPU_REQUIREMENTS}[name], f"backend {name!r}") from error
 
 
 def _openvino_precision(contract: Contract, asked: str) -> tuple[str, str]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from runtime.errors import ModelError
+from runtime.json_records import parse_object, read_record
 
 INPUT, OUTPUT = "blurry", "sharp"  # names of the graph's only input and output
 METADATA_KEY = "videodeblur.contract"  # in the ONNX metadata_props, a JSON object
+IO_KINDS = ("f32", "u8", "u16")
 SCHEMA = 1  # raised when a field changes its meaning
 
 # dB against the PyTorch network in fp32, the least at which a model of this precision counts as the same network
-MIN_PARITY = {"fp32": 100.0, "fp16": 65.0, "bf16": 60.0, "fp8": 50.0, "int8": 50.0, "mixed": 50.0}
+MIN_PARITY = {"fp32": 100.0, "tf32": 60.0, "fp16": 65.0, "bf16": 60.0, "fp8": 50.0, "int8": 50.0, "mixed": 50.0}
 
 # Field numbers of onnx.proto (ModelProto and StringStringEntryProto)
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
@@ -42,6 +44,12 @@ class Contract:
     parity: dict[str, float] = field(default_factory=dict)  # dB by "backend:precision", measured when the file was made
     schema: int = SCHEMA
 
+    def __post_init__(self) -> None:
+        """Raises ModelError on what no model can promise."""
+        sizes = (self.frames, self.multiple, self.batch or 1, self.height or 1, self.width or 1)
+        if min(sizes) < 1 or self.receptive_field < 0 or self.io not in IO_KINDS or self.precision not in MIN_PARITY:
+            raise ModelError(f"the model's contract cannot be true ({self}): export it again")
+
     def to_json(self) -> str:
         """The text that travels in the file's metadata."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -50,17 +58,15 @@ class Contract:
     def from_json(cls, text: str) -> Contract:
         """The contract that `to_json` wrote. Raises ModelError on another schema or a field missing."""
         try:
-            values = json.loads(text)
-            schema = values["schema"]
-        except (ValueError, TypeError, KeyError) as error:
+            values = parse_object(text)
+            if values.get("schema") != SCHEMA:
+                found = values.get("schema")
+                raise ModelError(
+                    f"the model's contract has schema {found}, this version reads {SCHEMA}: update, or export it again"
+                )
+            return read_record(cls, values)
+        except ValueError as error:
             raise ModelError(f"the model's contract is not readable ({error}): export it again") from error
-        if schema != SCHEMA:
-            raise ModelError(f"the model's contract has schema {schema}, this version reads {SCHEMA}: update, or export it again")
-        known = {f.name for f in fields(cls)}
-        try:
-            return cls(**{name: value for name, value in values.items() if name in known})
-        except TypeError as error:
-            raise ModelError(f"the model's contract lacks a field ({error}): export it again") from error
 
 
 def read_contract(path: Path) -> Contract:

@@ -7,8 +7,8 @@ Everything that owns something has an idempotent `close`. Every status is checke
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import os
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from runtime.errors import BackendError, InputError
 
 DRIVER_LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 MIB = 1 << 20
+ALIGNMENT = 256  # bytes, of every address that TensorRT is given
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,15 @@ def open_gpu(index: int = 0) -> Gpu:
     count = check(cuda.cudaGetDeviceCount(), "looking for GPUs")
     if not 0 <= index < count:
         raise BackendError(f"GPU {index} was asked for, this machine has {count}: number them from 0")
-    check(cuda.cudaSetDevice(index), f"opening GPU {index}")
+    use_gpu(index)
     facts = check(cuda.cudaGetDeviceProperties(index), f"reading the properties of GPU {index}")
     driver = check(cuda.cudaDriverGetVersion(), "reading the driver's version")
     return Gpu(index, facts.name.decode().strip("\0"), (facts.major, facts.minor), facts.totalGlobalMem, driver)
+
+
+def use_gpu(index: int) -> None:
+    """Makes the device current for this thread; each thread that works with it has to."""
+    check(cuda.cudaSetDevice(index), f"opening GPU {index}")
 
 
 def free_memory() -> int:
@@ -65,17 +71,19 @@ def check(result: tuple[Any, ...], doing: str) -> Any:
 
 
 class DeviceBuffer:
-    """Device memory. `pointer` is its address, 256-byte aligned."""
+    """Device memory. `pointer` is its address, 256-byte aligned. It is freed by `close`, or with the object."""
 
     def __init__(self, size: int) -> None:
         self.size = size  # bytes
         self.pointer = int(check(cuda.cudaMalloc(size), f"allocating {size / MIB:.0f} MiB on the GPU"))
+        self._free = weakref.finalize(self, cuda.cudaFree, self.pointer)
+        self._free.atexit = False  # the process's memory goes with it, and CUDA may be gone before
 
     def close(self) -> None:
         """Frees the memory; no work that uses it may be in flight."""
-        if self.pointer:
-            check(cuda.cudaFree(self.pointer), "freeing memory of the GPU")
-            self.pointer = 0
+        freed = self._free()  # None the second time
+        if freed is not None:
+            check(freed, "freeing memory of the GPU")
 
 
 class PinnedArray:
@@ -109,9 +117,9 @@ class Stream:
         """Queues a copy to pinned host memory."""
         self._copy(target.ctypes.data, source.pointer, target.nbytes, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
 
-    def copy_across(self, target: int, source: int, size: int) -> None:
-        """Queues a copy of `size` bytes between two addresses on the device."""
-        self._copy(target, source, size, cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
+    def fill(self, target: DeviceBuffer, byte: int) -> None:
+        """Queues the overwriting of a buffer with one byte value."""
+        check(cuda.cudaMemsetAsync(target.pointer, byte, target.size, self.handle), "filling memory of the GPU")
 
     def wait_for(self, event: Event) -> None:
         """Work queued from here on starts after the event."""
@@ -161,7 +169,7 @@ class Graph:
     """Work recorded once, then launched with a single call. The addresses that it uses are fixed."""
 
     def __init__(self, stream: Stream, enqueue: Callable[[], None]) -> None:
-        """Records what `enqueue` queues on `stream`, which must not synchronise."""
+        """Records what `enqueue` queues on `stream`, which must not synchronise, or raises what it raises."""
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(cuda.cudaStreamBeginCapture(stream.handle, mode), "starting to record a CUDA graph")
         try:
@@ -198,11 +206,6 @@ class DeviceArray:
     owner: object
 
     @property
-    def size(self) -> int:
-        """Bytes."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
-
-    @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.pointer, False), "strides": None, "version": 3}
 
@@ -210,7 +213,7 @@ class DeviceArray:
     def of(cls, array: Any) -> DeviceArray:
         """The memory behind an array with `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, Numba), not copied.
 
-        Raises InputError when the array is not on a GPU, or not C-contiguous.
+        Waits for the work that fills it. Raises InputError when the array is not on a GPU, not C-contiguous, or not aligned.
         """
         interface = getattr(array, "__cuda_array_interface__", None)
         if interface is None:
@@ -220,12 +223,23 @@ class DeviceArray:
             raise InputError(
                 f"got an array on the GPU with strides {interface['strides']}, expected it C-contiguous: copy it first"
             )
+        if found.pointer % ALIGNMENT:
+            raise InputError(f"got an array on the GPU at an address that is not a multiple of {ALIGNMENT}: copy it first")
+        _wait_for_producer(interface.get("stream"))
         return found
 
 
 def is_device_array(array: object) -> bool:
     """Whether the array lives on a GPU."""
     return hasattr(array, "__cuda_array_interface__")
+
+
+def _wait_for_producer(stream: int | None) -> None:
+    """`stream` as in version 3 of the interface; without one, everything on the device may be filling the array."""
+    if stream is None:
+        check(cuda.cudaDeviceSynchronize(), "waiting for the array's producer")
+    else:
+        check(cuda.cudaStreamSynchronize(stream), "waiting for the array's producer")
 
 
 def _dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
@@ -246,5 +260,5 @@ def _remedy(status: Any) -> str:
     if status == errors.cudaErrorMemoryAllocation:
         return ": use smaller frames or tiles, or free GPU memory"
     if status in (errors.cudaErrorInsufficientDriver, errors.cudaErrorNoDevice):
-        return ": this needs an NVIDIA GPU with a driver for CUDA 13 (R580 or newer)"
+        return ": this needs an NVIDIA GPU, with a driver that is not older than the cuda-bindings package"
     return ""

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import backends, padding, sample_codes
-from runtime.contract import Contract, read_contract
-from runtime.errors import BackendError, InputError, ModelError
+from runtime.bundle import open_bundle
+from runtime.contract import Contract
+from runtime.errors import BackendError, InputError
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
 CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
@@ -21,24 +22,32 @@ CODE_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 
 
 class Engine:
-    """Runs a model file on the best backend of this machine; a context manager.
+    """Runs a model on the best backend of this machine; a context manager.
 
-    `path` is an ONNX file from `export/to_onnx.py`. `backend` is "auto", "openvino" or "onnxruntime". `precision` "auto" takes
-    the fastest arithmetic whose parity was measured at export and recorded in the file; "fp32" is exact; "bf16" is taken as said.
-    `threads` limits the CPU cores. `reason` says in a sentence what was chosen and why.
+    `path` is an ONNX file from `export/to_onnx.py`, a TensorRT engine from `export/to_engine.py`, or a bundle (a folder) from
+    `export/to_bundle.py`. `backend` is "auto", "openvino", "onnxruntime", "onnxruntime-cuda" or "tensorrt". `precision` "auto"
+    takes the fastest arithmetic whose parity was measured at export and recorded in the file; "fp32" is exact; "bf16" is taken as
+    said. `threads` limits the CPU cores, `device` picks the GPU. `reason` says in a sentence what was chosen and why.
 
-    Raises ModelError for a broken or foreign file, BackendError when nothing here can run it. Calls from several threads are
-    served one after the other.
+    A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must.
+
+    Raises ModelError for a broken, changed or foreign file, BackendError when nothing here can run it. Calls from several
+    threads are served one after the other.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], backend: str = "auto", precision: str = "auto", threads: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        device: int = 0,
+        fallback: bool = True,
     ) -> None:
         self.path = Path(path)
-        if self.path.suffix != ".onnx":
-            raise ModelError(f"{self.path} is not an .onnx file: make one with export/to_onnx.py")
-        self.contract: Contract = read_contract(self.path)
-        choice = backends.open_runner(self.path, self.contract, backend, precision, threads)
+        how = backends.How(backend, precision, threads, device, fallback)
+        choice = (open_bundle if self.path.is_dir() else backends.open_model)(self.path, how)
+        self.contract: Contract = choice.contract
         self._runner = choice.runner
         self.backend, self.precision = self._runner.name, self._runner.precision
         self.reason = f"{self.backend} {self.precision}: {choice.reason}"

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+import os
+import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from runtime.contract import Contract
 from runtime.errors import BackendError, InputError, ModelError
+from runtime.json_records import parse_object, read_record
 
 SUFFIXES = (".engine", ".plan", ".trt")  # what people call engine files
 LIBRARIES = ("tensorrt", "tensorrt_rtx", "tensorrt_lean")  # Python modules that run them
@@ -20,30 +22,61 @@ HARDWARE_LEVELS = ("none", "ampere+", "sameComputeCapability")  # trtexec's word
 AMPERE = (8, 0)
 SCHEMA = 1
 
+# The first bytes of an engine file: whose it is, and at 24 to 27 the version (NVIDIA/TensorRT issue 3073; seen in RTX engines)
+MAGIC = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
+VERSION_AT = slice(24, 28)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The input shapes (N, F, H, W) that an engine takes; it is tuned for `opt`."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Raises InputError unless 1 <= min <= opt <= max in every dimension."""
+        if not len(self.min) == len(self.opt) == len(self.max):
+            raise InputError(f"the profile's shapes {self.min}, {self.opt}, {self.max} differ in rank")
+        if not all(1 <= low <= middle <= high for low, middle, high in zip(self.min, self.opt, self.max)):
+            raise InputError(f"the profile is {self.min}, {self.opt}, {self.max}, expected 1 <= min <= opt <= max everywhere")
+
+    def holds(self, shape: tuple[int, ...]) -> bool:
+        """Whether an input of `shape` fits."""
+        return len(shape) == len(self.min) and all(low <= got <= high for low, got, high in zip(self.min, shape, self.max))
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The record of an engine file. Shapes are (N, F, H, W) of the input."""
+    """The record of an engine file."""
 
     library: str  # "tensorrt" or "tensorrt_rtx", the library that built it
     version: str  # of that library, for example "11.4.0.106"
     compute_capabilities: tuple[tuple[int, int], ...]  # GPUs it was built for, (8, 9) is Ada; empty: any, says the library
     hardware_compatibility: str  # one of HARDWARE_LEVELS
     version_compatible: bool  # runs on later releases and on the lean runtime, and contains host code
-    min_shape: tuple[int, ...]
-    opt_shape: tuple[int, ...]
-    max_shape: tuple[int, ...]
+    tf32: bool  # its fp32 convolutions may round their inputs to 10 bits
+    stripped: bool  # its weights were left out
+    profiles: tuple[Profile, ...]
     sha256: str  # of the engine file
     onnx_sha256: str  # of the ONNX file it was built from
     contract: Contract
-    type_shares: dict[str, float] = field(default_factory=dict)  # share of the convolution FLOPs by executed type, 0 to 1
+    type_shares: dict[str, float] = field(default_factory=dict)  # share of the convolutions' arithmetic by executed type, 0 to 1
     build_seconds: float = 0.0
     schema: int = SCHEMA
 
+    @property
+    def precision(self) -> str:
+        """The contract's, or "tf32" where that is fp32 and may be rounded."""
+        return "tf32" if self.tf32 and self.contract.precision == "fp32" else self.contract.precision
+
     def save(self, engine: Path) -> None:
-        """Writes the record beside the engine file."""
-        record = {**asdict(self), "contract": json.loads(self.contract.to_json())}
-        record_path(engine).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+        """Writes the record beside the engine file; it appears whole or not at all."""
+        path = record_path(engine)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        partial.replace(path)
 
     def check_machine(self, library: str, version: str, compute_capability: tuple[int, int]) -> None:
         """Raises BackendError where `library` of `version` on a GPU of `compute_capability` cannot run this engine."""
@@ -51,6 +84,8 @@ class Plan:
             raise BackendError(
                 f"the engine was built by {self.library}, this machine has {library}: install the former, or build here"
             )
+        if self.stripped:
+            raise BackendError("the engine has no weights, they were stripped: build it without --stripWeights")
         ours, theirs = _release(version), _release(self.version)
         if ours != theirs and not (self.version_compatible and ours > theirs):
             raise BackendError(
@@ -62,10 +97,13 @@ class Plan:
                 f"the engine was built for GPUs of compute capability {built}, this is {_dotted(compute_capability)}: build it here"
             )
 
-    def check_shape(self, shape: tuple[int, ...]) -> None:
-        """Raises InputError when an input of `shape` is outside the engine's profile."""
-        if not all(low <= got <= high for low, got, high in zip(self.min_shape, shape, self.max_shape)):
-            raise InputError(f"got {shape}, this engine takes {self.min_shape} to {self.max_shape}: build one for this size")
+    def profile_of(self, shape: tuple[int, ...]) -> int:
+        """The number of the first profile that takes an input of `shape`. Raises InputError when none does."""
+        for number, profile in enumerate(self.profiles):
+            if profile.holds(shape):
+                return number
+        taken = " or ".join(f"{profile.min} to {profile.max}" for profile in self.profiles)
+        raise InputError(f"got {shape}, this engine takes {taken}: build one for this size")
 
     def _runs_on(self, capability: tuple[int, int]) -> bool:
         if not self.compute_capabilities or capability in self.compute_capabilities:
@@ -81,7 +119,7 @@ def record_path(engine: Path) -> Path:
 def load_plan(engine: Path) -> Plan:
     """The record of an engine file, which is there and unchanged.
 
-    Raises ModelError when either file is missing, or damaged, or the record is of another version.
+    Raises ModelError when either file is missing or damaged, or the record is of another version.
     """
     if not engine.is_file():
         raise ModelError(f"{engine}: no such engine file")
@@ -95,6 +133,21 @@ def load_plan(engine: Path) -> Plan:
     return plan
 
 
+def read_header(engine: Path) -> tuple[str, str]:
+    """(library, version) in the first bytes of an engine file, which no library needs to see for that.
+
+    Raises ModelError when the file is missing or is no engine.
+    """
+    try:
+        with engine.open("rb") as file:
+            start = file.read(VERSION_AT.stop)
+    except OSError as error:
+        raise ModelError(f"{engine}: {error.strerror or error}") from error
+    if len(start) < VERSION_AT.stop or start[:4] not in MAGIC:
+        raise ModelError(f"{engine} is no TensorRT engine, it begins with {start[:4]!r}: build one with export/to_engine.py")
+    return MAGIC[start[:4]], ".".join(str(part) for part in start[VERSION_AT])
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -104,35 +157,34 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _parse(path: Path) -> Plan:
+    try:
+        values = parse_object(path.read_text())
+        if values.get("schema") != SCHEMA:
+            raise ModelError(
+                f"{path} has schema {values.get('schema')}, this version reads {SCHEMA}: update, or build the engine again"
+            )
+        plan = read_record(Plan, values)
+        _check(plan)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not a readable engine record ({error}): build the engine again") from error
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    """Raises ValueError on what has the right type and cannot be."""
+    if plan.library not in MAGIC.values() or plan.hardware_compatibility not in HARDWARE_LEVELS:
+        raise ValueError(f"it names {plan.library}, {plan.hardware_compatibility}")
+    if not re.fullmatch(r"\d+(\.\d+){2,3}", plan.version):
+        raise ValueError(f"the version is {plan.version!r}")
+    if not plan.profiles:
+        raise ValueError("it has no profile")
+
+
 def _release(version: str) -> tuple[int, ...]:
     """Major, minor and patch; engines are bound to all three."""
-    return tuple(int(part) for part in version.split(".")[:3])
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
-
-
-def _parse(path: Path) -> Plan:
-    try:
-        values = json.loads(path.read_text())
-        schema = values["schema"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path} is not a readable engine record ({error}): build the engine again") from error
-    if schema != SCHEMA:
-        raise ModelError(f"{path} has schema {schema}, this version reads {SCHEMA}: update, or build the engine again")
-    known = {f.name for f in fields(Plan)}
-    try:
-        return Plan(**{name: _typed(name, value) for name, value in values.items() if name in known})
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{path} is damaged ({error}): build the engine again") from error
-
-
-def _typed(name: str, value: Any) -> Any:
-    if name == "contract":
-        return Contract.from_json(json.dumps(value))
-    if name == "compute_capabilities":
-        return tuple((int(major), int(minor)) for major, minor in value)
-    if name.endswith("_shape"):
-        return tuple(int(length) for length in value)
-    return value

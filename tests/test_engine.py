@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
-from runtime.backends import REQUIREMENTS, open_runner
+from runtime.backends import REQUIREMENTS, How, open_runner
 from runtime.contract import METADATA_KEY, read_contract
 from runtime.openvino_runner import native_bf16
 from runtime.sample_codes import from_unit, to_unit
@@ -164,7 +164,7 @@ def test_model_that_the_library_refuses(tiny_model, tmp_path, backend):
     proto.graph.node[0].op_type = "Unheard"
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match="cannot load"):
-        open_runner(tmp_path / "m.onnx", read_contract(tiny_model), backend, "fp32", None)
+        open_runner(tmp_path / "m.onnx", read_contract(tiny_model), How(backend, "fp32"))
 
 
 def test_file_of_another_kind(tmp_path):

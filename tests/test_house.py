@@ -20,7 +20,7 @@ FOLDERS = {  # folder: folders of ours that it may import
 HEAVY = {  # folder: {library: the files that may import it; None = any of the folder's}
     "model": {"torch": None, "safetensors": None},
     "runtime": {
-        "onnxruntime": {"onnxruntime_runner.py"},
+        "onnxruntime": {"onnxruntime_runner.py", "onnxruntime_cuda_runner.py"},
         "openvino": {"openvino_runner.py"},
         "av": {"video.py"},
         "cuda": {"device_memory.py"},
