@@ -103,7 +103,7 @@ class VideoReader:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
         self.path, self.limit = Path(path), limit
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
-        self._packets: deque[av.Packet[Any]] = deque()
+        self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         self.container = _open_input(self.path)
         try:
@@ -134,12 +134,13 @@ class VideoReader:
     def set_aside(self, streams: set[int]) -> None:
         """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame."""
         self._copied = streams
-        self._packets = deque(packet for packet in self._packets if packet.stream_index in streams)
+        self._packets = {index: packets for index, packets in self._packets.items() if index in streams}
 
     def take_packets(self, until: Fraction | None = None) -> Iterator[av.Packet[Any]]:
-        """Hands over the packets set aside while frames were read, in the file's order, up to one at `until` seconds or later."""
-        while self._packets and (until is None or _start(self._packets[0]) < until):
-            yield self._packets.popleft()
+        """Hands over the packets set aside while frames were read, each stream's up to its first at `until` seconds or later."""
+        for packets in self._packets.values():
+            while packets and (until is None or _start(packets[0]) < until):
+                yield packets.popleft()
 
     def close(self) -> None:
         """Closes the file; calling it again does nothing. Frames that were read stay valid."""
@@ -172,7 +173,7 @@ class VideoReader:
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
-            self._packets.append(packet)
+            self._packets.setdefault(packet.stream_index, deque()).append(packet)
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
         if packet.pts is not None:
@@ -330,6 +331,7 @@ class VideoWriter:
             context.sample_aspect_ratio = info.sample_aspect_ratio
         stated, context.colorspace, context.color_primaries, context.color_trc = info.color_tags
         context.color_range = FULL if info.color_range == "full" else stated
+        context.flags |= av.codec.context.Flags.frame_duration
         context.options = self._encoder.resolved()
         stream.metadata.update(_metadata(self._reader.stream.metadata, without=STATISTICS))
         stream.disposition = self._reader.stream.disposition
@@ -510,7 +512,7 @@ def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
 def _describe(container: InputContainer, stream: av.VideoStream, first: av.VideoFrame, indexed: int) -> VideoInfo:
     assert stream.time_base is not None  # FFmpeg gives every video stream one
     name, stated = first.format.name, first.color_range
-    full = stated == FULL or name.startswith("yuvj") or (stated == NOT_STATED and name.startswith("gray"))
+    full = stated == FULL or (stated == NOT_STATED and name.startswith(("yuvj", "gray")))
     duration = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, CONTAINER_CLOCK)
     return VideoInfo(
         width=first.width,

@@ -1,11 +1,13 @@
 """VideoReader and VideoWriter against real codecs: nothing but luma changes, and nothing is lost."""
 
+import struct
 from fractions import Fraction
 from itertools import count, pairwise
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from video_clips import VARIABLE, Clip, cut, read, same
 
 from runtime.encoder_options import EncoderOptions
@@ -73,7 +75,7 @@ def test_everything_else_in_an_mp4_is_carried_over(rich, tmp_path):
     assert len(before.packets) >= 2
     assert after.packets == before.packets  # payloads and times
     assert after.streams == before.streams
-    assert after.streams[:2] == [("video", "nob"), ("audio", "sme")]
+    assert [stream[:2] for stream in after.streams[:2]] == [("video", "nob"), ("audio", "sme")]
     assert after.chapters == before.chapters
     assert (after.tags, after.aspect, after.matrix) == (before.tags, before.aspect, before.matrix)
     assert (after.tags, after.aspect, len(after.matrix)) == ((1, 1, 1, 1), Fraction(4, 3), 1)
@@ -103,6 +105,7 @@ def test_subtitles_attachments_and_many_sounds_of_a_matroska_file(tmp_path):
     assert [name for name in before.packets if name.startswith("subtitle")]
     assert (after.attachments, after.streams, after.times) == (before.attachments, before.streams, before.times)
     assert after.attachments == [b"font" * 100]
+    assert after.streams[2][2] & Disposition.hearing_impaired
 
 
 @pytest.mark.parametrize(
@@ -199,22 +202,40 @@ def test_short_videos_keep_every_frame(count, tmp_path):
     assert (after.times, after.packets) == (before.times, before.packets)
 
 
-def test_a_limit_ends_picture_and_sound(rich, tmp_path):
-    rewrite(rich, tmp_path / "out.mp4", limit=5)
-    before, after = read(rich), read(tmp_path / "out.mp4")
+@pytest.mark.parametrize("audio_first", [False, True])
+def test_a_limit_ends_picture_and_sound(audio_first, tmp_path):
+    clip = Clip(options=B_FRAMES, moving=True, audio=["aac", "aac"], audio_first=audio_first)
+    source = clip.write(tmp_path / "in.mp4")
+    rewrite(source, tmp_path / "out.mp4", limit=5)
+    before, after = read(source), read(tmp_path / "out.mp4")
     end = before.times[5]
     assert after.times == before.times[:5]
     for name in ("audio1", "audio2"):
         assert after.packets[name] == [packet for packet in before.packets[name] if packet[1] < end]
 
 
+def test_the_last_frame_is_shown_as_long(tmp_path):
+    source = Clip(options={"bf": "0"}).write(tmp_path / "in.mp4")
+    rewrite(source, tmp_path / "out.mp4", EncoderOptions(options={"bf": "0", "qp": "0"}))
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mp4")) as after:
+        assert after.streams.video[0].duration == before.streams.video[0].duration
+
+
+def test_the_decoders_memory_is_left_alone(tmp_path):
+    """Frames are predicted from those two before them, which were written by then."""
+    source = Clip(times=list(range(0, 40000, 1000)), alternating=True, options={"bf": "0", "refs": "4", "g": "100"})
+    source = source.write(tmp_path / "in.mp4")
+    rewrite(source, tmp_path / "out.mp4")
+    assert_only_luma_changed(read(source), read(tmp_path / "out.mp4"))
+
+
 def test_captions_and_other_side_data_of_the_frames_reach_the_encoder(tmp_path):
-    """Seen by a user's SEI message that x264 repeats: the encoder's own text in the source's first frame."""
-    source = Clip(times=VARIABLE[:3]).write(tmp_path / "in.mp4")
-    rewrite(source, tmp_path / "out.mp4", EncoderOptions(options={"udu_sei": "1", "crf": "20", "x264-params": "no-info=1"}))
+    """Seen by a user's SEI message, which x264 passes on when asked to: the settings that the source's encoder left there."""
+    source = Clip(times=VARIABLE[:3], options={"crf": "33"}).write(tmp_path / "in.mp4")
+    rewrite(source, tmp_path / "out.mp4", EncoderOptions(options={"udu_sei": "1", "crf": "20"}))
     with av.open(str(tmp_path / "out.mp4")) as container:
         payloads = [bytes(data) for frame in container.decode(video=0) for data in frame.side_data]
-    assert any(b"x264 - core" in payload for payload in payloads)
+    assert any(b"crf=33" in payload for payload in payloads)
 
 
 def test_frame_types_of_the_source_do_not_bind_the_encoder(tmp_path):
@@ -328,19 +349,45 @@ def test_a_damaged_transport_stream_is_noticed(tmp_path):
 
 
 def test_a_trimmed_mp4_is_not_taken_for_a_cut_off_one(tmp_path):
-    """Its edit list starts late: frames in the file, and counted in its header, are not to be shown."""
-    clip = Clip(times=list(range(0, 30000, 1000)), options={"g": "10"})
-    with av.open(str(clip.write(tmp_path / "in.mp4"))) as source, av.open(str(tmp_path / "trimmed.mp4"), "w") as target:
+    """Phones trim by the edit list: frames stay in the file, and in its header's count, that are not to be shown."""
+    source = Clip(times=list(range(0, 30000, 1000)), options=B_FRAMES).write(tmp_path / "in.mp4")
+    data = bytearray(source.read_bytes())
+    at = data.index(b"elst") + 4
+    version, entries, duration = struct.unpack(">III", data[at : at + 12])
+    assert (version, entries) == (0, 1)
+    data[at + 8 : at + 12] = struct.pack(">I", duration // 2)
+    source.write_bytes(data)
+    with VideoReader(source) as reader:
+        assert 14 <= len(list(reader)) <= 17
+
+
+def test_times_that_go_back_are_refused(tmp_path):
+    whole = Clip(options={"bf": "0"}).write(tmp_path / "whole.mp4")
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "in.mp4"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(video=0):
+        for number, packet in enumerate(source.demux(video=0)):
             if packet.dts is not None:
-                packet.pts -= 5500  # the first frames move before zero, which MP4 says with an edit list
-                packet.dts -= 5500
+                packet.dts -= 5000
+                packet.pts -= 2503 if number == 2 else 0
                 packet.stream = stream
                 target.mux(packet)
-    with VideoReader(tmp_path / "trimmed.mp4") as reader:
-        numbers = [frame.number for frame in reader]
-    assert 20 <= len(numbers) < 30
+    with (
+        pytest.raises(VideoError, match=r"in\.mp4: frame \d is shown at \d+, not after .*setpts"),
+        VideoReader(tmp_path / "in.mp4") as reader,
+    ):
+        list(reader)
+
+
+def test_metadata_in_another_encoding_is_carried_over(tmp_path):
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w", metadata_encoding="latin-1") as container:
+        container.metadata["title"] = "Smørbrød"
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height = 64, 48
+        container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")) + stream.encode(None))
+    rewrite(source, tmp_path / "out.mkv", FFV1)
+    with av.open(str(tmp_path / "out.mkv"), metadata_encoding="latin-1") as container:
+        assert container.metadata["title"] == "Smørbrød"
 
 
 @pytest.mark.parametrize(
@@ -388,6 +435,19 @@ def test_an_output_that_cannot_be_is_refused_at_once(clip, output, encoder, mess
     source = clip.write(tmp_path / "in.mkv")
     with VideoReader(source) as reader, pytest.raises(InputError, match=message):
         VideoWriter(tmp_path / output, reader, encoder)
+    assert names(tmp_path) == ["in.mkv"]
+
+
+def test_a_file_that_cannot_be_written_fails_before_the_first_frame(rich):
+    with VideoReader(rich) as reader, pytest.raises(VideoError, match=r"/proc/out\.mp4: cannot be written"):
+        VideoWriter("/proc/out.mp4", reader)
+
+
+def test_an_encoder_that_drops_frames_is_noticed(tmp_path):
+    source = Clip("ffv1", times=list(range(0, 60000, 1000))).write(tmp_path / "in.mkv")
+    drops = EncoderOptions("libvpx", options={"b": "1000", "drop-threshold": "100", "deadline": "realtime", "bufsize": "1000"})
+    with pytest.raises(VideoError, match=r"libvpx made \d+ frames of 60: take another codec"):
+        rewrite(source, tmp_path / "out.mkv", drops)
     assert names(tmp_path) == ["in.mkv"]
 
 

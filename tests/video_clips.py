@@ -5,14 +5,18 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 VARIABLE = [0, 1001, 2503, 4505, 5506, 7008, 9010, 10011, 11513, 13515, 14516, 16018]  # of 1/30000 s
 
 
 @dataclass
 class Clip:
-    """A video to make. Its pictures are noise, so that every frame and plane differs; `moving` ones are a pattern that glides,
-    so that frames are predicted from each other."""
+    """A video to make.
+
+    Its pictures are noise, so that every frame and plane differs; `moving` ones are a pattern that glides, so that frames are
+    predicted from each other; `alternating` ones are two noises in turn, so that each is predicted from the last but one.
+    """
 
     codec: str = "libx264"
     pixel_format: str = "yuv420p"
@@ -21,8 +25,10 @@ class Clip:
     time_base: Fraction = Fraction(1, 30000)
     options: dict = field(default_factory=dict)
     moving: bool = False
+    alternating: bool = False
     audio: list = field(default_factory=list)  # encoder names, one stream each
     audio_after: Fraction = Fraction(0)  # seconds that the sound goes on after the last frame's start
+    audio_first: bool = False  # in the file, as capture devices write it in blocks
     subtitles: tuple = ()  # lines of a subrip stream
     attachment: bytes = b""
     color: tuple = (0, 2, 2, 2)  # range, matrix, primaries, transfer
@@ -34,9 +40,13 @@ class Clip:
 
     def write(self, path):
         exact = {"movie_timescale": str(self.time_base.denominator), "video_track_timescale": str(self.time_base.denominator)}
+        if self.audio_first:
+            exact["max_interleave_delta"] = "1"
         with av.open(str(path), "w", container_options=exact) as container:
             video = self._add_video(container)
             sounds = [self._add_audio(container, codec) for codec in self.audio]
+            if len(sounds) > 1:
+                container.streams.audio[1].disposition = Disposition.hearing_impaired
             lines = self._add_subtitles(container)
             if self.attachment:
                 container.add_attachment("font.ttf", "application/x-truetype-font", self.attachment)
@@ -47,8 +57,12 @@ class Clip:
                     for i, (start, end, title) in enumerate(self.chapters)
                 ]
             )
+            if self.audio_first:
+                for sound in sounds:
+                    container.mux(sound(self.times[-1] * self.time_base))
             noise = np.random.default_rng(0)
-            for pts in self.times:
+            for number, pts in enumerate(self.times):
+                noise = np.random.default_rng(number % 2) if self.alternating else noise
                 container.mux(video.encode(self._picture(noise, pts)))
                 for sound in sounds:
                     container.mux(sound(pts * self.time_base))
@@ -124,7 +138,7 @@ class Contents:
 
     container: dict
     chapters: list
-    streams: list  # (type, language)
+    streams: list  # (type, language, disposition)
     pictures: list  # of a list of planes
     times: list  # seconds, exact
     tags: tuple  # range, matrix, primaries, transfer
@@ -157,7 +171,7 @@ def read(path):
         return Contents(
             container=container.metadata,
             chapters=[(c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]) for c in container.chapters()],
-            streams=[(stream.type, stream.language) for stream in container.streams],
+            streams=[(stream.type, stream.language, stream.disposition) for stream in container.streams],
             pictures=[[plane.copy() for plane in planes_of(frame)] for frame in frames],
             times=[None if frame.pts is None else frame.pts * frame.time_base for frame in frames],
             tags=(first.color_range, first.colorspace, first.color_primaries, first.color_trc),
