@@ -1,10 +1,13 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from model import DeblurNetwork, NetworkConfig, save_checkpoint
+from model.reference import TorchRunner
 from runtime.errors import InputError
-from training import evaluate
+from training import evaluate, tables
 from training.datasets import TEST_VIDEOS, find_dataset, video_from_folders
 from training.evaluation import deblur_frames, score_video
 from training.protocols import P1_FRAMES, align, best_shift, chosen_frames, score_frame
@@ -154,3 +157,39 @@ def test_folders_with_some_ground_truth(tmp_path):
     save(tmp_path / "sharp" / "9.png", picture(2))
     with pytest.raises(InputError, match="has 9, which"):
         video_from_folders(tmp_path / "blur", tmp_path / "sharp")
+
+
+def test_tables_beside_the_papers(tmp_path, capsys):
+    root = make_tree(tmp_path / "data", frames=2)
+    save_checkpoint(DeblurNetwork(NetworkConfig(channel_divisor=16)), tmp_path / "tiny.safetensors")
+    scores = tmp_path / "scores.json"
+    arguments = ["--data", str(root), "--protocol", "P2", "--model", str(tmp_path / "tiny.safetensors"), "--json", str(scores)]
+    assert evaluate.main([*arguments, "--windows", "five-by-five"]) == 0
+    capsys.readouterr()
+    assert tables.main([f"I5T3={scores}", f"I5T1={scores}"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"I5T1 +31.01 / 0.91 +28.13 / [01].\d\d  P2", shown)
+    assert re.search(r"I1T1 +30.27 / 0.90 +-\n", shown)
+    assert re.search(r"IMG_0049 +28.13 +28.13\n", shown)
+    assert "these videos are missing: IMG_0021" in shown
+    assert tables.main([]) == 0
+    assert "not measured" in capsys.readouterr().out
+    assert tables.main(["I9T9=x"]) == 1
+    scores.write_text("[]")
+    assert tables.main([f"I5T3={scores}"]) == 1
+    assert "does not hold scores" in capsys.readouterr().err
+
+
+def test_a_runner_pads_crops_and_closes():
+    network = DeblurNetwork(NetworkConfig(channel_divisor=16))
+    window = np.random.default_rng(0).random((1, 5, 21, 30), dtype=np.float32)
+    with TorchRunner(network) as runner:
+        assert (runner.name, runner.precision, runner.frames) == ("torch", "fp32", 5)
+        assert runner.run(window) == pytest.approx(window)  # a new residual network is the identity
+    with pytest.raises(ValueError, match="closed"):
+        runner.run(window)
+    runner.close()
+    with TorchRunner(network, "bf16") as runner:
+        assert runner.run(window).dtype == np.float32
+    with pytest.raises(ValueError, match="fp32, bf16"):
+        TorchRunner(network, "int8")
