@@ -13,7 +13,7 @@ from PIL import Image
 
 from model import DeblurNetwork, NetworkConfig, load_checkpoint, save_checkpoint
 from runtime.errors import InputError
-from training import gain, parts, train
+from training import gain, parts, speed, train
 from training.datasets import find_dataset
 from training.losses import loss_of
 from training.optimizers import Muon, WeightAverage, build_optimizers, learning_rate
@@ -349,3 +349,15 @@ def test_signals_are_left_alone_outside_the_main_thread(tmp_path, source):
     thread.start()
     thread.join()
     assert results[0].finished
+
+
+def test_speed_prints_a_line_a_stage(tmp_path, capsys, monkeypatch):
+    stages = (Stage(0, 32, 2, generators=2), Stage(0.5, 32, 2))
+    monkeypatch.setitem(RECIPES, "default", replace(QUICK, stages=stages))
+    monkeypatch.setattr(speed, "DeblurNetwork", lambda: DeblurNetwork(NetworkConfig(channel_divisor=8)))
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (150, 160, 3), dtype=np.uint8)).save(tmp_path / "picture.png")
+    assert speed.main(["--textures", str(tmp_path / "picture.png"), "--repeats", "1", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert "generators 1/2: synthesis" in lines[1]
+    assert lines[2].endswith("TFLOP/s")
