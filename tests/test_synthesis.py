@@ -138,7 +138,7 @@ def test_bad_sources_are_named(tmp_path):
         load_textures([tmp_path], cpu)
     (tmp_path / "broken.jpg").unlink()
     (tmp_path / "broken.mp4").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"broken.mp4 cannot be decoded"):
+    with pytest.raises(InputError, match=r"broken.mp4: not a video"):
         load_textures([tmp_path], cpu)
 
 

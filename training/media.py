@@ -11,6 +11,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, UnidentifiedImageError
 
 from runtime.errors import InputError
+from runtime.sample_codes import to_unit
+from runtime.video import VideoReader
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v")
@@ -26,15 +28,12 @@ def read_image(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be decoded as a picture: {error}; replace it or take it out") from error
 
 
-def video_frames(path: Path, stride: int = 1) -> Iterator[np.ndarray]:
-    """Every `stride`-th frame of a video as (H, W, 3) uint8 sRGB."""
-    try:
-        with av.open(str(path)) as container:
-            for index, frame in enumerate(container.decode(video=0)):
-                if index % stride == 0:
-                    yield frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, IndexError) as error:
-        raise InputError(f"{path} cannot be decoded as a video: {error}; re-encode it or take it out") from error
+def video_luma(path: Path, stride: int = 1) -> Iterator[np.ndarray]:
+    """The luma of every `stride`-th frame of a video as (H, W) float32, 0 to 255."""
+    with VideoReader(path) as reader:
+        for frame in reader:
+            if frame.number % stride == 0:
+                yield to_unit(frame.luma, reader.info.bits, reader.info.color_range) * np.float32(255)
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: int, crf: float) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from runtime.errors import InputError
-from training.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, luma, read_image, video_frames
+from training.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, luma, read_image, video_luma
 
 VIDEO_STRIDE = 30  # frames between the pictures taken from a video, which barely differ closer together
 SCALES = (1.0, 0.6)  # every picture is kept at these sizes: small ones are sharper, and show other things at a size
@@ -55,12 +55,8 @@ def load_textures(
     sources: Sequence[Path], device: torch.device, colour: bool = False, scales: Sequence[float] = SCALES, mirrored: bool = True
 ) -> Textures:
     """Textures from pictures, videos (every 30th frame) and folders of both."""
-    pictures = []
-    for path in _files(sources):
-        for rgb in video_frames(path, VIDEO_STRIDE) if path.suffix.lower() in VIDEO_SUFFIXES else [read_image(path)]:
-            planes = rgb.transpose(2, 0, 1) if colour else luma(rgb)[None]
-            pictures += [_scaled(planes, scale).to(device) for scale in scales]
-    return Textures(tuple(pictures), mirrored)
+    planes = (planes for path in _files(sources) for planes in _planes(path, colour))
+    return Textures(tuple(_scaled(each, scale).to(device) for each in planes for scale in scales), mirrored)
 
 
 def _files(sources: Sequence[Path]) -> Iterator[Path]:
@@ -72,6 +68,17 @@ def _files(sources: Sequence[Path]) -> Iterator[Path]:
         if not files:
             raise InputError(f"{source} holds no picture ({' '.join(IMAGE_SUFFIXES)}) and no video ({' '.join(VIDEO_SUFFIXES)})")
         yield from files
+
+
+def _planes(path: Path, colour: bool) -> Iterator[np.ndarray]:
+    """(C, H, W), 0 to 255, once for a picture."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        rgb = read_image(path)
+        yield rgb.transpose(2, 0, 1) if colour else luma(rgb)[None]
+    elif colour:
+        raise InputError(f"{path} is a video: name pictures where colour is needed")
+    else:
+        yield from (frame[None] for frame in video_luma(path, VIDEO_STRIDE))
 
 
 def _scaled(planes: np.ndarray, scale: float) -> Tensor:

@@ -127,7 +127,7 @@ class _Run:
     def _widen(self) -> None:
         """Doubles the generators; the averaged weights, the better ones, go on, and the optimizers begin anew."""
         self.replicas.close()
-        self._take(widened(self._averaged(), self.divisor // 2, self.options.seed), self.divisor // 2)
+        self._take(widened(self.delivered(), self.divisor // 2, self.options.seed), self.divisor // 2)
 
     def advance(self, stream: SampleStream, progress: float) -> None:
         """One optimisation step; a loss that is not finite is skipped and counted."""
@@ -150,16 +150,12 @@ class _Run:
         if self.average:
             self.average.update(self.network)
 
-    def averaged(self) -> DeblurNetwork:
-        """The network that the run delivers so far, at full width and in evaluation mode."""
-        network = full_width(self._averaged(), self.divisor, self.options.seed)
-        return network.to(self.device).to(memory_format=torch.channels_last).eval()
-
-    def _averaged(self) -> DeblurNetwork:
+    def delivered(self) -> DeblurNetwork:
+        """The averaged weights so far, in evaluation mode; the generators may still be narrow."""
         network = copy.deepcopy(self.network)
         if self.average:
             network.load_state_dict(self.average.weights)
-        return network
+        return network.eval()
 
     def row(self, elapsed: float, gain: Gain | None) -> LogRow:
         """The log's line for the steps since the last one."""
@@ -173,7 +169,7 @@ class _Run:
     def save(self, elapsed: float) -> None:
         """Writes the checkpoint and the state; each appears whole or not at all."""
         notes = {"steps": str(self.step), "samples": str(self.samples), "seed": str(self.options.seed)}
-        save_checkpoint(self.averaged(), self.checkpoint, notes=notes)
+        save_checkpoint(full_width(self.delivered(), self.divisor, self.options.seed), self.checkpoint, notes=notes)
         content = {
             "config": self.network.config.to_dict(),
             "divisor": self.divisor,
@@ -212,7 +208,7 @@ class _Run:
 
 
 def _gain(run: _Run, validation: Samples | None) -> Gain | None:
-    return measure_gain(run.averaged(), validation) if validation else None
+    return measure_gain(run.delivered(), validation) if validation else None
 
 
 def _begun(options: TrainOptions) -> _Run:
