@@ -25,9 +25,9 @@ PERCENTILE = 99.99  # of the magnitudes, in percent
 NOT_ZERO = math.ldexp(1.0, LEAST_EXPONENT)  # a tensor whose magnitudes stay below counts as zero
 ZERO_ABSMAX = 1.0  # the range assumed for a tensor that was always zero: its scale is 1/127 (INT8) or 1/448 (FP8)
 
-CLIPPINGS = np.arange(8, 257) / 256  # shares of the largest magnitude that mse tries
+CLIPPINGS = np.arange(4, 129) / 128  # shares of the largest magnitude that mse tries
 LEVELS = 128  # magnitudes that INT8 tells apart; entropy's histograms have no fewer bins
-ENTROPY_TRIALS = 256  # clipping ranges that entropy tries
+ENTROPY_TRIALS = 128  # clipping ranges that entropy tries
 
 FP8_LEAST_EXPONENT = -6  # below 2^-6 the steps of E4M3 stay the same: 2^-9
 FP8_MANTISSA_BITS = 3

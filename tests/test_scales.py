@@ -57,7 +57,7 @@ def test_percentile(values, percentile):
 @each_precision
 def test_mse(values, precision):
     absmax = np.abs(values).max()
-    clippings = absmax * np.arange(8, 257) / 256
+    clippings = absmax * np.arange(4, 129) / 128
     errors = [error(values, clipping / LARGEST_CODE[precision], precision) for clipping in clippings]
     scale = activation_scale(histogram_of(values), "mse", precision)
     assert error(values, scale, precision) <= min(errors) * 1.01
@@ -71,7 +71,7 @@ def test_entropy(values):
     counts[0] -= np.sum(values == 0)
     used = int(np.max(np.nonzero(counts))) + 1
     divergences = {}
-    for bins in range(used, 127, -max(1, (used - 128) // 256)):
+    for bins in range(used, 127, -max(1, (used - 128) // 128)):
         p, q = counts[:bins].copy(), np.zeros(bins)
         p[-1] += counts[bins:].sum()
         for level in range(128):
@@ -143,7 +143,7 @@ def test_weights_by_percentile_and_mse():
         weight_scales(weights, "percentile", percentile=99), np.percentile(np.abs(weights), 99, axis=1) / 127, rtol=1e-6
     )
     for row, scale in zip(weights, weight_scales(weights, "mse")):
-        candidates = np.abs(row).max() * np.arange(8, 257) / 256 / 127
+        candidates = np.abs(row).max() * np.arange(4, 129) / 128 / 127
         assert error(row, scale) <= min(error(row, candidate) for candidate in candidates) * (1 + 1e-5)
 
 
