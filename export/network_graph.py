@@ -11,14 +11,15 @@ from contextlib import contextmanager
 
 import onnx
 import torch
-from torch.export import Dim
 
+from export.export_options import MULTIPLE
+from export.receptive_field import receptive_field
 from model import DeblurNetwork
-from model.config import MULTIPLE
 from runtime.contract import INPUT, OUTPUT
 
 OPSET = 20
-EXAMPLE = (2, 4 * MULTIPLE, 6 * MULTIPLE)  # N, H, W traced where they are dynamic; all different, none 1
+TRACED = (2, 4 * MULTIPLE, 6 * MULTIPLE)  # N, H, W where they are dynamic
+AXES = {0: "batch", 2: "height", 3: "width"}
 SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's node metadata: the module path as a list in Python's notation
 
 
@@ -27,36 +28,25 @@ def network_to_onnx(
 ) -> onnx.ModelProto:
     """The network in fp32, opset 20, weights inside, from `blurry` to `sharp`, both (N, frames, H, W).
 
-    A size that is None is dynamic, H and W in multiples of 8. Weights carry their parameter's name (`c1.weight`), nodes and
-    values the path of the module that made them (`c1/Conv`, `c1/Conv_output_0`).
+    A size that is None is dynamic; H and W must be multiples of 8. Weights carry their parameter's name (`c1.weight`), nodes and
+    values the path of the module that made them (`c1/Conv`, `c1/Conv_output_0`). Expects a network after `rewrites.canonical`,
+    of operators that know no sizes: raises ModelError on any other.
     """
-    sizes = [size or example for size, example in zip((batch, height, width), EXAMPLE)]
-    example = torch.zeros(sizes[0], network.config.frames, *sizes[1:])
-    dynamic = {
-        axis: dim
-        for axis, dim, size in (
-            (0, Dim("batch"), batch),
-            (2, MULTIPLE * Dim("h8"), height),
-            (3, MULTIPLE * Dim("w8"), width),
-        )
-        if size is None
-    }
-    with _quiet():
-        program = torch.onnx.export(
-            network,
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=(dynamic,),
-            verbose=False,
-        )
-    model = program.model_proto
+    sizes = [size or traced for size, traced in zip((batch, height, width), TRACED)]
+    model = _trace(network.eval(), torch.zeros(sizes[0], network.config.frames, *sizes[1:]))
     _name_by_module(model.graph)
     _drop_metadata(model)
-    onnx.checker.check_model(model, full_check=True)
+    free = {axis: name for (axis, name), size in zip(AXES.items(), (batch, height, width)) if size is None}
+    _free_sizes(model, free)
     return model
+
+
+def _trace(network: DeblurNetwork, example: torch.Tensor) -> onnx.ModelProto:
+    with _quiet():
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+        )
+    return program.model_proto
 
 
 @contextmanager
@@ -85,8 +75,6 @@ def _name_by_module(graph: onnx.GraphProto) -> None:
     for node in graph.node:
         node.input[:] = [renamed.get(value, value) for value in node.input]
         node.output[:] = [renamed.get(value, value) for value in node.output]
-    for info in graph.value_info:
-        info.name = renamed.get(info.name, info.name)
 
 
 def _module_path(node: onnx.NodeProto) -> str:
@@ -101,9 +89,23 @@ def _numbered(name: str, seen: Counter[str]) -> str:
 
 
 def _drop_metadata(model: onnx.ModelProto) -> None:
-    """The exporter's notes hold source paths of the machine that exported, and a third of the graph's size."""
+    """The exporter's notes hold source paths of the machine that exported."""
     graph = model.graph
-    for item in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]
         item.doc_string = ""
     graph.name = "videodeblur"
+
+
+def _free_sizes(model: onnx.ModelProto, free: dict[int, str]) -> None:
+    """Names in place of the traced sizes, on these axes.
+
+    A trace with symbolic sizes writes the same graph, and takes four times as long. This one is as good because every operator
+    that `receptive_field` knows treats all samples of a plane alike, and it refuses every other.
+    """
+    receptive_field(model, MULTIPLE)
+    for info in (*model.graph.input, *model.graph.output):
+        for axis, name in free.items():
+            info.type.tensor_type.shape.dim[axis].dim_param = name
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)

@@ -240,7 +240,8 @@ def _stack(convs: Sequence[nn.Conv2d], groups: int = 1) -> nn.Conv2d:
 
 @torch.no_grad()
 def _conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
-    conv = nn.Conv2d(weight.shape[1] * groups, len(weight), weight.shape[2:], like.stride, like.padding, like.dilation, groups)
+    inputs, shape = weight.shape[1] * groups, weight.shape[2:]
+    conv = nn.utils.skip_init(nn.Conv2d, inputs, len(weight), shape, like.stride, like.padding, like.dilation, groups)
     conv.weight.copy_(weight)
     conv.bias.copy_(bias)
     return conv
