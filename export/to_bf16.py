@@ -1,0 +1,43 @@
+"""`videodeblur bf16`: an fp32 ONNX file -> one in BF16, which has FP32's range and 8 bits of precision."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from export.export_options import DEFAULT_CLIP
+from export.typed_file import TypedFile, load_fp32, report, write_typed
+from export.typed_graph import retype
+from runtime.command_line import command
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, writes, prints."""
+    parser = argparse.ArgumentParser(prog="export/to_bf16.py", description=__doc__)
+    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file from export/to_onnx.py")
+    parser.add_argument("--output", type=Path, required=True, help="the BF16 file")
+    parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="compared on (default: the shipped clip)")
+    options = parser.parse_args(argv)
+    found = to_bf16(options.onnx, options.output, options.clip)
+    print(report(found))
+    print(f"next: python export/to_engine.py --onnx {found.path}, or python -m runtime.deblur_video --model {found.path}")
+    return 0
+
+
+def to_bf16(source: Path, output: Path, clip: Path = DEFAULT_CLIP) -> TypedFile:
+    """Writes the BF16 file. Inputs and outputs stay fp32, or codes. No range can overflow. Raises what `write_typed` raises.
+
+    ONNX Runtime has no BF16 convolution on a CPU, so that OpenVINO is what judges it.
+    """
+    model, _ = load_fp32(source)
+    return write_typed(retype(model, "bf16"), source, output, "bf16", clip, {"default": "bf16"})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
