@@ -21,6 +21,7 @@ from training.pairs import load_pairs
 from training.recipes import RECIPES, Recipe, Stage
 from training.replicas import Replicas
 from training.sources import MixedSource, SampleStream, SyntheticSource
+from training.state import SaveError, write_checkpoint
 from training.synthesis import BlurOptions, Samples
 from training.textures import Textures
 from training.trainer import TrainingError, TrainOptions
@@ -156,19 +157,20 @@ def test_single_bad_steps_are_skipped_and_counted(tmp_path, source):
     assert all(torch.isfinite(value).all() for value in load_checkpoint(result.checkpoint).state_dict().values())
 
 
-def test_no_space_left_keeps_the_previous_checkpoint(tmp_path, source, monkeypatch):
+def test_no_space_left_keeps_the_previous_files(tmp_path, source, monkeypatch):
     result = run_training(options(tmp_path, steps=2), source)
     before = (tmp_path / "state.pt").read_bytes()
 
     def full_disk(content, path):
         path.write_bytes(b"half")
-        raise RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+        raise RuntimeError("basic_ios::clear: iostream error")  # what torch says where no space is left
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="free some space"):
+    with pytest.raises(SaveError, match="free some space"):
         run_training(options(tmp_path, steps=4, resume=True), source)
     assert (tmp_path / "state.pt").read_bytes() == before
-    assert result.checkpoint.is_file()
+    with pytest.raises(SaveError, match="free some space"):
+        write_checkpoint(load_checkpoint(result.checkpoint), tmp_path / "no folder" / "network.safetensors", {})
     assert not list(tmp_path.glob(".*.part"))
 
 

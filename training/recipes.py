@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
             Stage(0.95, crop=96, batch=4, speed=8.0, generators=1),
         ),
         optimizer="muon",
-        learning_rate=3e-3,
+        learning_rate=2e-3,
         final_learning_rate=1e-5,
         warmup=100,
         weight_decay=0.0,

@@ -1,4 +1,4 @@
-"""The state of an interrupted run: one file that appears whole or not at all."""
+"""What a run leaves on disk: its checkpoint, and the state to resume from; each file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,20 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from runtime.errors import InputError
+from model import DeblurNetwork, save_checkpoint
+from runtime.errors import DeployError, InputError
 
 NAME = "state.pt"
 
 
+class SaveError(DeployError):
+    """A file that could not be written, mostly for want of space; what was there before is intact."""
+
+
+def write_checkpoint(network: DeblurNetwork, path: Path, notes: dict[str, str]) -> None:
+    """Replaces the checkpoint by the network in fp16. Raises SaveError."""
+    try:
+        save_checkpoint(network, path, notes=notes)
+    except (SafetensorError, OSError) as error:
+        raise SaveError(f"{path} cannot be written ({error}): free some space and resume") from error
+
+
 def write_state(content: dict[str, Any], folder: Path) -> None:
-    """Replaces the folder's state; raises OSError, with the previous state intact, when there is no space."""
+    """Replaces the folder's state. Raises SaveError."""
     partial = folder / f".{NAME}.{os.getpid()}.part"
     try:
         torch.save(content, partial)
         partial.replace(folder / NAME)
-    except RuntimeError as error:  # torch's writer reports a full disk so
-        raise OSError(f"{partial} cannot be written: {error}; free some space and resume") from error
+    except (RuntimeError, OSError) as error:  # torch's writer reports a full disk as RuntimeError
+        raise SaveError(f"{folder / NAME} cannot be written ({error}): free some space and resume") from error
     finally:
         partial.unlink(missing_ok=True)
 

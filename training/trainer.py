@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from model import DeblurNetwork, NetworkConfig, load_checkpoint, save_checkpoint
+from model import DeblurNetwork, NetworkConfig, load_checkpoint
 from model.network import initialise
 from runtime.errors import DeployError
 from training.losses import loss_of
@@ -27,7 +27,7 @@ from training.progress import LogRow, ProgressLog
 from training.recipes import Recipe
 from training.replicas import Replicas
 from training.sources import SampleStream, Source
-from training.state import read_state, write_state
+from training.state import read_state, write_checkpoint, write_state
 from training.synthesis import Samples
 from training.validation import Gain, measure_gain
 from training.widening import full_width, narrowed, widened
@@ -80,8 +80,8 @@ class TrainResult:
 def train(options: TrainOptions, source: Source, validation: Samples | None = None) -> TrainResult:
     """Runs to the end of the schedule, or until SIGINT or SIGTERM, and saves.
 
-    Raises TrainingError when the loss stays non-finite, or there is nothing to resume; OSError when saving fails, with the
-    previous checkpoint intact.
+    Raises TrainingError when the loss stays non-finite or the seed is another, InputError when there is nothing to resume,
+    SaveError when saving fails, with the previous files intact.
     """
     options.folder.mkdir(parents=True, exist_ok=True)
     run = _resumed(options) if options.resume else _begun(options)
@@ -169,7 +169,7 @@ class _Run:
     def save(self, elapsed: float) -> None:
         """Writes the checkpoint and the state; each appears whole or not at all."""
         notes = {"steps": str(self.step), "samples": str(self.samples), "seed": str(self.options.seed)}
-        save_checkpoint(full_width(self.delivered(), self.divisor, self.options.seed), self.checkpoint, notes=notes)
+        write_checkpoint(full_width(self.delivered(), self.divisor, self.options.seed), self.checkpoint, notes)
         content = {
             "config": self.network.config.to_dict(),
             "divisor": self.divisor,
