@@ -13,8 +13,7 @@ from pathlib import Path
 from runtime.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
-MADE_BY = ("model", "export", "runtime")  # folders whose code decides what the exported file holds
-STDERR = 2  # file descriptor
+MADE_BY = ("model/*.py", "export/*.py", "runtime/contract.py")  # the code that decides what the exported file holds
 KEY_LENGTH = 12  # characters of a SHA-256
 BRING_ONE = "on a machine with torch, make one with `python -m export.to_onnx --output deblur.onnx`, and name it with --model"
 
@@ -30,7 +29,7 @@ def default_model(say: Callable[[str], None]) -> Path:
         return path
     if find_spec("torch") is None or find_spec("onnx") is None:
         raise ModelError(f"no --model was named, and exporting the shipped checkpoint needs torch and onnx: {BRING_ONE}")
-    say(f"exporting the shipped checkpoint once, to {path}")
+    say(f"exporting the shipped checkpoint, once; it takes about a minute: {path}")
     _export(path)
     return path
 
@@ -50,8 +49,8 @@ def _shipped_checkpoint() -> Path:
 def _key(checkpoint: Path) -> str:
     """Names the checkpoint's content, and that of the code that exports it: another of either is another file."""
     digest = hashlib.sha256(checkpoint.read_bytes())
-    for folder in MADE_BY:
-        for source in sorted((ROOT / folder).glob("*.py")):
+    for pattern in MADE_BY:
+        for source in sorted(ROOT.glob(pattern)):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:KEY_LENGTH]
 
@@ -62,9 +61,10 @@ def _export(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "export.to_onnx", "--output", str(part)]
-        status = subprocess.run(command, cwd=ROOT, stdout=STDERR, check=False).returncode
-        if status or not part.is_file():
-            raise ModelError(f"the export of the shipped checkpoint failed, see above: {BRING_ONE}")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode or not part.is_file():
+            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            raise ModelError(f"the export of the shipped checkpoint failed ({reason}): {BRING_ONE}")
         part.replace(path)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}: set XDG_CACHE_HOME to a folder that can be written") from error

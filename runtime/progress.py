@@ -14,6 +14,7 @@ BAR_WIDTH = 24  # characters
 REDRAW_EVERY = 0.1  # seconds, on a terminal
 LINE_EVERY = 10.0  # seconds, elsewhere
 PACE_OVER = 20.0  # seconds of the past that the time left is estimated from
+SETTLED = 2.0  # seconds after the first frame; until then a pace means nothing, since frames come in windows
 
 
 class ProgressBar:
@@ -27,8 +28,8 @@ class ProgressBar:
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, unit: str = "frames") -> None:
         self._stream = stream or sys.stderr
         self._clock, self._terminal, self._unit = clock, self._stream.isatty(), unit
-        self._history: deque[tuple[float, int]] = deque([(clock(), 0)])  # (time, done)
-        self._shown = self._history[0][0]
+        self._history: deque[tuple[float, int]] = deque()  # (time, done), from the first frame on: the start is no measure
+        self._shown = clock()
         self._drawn = ""
 
     def __call__(self, done: int, total: int | None) -> None:
@@ -55,14 +56,18 @@ class ProgressBar:
         self.close()
 
     def _line(self, done: int, total: int | None) -> str:
-        (since, before), (now, _) = self._history[0], self._history[-1]
-        pace = (done - before) / (now - since) if now > since else 0.0
-        speed = f"{pace:.1f} fps" if self._unit == "frames" else f"{pace:.2f} {self._unit}/s"
+        pace = self._pace()
+        speed = f"  {pace:.1f} fps" if pace else ""
         if not total or total < done:
-            return f"{done} {self._unit}  {speed}"
+            return f"{done} frames{speed}"
         bar = ("#" * (BAR_WIDTH * done // total)).ljust(BAR_WIDTH, "-") + " " if self._terminal else ""
         left = f"  {_clock_text((total - done) / pace)} left" if pace else ""
-        return f"{100 * done // total:3d} % {bar}{done}/{total} {self._unit}  {speed}{left}"
+        return f"{100 * done // total:3d} % {bar}{done}/{total} frames{speed}{left}"
+
+    def _pace(self) -> float:
+        """Frames per second lately; 0 while that is not known."""
+        (since, before), (now, done) = self._history[0], self._history[-1]
+        return (done - before) / (now - since) if now - since >= SETTLED else 0.0
 
     def _show(self, line: str) -> None:
         if not self._terminal:

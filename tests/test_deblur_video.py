@@ -102,7 +102,7 @@ def test_other_formats_and_sizes(codec, pixel_format, size, suffix, run, tiny_mo
 def test_comparisons_are_videos_too(kind, width, clip, run, tiny_model, tmp_path):
     assert run(clip, tmp_path / "out.mp4", "--compare", kind, *LOSSLESS)[0] == 0
     before, after, sharp = read(clip), read(tmp_path / "out.mp4"), expected_luma(clip, tiny_model)
-    assert (after.times, after.packets) == (before.times, before.packets)
+    assert (after.times, after.duration, after.packets) == (before.times, before.duration, before.packets)
     assert after.luma[0].shape == (48, width)
     if kind == "side":
         assert same([luma[:, :64] for luma in after.luma], before.luma)

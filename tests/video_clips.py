@@ -141,6 +141,7 @@ class Contents:
     streams: list  # (type, language, disposition)
     pictures: list  # of a list of planes
     times: list  # seconds, exact
+    duration: int  # of the video stream, in its time base; None in Matroska
     tags: tuple  # range, matrix, primaries, transfer
     pixel_format: str
     aspect: Fraction
@@ -174,6 +175,7 @@ def read(path):
             streams=[(stream.type, stream.language, stream.disposition) for stream in container.streams],
             pictures=[[plane.copy() for plane in planes_of(frame)] for frame in frames],
             times=[None if frame.pts is None else frame.pts * frame.time_base for frame in frames],
+            duration=video.duration,
             tags=(first.color_range, first.colorspace, first.color_primaries, first.color_trc),
             pixel_format=first.format.name,
             aspect=video.sample_aspect_ratio,
