@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from export.build_monitor import Progress, build_monitor
-from export.timing_cache import TimingCache
+from export.timing_cache import TimingCache, cache_name
 from runtime.contract import INPUT
-from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
+from runtime.default_model import cache_folder
+from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError
 from runtime.plan import HARDWARE_LEVELS, Profile
 from runtime.tensorrt_library import Library, Messages, load_library
 
@@ -60,7 +61,7 @@ class BuildOptions:
     tiling_level: str | None = None  # one of TILING_LEVELS
     l2_limit: int | None = None  # bytes, for tiling
     tactic_sources: tuple[str, ...] = ()  # "+NAME" or "-NAME"
-    timing_cache: Path | None = None  # read, extended and kept
+    timing_cache: Path | None = None  # read, extended and kept; None: one for the GPU and version, in the user's cache
     builder_cache: bool = True  # False: no timing cache even within the build
     error_on_timing_cache_miss: bool = False
     compilation_cache: bool = True
@@ -72,6 +73,7 @@ class BuildOptions:
     strip_weights: bool = False
     sparsity: bool = False
     profiling_verbosity: str = "detailed"  # one of VERBOSITIES; type truth needs "detailed"
+    log: Path | None = None  # everything that the library says is written here, whether or not it builds
 
     def __post_init__(self) -> None:
         """Raises InputError on a value that no library knows."""
@@ -112,13 +114,13 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
     library = load_library(options.library)
     gpu = _open_gpu(options.device) if library.name == "tensorrt" else None
     started = time.monotonic()
-    with library.messages(verbose=True) as messages:
+    with library.messages(verbose=True) as messages, _log_file(options.log, messages):
         builder = library.module.Builder(library.logger)
         network, parser = _parse(library, builder, options.onnx, messages)
         config = _configure(library, builder, options)
         profiles = _add_profiles(builder, config, network, options.profiles)
         monitor = _monitor(library, config, progress)
-        with _timing_cache(config, library, options):
+        with _timing_cache(config, library, options, gpu):
             plan = builder.build_serialized_network(network, config)
         del parser  # it owned the weights until here
         if monitor is not None and monitor.failure is not None:
@@ -138,6 +140,21 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
         messages=tuple(messages.all),
         notes=_notes(library, options),
     )
+
+
+@contextmanager
+def _log_file(path: Path | None, messages: Messages) -> Iterator[None]:
+    """Keeps the messages; an error names the file."""
+    try:
+        yield
+    except DeployError as error:
+        if path is not None:
+            error.args = (f"{error} (all that the library said: {path})",)
+        raise
+    finally:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(messages.all) + "\n")
 
 
 def _open_gpu(device: int) -> Gpu:
@@ -289,12 +306,13 @@ def _monitor(library: Library, config: Any, progress: Progress | None) -> Any:
 
 
 @contextmanager
-def _timing_cache(config: Any, library: Library, options: BuildOptions) -> Iterator[None]:
+def _timing_cache(config: Any, library: Library, options: BuildOptions, gpu: Gpu | None) -> Iterator[None]:
     """Full TensorRT's measurements, kept from build to build; TensorRT-RTX measures nothing when it builds."""
-    if library.name == "tensorrt_rtx" or options.timing_cache is None or not options.builder_cache:
+    if gpu is None or not options.builder_cache:
         yield
         return
-    cache = TimingCache(options.timing_cache, config)
+    own = cache_folder() / "timing" / cache_name(library.name, library.version, gpu.name, gpu.compute_capability)
+    cache = TimingCache(options.timing_cache or own, config)
     yield
     cache.keep()
 

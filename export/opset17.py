@@ -16,7 +16,7 @@ NEW_IN_RESIZE = ("antialias", "keep_aspect_ratio_policy")  # opset 18
 # Operators of the networks here whose meaning is the same in opsets 17 and 20, once the three rules are applied
 KNOWN = {
     *("Add", "Sub", "Mul", "Div", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "Conv", "MaxPool", "Concat", "Slice", "Split", "Resize"),
-    *("Cast", "ReduceSum", "Shape", "Pad", "Round", "Clip", "Floor", "Unsqueeze"),
+    *("QuantizeLinear", "DequantizeLinear", "Cast", "ReduceSum", "Shape", "Pad", "Round", "Clip", "Floor", "Unsqueeze"),
 }
 
 

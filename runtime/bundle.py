@@ -57,7 +57,7 @@ class Member:
     precision: str  # a key of runtime.contract.MIN_PARITY
     golden: int  # number in `Manifest.goldens`
     parity: float | None = None  # dB against the reference, where it was measured
-    milliseconds: float | None = None  # for one window, where it was measured
+    milliseconds: float | None = None  # for the golden window, where it was measured
     measured_on: str | None = None  # the machine of the two
 
 
@@ -159,6 +159,26 @@ def run_golden(runner: Any, contract: Contract, golden: Golden, codes: npt.NDArr
     return np.asarray(runner.run(pairs).view("<u2").reshape(window.shape)[0])
 
 
+def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
+    """dB between a member's result and the reference's.
+
+    Raises BackendError when that is too little, ModelError when the frames are of another kind than the member takes.
+    """
+    contract = choice.contract
+    if (golden.io, golden.bits, golden.color_range) != (contract.io, contract.bits, contract.color_range):
+        raise ModelError("its golden frames are of another kind than its input: make the bundle again")
+    codes, reference = (_load(folder / name) for name in (golden.input, golden.reference))
+    got = middle(run_golden(choice.runner, contract, golden, codes), *reference.shape[1:])
+    peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
+    decibels = psnr(got, reference, peak) if got.shape == reference.shape else float("nan")
+    least = MIN_PARITY[choice.runner.precision] if contract.io == "f32" else MIN_PARITY_OF_CODES
+    if not decibels >= least:  # NaN too
+        raise BackendError(
+            f"its self-test came to {decibels:.1f} dB of the reference, expected {least:.0f}: it is not the network here"
+        )
+    return decibels
+
+
 def _check_manifest(manifest: Manifest) -> None:
     """Raises ValueError on what has the right types and cannot be."""
     for name in manifest.files:
@@ -200,27 +220,10 @@ def _open_member(
             raise ModelError(f"{folder / name} is missing: copy the bundle again")
     choice = backends.open_model(folder / member.file, how)
     try:
-        return choice, _self_test(folder, golden, choice)
+        return choice, self_test(folder, golden, choice)
     except BaseException:
         choice.runner.close()
         raise
-
-
-def _self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
-    """dB between the member's and the reference's result. Raises BackendError when it is too little."""
-    contract = choice.contract
-    if (golden.io, golden.bits, golden.color_range) != (contract.io, contract.bits, contract.color_range):
-        raise ModelError("its golden frames are of another kind than its input: make the bundle again")
-    codes, reference = (_load(folder / name) for name in (golden.input, golden.reference))
-    got = middle(run_golden(choice.runner, contract, golden, codes), *reference.shape[1:])
-    peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
-    decibels = psnr(got, reference, peak) if got.shape == reference.shape else float("nan")
-    least = MIN_PARITY[choice.runner.precision] if contract.io == "f32" else MIN_PARITY_OF_CODES
-    if not decibels >= least:  # NaN too
-        raise BackendError(
-            f"its self-test came to {decibels:.1f} dB of the reference, expected {least:.0f}: it is not the network here"
-        )
-    return decibels
 
 
 def _load(path: Path) -> npt.NDArray[Any]:

@@ -1,0 +1,58 @@
+"""Which type each convolution runs in, from full TensorRT's engine inspector."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from runtime.errors import ModelError
+
+WORDS = {
+    "float": "fp32",
+    "fp32": "fp32",
+    "half": "fp16",
+    "fp16": "fp16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "int8": "int8",
+    "fp8": "fp8",
+}
+CONVOLUTION = re.compile(r"/Conv(_\d+)?\b")
+
+
+def inspector_types(information: str) -> dict[str, str]:
+    """The type of every Conv node, by its name in the ONNX file, in the JSON of `EngineInspector.get_engine_information`.
+
+    A convolution runs in the type of its data. The text that names it is the layer's "Metadata" ([ONNX Layer: NAME], from
+    TensorRT 8.6 on), else its name. The type is in "Format/Datatype" up to TensorRT 10 and in "Datatype" from 11 on.
+    Raises ModelError when the text is no such JSON or names no convolution.
+    """
+    try:
+        layers = json.loads(information)["Layers"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"the engine's inspector did not answer in JSON ({error})") from error
+    found = {name: kind for layer in layers if isinstance(layer, dict) for name, kind in _convolutions(layer)}
+    if not found:
+        raise ModelError("the engine's inspector names no convolution: build with --profilingVerbosity=detailed")
+    return found
+
+
+def _convolutions(layer: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    inputs = layer.get("Inputs") or []
+    if not inputs:
+        return
+    kind = _type_of(inputs[0])
+    named = re.findall(r"\[ONNX Layer: ([^]\x1e]+)", str(layer.get("Metadata", ""))) or re.split(
+        r" \+ |, ", str(layer.get("Name", ""))
+    )
+    for name in named:
+        if CONVOLUTION.search(name):
+            yield name.strip(), kind
+
+
+def _type_of(tensor: dict[str, Any]) -> str:
+    text = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "").lower()
+    word = next((word for word in re.findall(r"[a-z]+\d*", text) if word in WORDS), text)
+    return WORDS.get(word, word)

@@ -1,0 +1,229 @@
+"""Puts models, engines and golden frames into one folder that checks itself wherever it is opened; see docs/bundle.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from export.export_options import DEFAULT_CLIP
+from export.parity import EQUAL, clip_windows
+from runtime import backends, sample_codes
+from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, Golden, Manifest, Member, middle, mirrored, run_golden, self_test
+from runtime.command_line import command
+from runtime.contract import Contract, read_contract
+from runtime.engine import Engine
+from runtime.errors import BackendError, InputError, ModelError
+from runtime.plan import SUFFIXES, file_sha256, load_plan, record_path
+
+GOLDEN_SIZE = (96, 160)  # pixels of the stored picture, and of the window that models of any size are tested with
+TIMED = 3  # runs of the golden window, the fastest counts
+RECORDED = ("numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt_rtx", "cuda-bindings")
+
+
+@dataclass(frozen=True)
+class BundleRequest:
+    """What goes into a bundle."""
+
+    reference: Path  # fp32 ONNX file from export/to_onnx.py, which the golden frames are made with; a member, too
+    models: tuple[Path, ...]  # other ONNX files and engines, in the order in which they are tried; the reference comes last
+    output: Path  # a folder that is not there yet
+    attachments: tuple[Path, ...] = ()  # ranges.json, reports and whatever else should travel, unread
+    clip: Path = DEFAULT_CLIP  # that the golden frames are from
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, writes the bundle, prints what is in it."""
+    parser = argparse.ArgumentParser(prog="videodeblur bundle", description=__doc__)
+    parser.add_argument(
+        "--onnx", type=Path, required=True, help="fp32 model from export/to_onnx.py: the reference, and the last member"
+    )
+    parser.add_argument(
+        "--engine", type=Path, action="append", default=[], help="engine or typed model, tried in this order; repeat"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to make, such as x.bundle")
+    parser.add_argument(
+        "--attach", type=Path, action="append", default=[], help="file that travels along, such as ranges.json; repeat"
+    )
+    parser.add_argument(
+        "--clip", type=Path, default=DEFAULT_CLIP, help="that the golden frames are from (default: the shipped clip)"
+    )
+    given = parser.parse_args(argv)
+    request = BundleRequest(given.onnx, tuple(given.engine), given.output, tuple(given.attach), given.clip)
+    print(summary(request.output, write_bundle(request)))
+    return 0
+
+
+def write_bundle(request: BundleRequest) -> Manifest:
+    """Writes the folder; it appears whole or not at all.
+
+    Raises InputError when the folder is there, ModelError when a member is of another checkpoint, what reading the members raises.
+    """
+    if request.output.exists():
+        raise InputError(f"{request.output} is there already: name another folder with --output, or remove it")
+    contract = read_contract(request.reference)
+    if contract.precision != "fp32":
+        raise ModelError(f"{request.reference} is in {contract.precision}, expected the fp32 file that the others were made of")
+    partial = request.output.with_name(f".{request.output.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        manifest = _fill(partial, request, contract)
+        manifest.save(partial)
+        partial.replace(request.output)
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(partial)
+    return manifest
+
+
+def summary(folder: Path, manifest: Manifest) -> str:
+    """The bundle as text."""
+    size = sum((folder / name).stat().st_size for name in manifest.files)
+    lines = [f"{folder}: {len(manifest.files)} files, {size / 1e6:.1f} MB; members in the order in which they are tried:"]
+    for member in manifest.members:
+        parity = (
+            f", {member.parity:.1f} dB of the reference on {member.measured_on}" if member.parity is not None else ", not run here"
+        )
+        lines.append(f"  {member.file}: {member.precision}{parity}")
+    lines.append(f"next: videodeblur run IN.mp4 OUT.mp4 --model {folder}")
+    return "\n".join(lines)
+
+
+def _fill(folder: Path, request: BundleRequest, contract: Contract) -> Manifest:
+    """Copies and writes everything but the manifest."""
+    paths = (*request.models, request.reference)
+    contracts = [_contract_of(path) for path in paths]
+    for path, found in zip(paths, contracts):
+        _check_kin(path, found, request.reference, contract)
+    _copy([*paths, *(record_path(path) for path in paths if path.suffix in SUFFIXES), *request.attachments], folder)
+    sizes = [_golden_size(path, found) for path, found in zip(paths, contracts)]
+    goldens = {size: _write_golden(folder, request, contract, size) for size in dict.fromkeys(sizes)}
+    numbers = list(goldens)
+    members = tuple(
+        Member(path.name, _precision_of(path, found), numbers.index(size)) for path, found, size in zip(paths, contracts, sizes)
+    )
+    frames = tuple(goldens.values())
+    return Manifest(
+        checkpoint_sha256=contract.checkpoint_sha256,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+        members=tuple(_measured(folder, member, frames[member.golden]) for member in members),
+        goldens=frames,
+        versions={name: version for name in RECORDED if (version := _version(name))},
+    )
+
+
+def _contract_of(path: Path) -> Contract:
+    return load_plan(path).contract if path.suffix in SUFFIXES else read_contract(path)
+
+
+def _precision_of(path: Path, contract: Contract) -> str:
+    return load_plan(path).precision if path.suffix in SUFFIXES else contract.precision
+
+
+def _check_kin(path: Path, found: Contract, reference: Path, contract: Contract) -> None:
+    if (found.checkpoint_sha256, found.configuration, found.frames) != (
+        contract.checkpoint_sha256,
+        contract.configuration,
+        contract.frames,
+    ):
+        raise ModelError(f"{path} is of another checkpoint or network than {reference}: make both from one")
+    smallest = load_plan(path).profiles[0].min[0] if path.suffix in SUFFIXES else found.batch or 1
+    if smallest != 1:
+        raise ModelError(f"{path} takes {smallest} windows at least, a bundle's members take one: build or export it with N = 1")
+
+
+def _copy(paths: Sequence[Path], folder: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file to bundle")
+        if (folder / path.name).exists():
+            raise InputError(f"two files are called {path.name}: rename one")
+        shutil.copyfile(path, folder / path.name)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What golden frames must be like for a member."""
+
+    io: str
+    bits: int | None
+    color_range: str | None
+    height: int
+    width: int
+
+
+def _golden_size(path: Path, contract: Contract) -> _Kind:
+    """The smallest that the member takes, but not smaller than the stored picture where it takes that."""
+    if path.suffix in SUFFIXES:
+        profile = load_plan(path).profiles[0]
+        height, width = (
+            min(max(least, wanted), most) for least, wanted, most in zip(profile.min[2:4], GOLDEN_SIZE, profile.max[2:4])
+        )
+    else:
+        height, width = contract.height or GOLDEN_SIZE[0], contract.width or GOLDEN_SIZE[1]
+    return _Kind(contract.io, contract.bits, contract.color_range, height, width)
+
+
+def _write_golden(folder: Path, request: BundleRequest, contract: Contract, kind: _Kind) -> Golden:
+    bits, color_range = kind.bits or GOLDEN_BITS, kind.color_range or GOLDEN_RANGE
+    stored = min(GOLDEN_SIZE[0], kind.height), min(GOLDEN_SIZE[1], kind.width)
+    codes = sample_codes.from_unit(clip_windows(request.clip, contract.frames, 1, *stored)[0], bits, color_range)
+    window = mirrored(codes, kind.height, kind.width)[None]
+    with Engine(request.reference, "onnxruntime", "fp32") as engine:
+        sharp = (
+            engine.run(sample_codes.to_unit(window, bits, color_range))
+            if kind.io == "f32"
+            else engine.run(window, bits, color_range)
+        )
+    stem = f"golden-{kind.io}-{kind.width}x{kind.height}"
+    golden = Golden(**vars(kind), input=f"{stem}-input.npy", reference=f"{stem}-reference.npy")
+    np.save(folder / golden.input, codes)
+    np.save(folder / golden.reference, np.ascontiguousarray(middle(sharp[0], *stored)))
+    return golden
+
+
+def _measured(folder: Path, member: Member, golden: Golden) -> Member:
+    """The member with its parity and speed, where this machine runs it. Raises BackendError when it runs and is not the network."""
+    try:
+        choice = backends.open_model(folder / member.file, backends.How())
+    except BackendError:  # no GPU, or no library: it is for another machine
+        return member
+    with closing(choice.runner):
+        decibels = self_test(folder, golden, choice)
+        codes = np.load(folder / golden.input)
+        times = [_seconds(lambda: run_golden(choice.runner, choice.contract, golden, codes)) for _ in range(TIMED)]
+    where = f"{choice.runner.name} {choice.runner.precision}, {platform.processor() or platform.machine()}"
+    return replace(member, parity=round(min(decibels, EQUAL), 2), milliseconds=round(1000 * min(times), 2), measured_on=where)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

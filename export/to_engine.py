@@ -1,0 +1,88 @@
+"""Builds TensorRT and TensorRT-RTX engines from ONNX files, with trtexec's flags and without trtexec."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from export.build_monitor import Progress
+from export.engine_maker import MadeEngine, make_engine
+from export.trtexec_flags import parse_flags
+from runtime.command_line import command
+from runtime.plan import read_header, record_path
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, builds, prints what became of the types and what to do next."""
+    flags = parse_flags(argv)
+    if flags.plan_version_of:
+        print("{} {}".format(*read_header(flags.plan_version_of)))
+        return 0
+    for note in flags.notes:
+        _say(f"note: {note}")
+    for request in flags.requests:
+        with _progress_line(request.engine.name) as progress:
+            made = make_engine(request, progress, _say)
+        if flags.verbose:
+            _say(made.log.read_text())
+        if flags.layer_information:
+            flags.layer_information.write_text(made.layer_log)
+        print(summary(made))
+    return 0
+
+
+def summary(made: MadeEngine) -> str:
+    """What was built, as text."""
+    plan = made.plan
+    targets = (
+        ", ".join(f"{major}.{minor}" for major, minor in plan.compute_capabilities) or "any that the library runs on, from 8.0"
+    )
+    shapes = " or ".join(
+        dict.fromkeys(f"{_shape(p.min)} to {_shape(p.max)}" if p.min != p.max else _shape(p.opt) for p in plan.profiles)
+    )
+    types = ", ".join(f"{share:.1%} {name}" for name, share in plan.type_shares.items()) or "types that were not read"
+    rounded = " (TF32: inputs of fp32 convolutions may be rounded)" if plan.tf32 and "fp32" in plan.type_shares else ""
+    lines = [
+        f"{made.engine}: {made.engine.stat().st_size / 1e6:.1f} MB in {plan.build_seconds:.1f} s by {plan.library} {plan.version}",
+        f"  for compute capability {targets}; input {shapes}",
+        f"  convolution FLOPs run in {types}{rounded}",
+        *(f"  note: {note}" for note in made.notes),
+        f"  its record {record_path(made.engine).name}, and the library's log {made.log.name}, are beside it",
+        f"next: videodeblur bundle --engine {made.engine} --onnx {made.onnx} --output {made.engine.with_suffix('.bundle')}",
+    ]
+    return "\n".join(lines)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def _progress_line(name: str) -> Iterator[Progress | None]:
+    """One line, redrawn, on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+
+    def draw(share: float, phase: str) -> None:
+        sys.stderr.write(f"\r{name}: {100 * share:3.0f} % {phase[:60]:60}")
+        sys.stderr.flush()
+
+    try:
+        yield draw
+    finally:
+        sys.stderr.write("\r" + " " * (len(name) + 70) + "\r")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

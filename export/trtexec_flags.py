@@ -1,0 +1,420 @@
+"""trtexec's flags, those that TensorRT 11 removed but everybody types, and a few of our own -> the engines to make."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+from export.engine_builder import PLATFORMS, TILING_LEVELS, VERBOSITIES, BuildOptions
+from export.engine_maker import MIN_TYPE_SHARE, EngineRequest
+from runtime.contract import INPUT, Contract, read_contract
+from runtime.errors import InputError, MissingPackageError
+from runtime.plan import HARDWARE_LEVELS, Profile
+
+RUNTIMES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+PRESETS = {  # height, width in pixels
+    "360p": (360, 640),
+    "480p": (480, 854),
+    "540p": (540, 960),
+    "720p": (720, 1280),
+    "1080p": (1080, 1920),
+    "1440p": (1440, 2560),
+    "2160p": (2160, 3840),
+}
+UNITS = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}  # of sizes in memory; trtexec's bare numbers are MiB
+POOLS = {"workspace": "WORKSPACE", "tacticSharedMem": "TACTIC_SHARED_MEMORY"}
+PRECISION_FLAGS = ("fp16", "bf16", "int8", "fp8")
+BEST = ("fp16", "int8")
+GONE_SOURCES = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # tactic sources that TensorRT 10 dropped
+
+DESCRIPTION = """Builds a TensorRT or TensorRT-RTX engine from an ONNX file, with trtexec's flags.
+
+  videodeblur build --onnx=model.onnx --fp16 --for 720p
+  videodeblur build --onnx=model.onnx --saveEngine=m.engine --int8 --calib=clips/ --optShapes=blurry:1x5x720x1280
+
+Beside the engine it writes its record (FILE.json) and the library's log (FILE.log)."""
+
+OUR_MEASURE = "this command builds; videodeblur bench measures"
+NO_EFFECT = {  # flag: (takes a value, why it is read and not used)
+    **{
+        f"--{name}": (False, "it is what happens anyway")
+        for name in ("stronglyTyped", "explicitBatch", "buildOnly", "skipInference")
+    },
+    **{f"--{name}": (False, "the runner uses graphs by itself") for name in ("useCudaGraph", "noCudaGraph")},
+    **{f"--{name}": (False, OUR_MEASURE) for name in ("noDataTransfers", "includeDataTransfers", "useSpinWait", "noSpinWait")},
+    **{f"--{name}": (False, OUR_MEASURE) for name in ("separateProfileRun", "dumpProfile", "dumpOutput", "threads", "exposeDMA")},
+    **{f"--{name}": (False, OUR_MEASURE) for name in ("useManagedMemory", "timeDeserialize", "timeRefit")},
+    **{f"--{name}": (True, OUR_MEASURE) for name in ("iterations", "warmUp", "duration", "avgRuns", "percentile", "infStreams")},
+    **{f"--{name}": (True, OUR_MEASURE) for name in ("streams", "loadInputs", "exportTimes", "exportOutput", "exportProfile")},
+    **{f"--{name}": (True, OUR_MEASURE) for name in ("sleepTime", "idleTime", "useProfile", "persistentCacheRatio")},
+    "--directIO": (False, "the engine's layouts are plain"),
+    "--preview": (True, "those features are always on"),
+    "--minTiming": (True, "TensorRT dropped it, --avgTiming is left"),
+    "--precisionConstraints": (True, "types are written into the graph, which is obeyed"),
+    "--allocationStrategy": (True, "the runner allocates"),
+    "--useRuntime": (True, "the runner picks the library"),
+}
+REFUSED = {  # flag: what to do instead
+    "--int4": "INT4 is for matrix products, this network has none: use --int8",
+    "--layerOutputTypes": "a layer's type is that of its output here: use --layerPrecisions",
+    "--calibProfile": "calibration runs by itself here: use --calib DATA or --ranges FILE",
+    "--weightless": "its name is --stripWeights now",
+    "--stripAllWeights": "the record of an engine needs its weights: use --stripWeights",
+    "--refitFromOnnx": "refitting is not offered: build again, it takes seconds with a timing cache",
+    "--useDLACore": "the network does not run on a DLA",
+    "--allowGPUFallback": "the network does not run on a DLA",
+    "--inputIOFormats": "inputs are plain (chw): leave it out, and choose types with export/to_onnx.py --io u8",
+    "--outputIOFormats": "outputs are plain (chw): leave it out, and choose types with export/to_onnx.py --io u8",
+    "--leanDLLPath": "the runner finds the lean runtime by its Python package: leave it out",
+    "--dynamicPlugins": "the network needs no plugins: leave it out",
+    "--staticPlugins": "the network needs no plugins: leave it out",
+    "--allowWeightStreaming": "the weights are tens of megabytes: leave it out",
+}
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line asks for."""
+
+    requests: tuple[EngineRequest, ...]  # one engine each
+    notes: tuple[str, ...]  # what was read and not used, and why
+    plan_version_of: Path | None  # --getPlanVersionOnly: print the version of this engine, build nothing
+    layer_information: Path | None  # --exportLayerInfo
+    verbose: bool
+
+
+def parse_flags(argv: Sequence[str] | None) -> Flags:
+    """Reads `argv`, the process's own when None. Raises InputError, naming the nearest flag, on one that nobody knows."""
+    parser = _parser()
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unknown(unknown[0], parser))
+    for flag, remedy in REFUSED.items():
+        if getattr(given, _name(flag)) is not None:
+            raise InputError(f"{flag}: {remedy}")
+    if given.getPlanVersionOnly and given.loadEngine:
+        return Flags((), (), given.loadEngine, None, given.verbose)
+    if given.getPlanVersionOnly or given.loadEngine:
+        raise InputError("--loadEngine=FILE and --getPlanVersionOnly go together; run an engine with videodeblur run --model FILE")
+    if given.onnx is None:
+        raise InputError("name the model with --onnx=FILE: make one with export/to_onnx.py")
+    return Flags(tuple(_requests(given)), tuple(_notes(given)), None, given.exportLayerInfo, given.verbose)
+
+
+def _requests(given: argparse.Namespace) -> Iterator[EngineRequest]:
+    contract = read_contract(given.onnx)
+    sizes = given.sizes or (None,)
+    for size in sizes:
+        engine = given.saveEngine or given.onnx.with_suffix(".engine")
+        if len(sizes) > 1:
+            engine = engine.with_name(f"{engine.stem}-{size}{engine.suffix}")
+        profiles = _preset(size, contract) if size else _profiles(given.shapes_given)
+        yield EngineRequest(
+            build=_build_options(given, profiles),
+            engine=engine,
+            precision=_precision(given),
+            layer_types=given.layerPrecisions or (),
+            ranges=given.ranges,
+            calibration_data=given.calib,
+            precisions=given.precision,
+            min_type_share=given.minTypeShare,
+        )
+
+
+def _build_options(given: argparse.Namespace, profiles: tuple[Profile, ...]) -> BuildOptions:
+    pools = dict(given.memPoolSize or ())
+    if given.workspace is not None:
+        pools["WORKSPACE"] = given.workspace
+    return BuildOptions(
+        onnx=given.onnx,
+        library=_library(given.runtime),
+        profiles=profiles,
+        types=_precision(given),
+        tf32=not given.noTF32,
+        compute_capabilities=given.computeCapabilities or (),
+        device=given.device,
+        memory_pools=tuple(pools.items()),
+        optimization_level=2 if given.heuristic and given.builderOptimizationLevel is None else given.builderOptimizationLevel,
+        max_aux_streams=given.maxAuxStreams,
+        max_tactics=given.maxTactics,
+        avg_timing=given.avgTiming,
+        tiling_level=given.tilingOptimizationLevel,
+        l2_limit=given.l2LimitForTiling,
+        tactic_sources=tuple(change for change in given.tacticSources or () if change[1:] not in GONE_SOURCES),
+        timing_cache=given.timingCacheFile,
+        builder_cache=not given.noBuilderCache,
+        error_on_timing_cache_miss=given.errorOnTimingCacheMiss,
+        compilation_cache=not given.noCompilationCache,
+        hardware_compatibility=given.hardwareCompatibilityLevel,
+        version_compatible=given.versionCompatible,
+        exclude_lean_runtime=given.excludeLeanRuntime,
+        runtime_platform=given.runtimePlatform,
+        refit=given.refit,
+        strip_weights=given.stripWeights,
+        sparsity=given.sparsity == "enable",
+        profiling_verbosity=given.profilingVerbosity,
+    )
+
+
+def _precision(given: argparse.Namespace) -> tuple[str, ...]:
+    asked = tuple(name for name in PRECISION_FLAGS if getattr(given, name))
+    return tuple(dict.fromkeys((*BEST, *asked))) if given.best else asked
+
+
+def _library(runtime: str | None) -> str:
+    """The one that is named, else the one that is installed, full TensorRT before TensorRT-RTX."""
+    if runtime is not None:
+        return RUNTIMES[runtime]
+    installed = [module for module in RUNTIMES.values() if find_spec(module) is not None]
+    if not installed:
+        raise MissingPackageError("tensorrt-rtx>=1.7", "building engines (or, with a GPU, tensorrt)")
+    return installed[0]
+
+
+def _preset(size: str, contract: Contract) -> tuple[Profile, ...]:
+    """One fixed shape: it is faster than a range, and needs only its own memory."""
+    height, width = PRESETS.get(size) or _pixels(size)
+    if contract.io == "f32":  # graphs of codes pad inside
+        height, width = (-(-length // contract.multiple) * contract.multiple for length in (height, width))
+    shape = (contract.batch or 1, contract.frames, height, width, *((2,) if contract.io == "u16" else ()))
+    return (Profile(shape, shape, shape),)
+
+
+def _pixels(size: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)x(\d+)", size)
+    if not found:
+        raise InputError(f"--for has {size!r}, expected some of {', '.join(PRESETS)}, or WIDTHxHEIGHT")
+    return int(found[2]), int(found[1])
+
+
+def _profiles(given: Sequence[tuple[int, str, tuple[int, ...]]]) -> tuple[Profile, ...]:
+    """From (profile number, "min", "opt", "max" or "shapes", shape) in the order of the command line."""
+    by_number: dict[int, dict[str, tuple[int, ...]]] = {}
+    for number, kind, shape in given:
+        by_number.setdefault(number, {})[kind] = shape
+    if sorted(by_number) != list(range(len(by_number))):
+        raise InputError(f"got profiles {sorted(by_number)}, expected 0 to {len(by_number) - 1}")
+    return tuple(_filled(by_number[number]) for number in sorted(by_number))
+
+
+def _filled(shapes: dict[str, tuple[int, ...]]) -> Profile:
+    """As trtexec does: what is not given is what is."""
+    opt = next(shapes[kind] for kind in ("opt", "shapes", "max", "min") if kind in shapes)
+    return Profile(shapes.get("min", opt), opt, shapes.get("max", opt))
+
+
+def _notes(given: argparse.Namespace) -> Iterator[str]:
+    for flag, (_, reason) in NO_EFFECT.items():
+        if getattr(given, _name(flag)):
+            yield f"{flag} has no effect: {reason}"
+    for change in given.tacticSources or ():
+        if change[1:] in GONE_SOURCES:
+            yield f"--tacticSources={change} has no effect: TensorRT 10 dropped it"
+    if given.heuristic:
+        yield "--heuristic is --builderOptimizationLevel=2 now"
+    if given.refit or given.stripWeights:
+        yield "engines with stripped or refittable weights are for other tools: this project's runner loads whole ones"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="videodeblur build",
+        usage="%(prog)s --onnx=FILE [--saveEngine=FILE] [--fp16 | --bf16 | --int8 | --fp8] [--for 720p,1080p] [flags of trtexec]",
+        description=DESCRIPTION,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(shapes_given=[], profile_number=0)
+    for fill in (_add_files, _add_precision, _add_shapes, _add_target, _add_effort, _add_compatibility):
+        fill(parser)
+    for flag, (takes_value, _) in NO_EFFECT.items():
+        if takes_value:
+            parser.add_argument(flag, help=argparse.SUPPRESS)
+        else:
+            parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+    for flag in REFUSED:
+        parser.add_argument(flag, nargs="?", const="", help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("files")
+    group.add_argument("--onnx", type=Path, metavar="FILE", help="model, from export/to_onnx.py")
+    group.add_argument("--saveEngine", type=Path, metavar="FILE", help="default: the model's name with .engine")
+    group.add_argument(
+        "--getPlanVersionOnly", action="store_true", help="print the version of --loadEngine's file; runs nothing of it"
+    )
+    group.add_argument("--loadEngine", type=Path, metavar="FILE", help="for --getPlanVersionOnly only")
+    group.add_argument("--exportLayerInfo", type=Path, metavar="FILE", help="write what the library says of the layers")
+    group.add_argument("--verbose", action="store_true", help="print what the library says, instead of only to the log")
+
+
+def _add_precision(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("precision (TensorRT 11 dropped these flags; here they write the types into the graph first)")
+    group.add_argument("--fp16", action="store_true")
+    group.add_argument("--bf16", action="store_true")
+    group.add_argument("--int8", action="store_true", help="with --fp16, the rest in fp16; calibrates on --calib or --ranges")
+    group.add_argument("--fp8", action="store_true", help="compute capability 8.9 and newer")
+    group.add_argument("--best", action="store_true", help="--int8 --fp16")
+    group.add_argument("--noTF32", action="store_true", help="exact fp32, for parity with PyTorch; TF32 is on by default")
+    group.add_argument(
+        "--layerPrecisions", type=_layer_types, metavar="PATTERN:TYPE,...", help="types of nodes, * matches anything"
+    )
+    group.add_argument("--precision", type=Path, metavar="FILE", help="precision.json, from videodeblur search")
+    group.add_argument("--ranges", type=Path, metavar="FILE", help="ranges.json, from videodeblur calibrate")
+    group.add_argument(
+        "--calib", type=Path, metavar="DATA", help="a video or a folder to calibrate on (default: the shipped clips)"
+    )
+    text = "fail when less of the convolutions' arithmetic runs in the types that were asked for (default %(default)s)"
+    group.add_argument("--minTypeShare", type=_share, default=MIN_TYPE_SHARE, metavar="SHARE", help=text)
+
+
+def _add_shapes(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("shapes")
+    for kind, text in (("min", "smallest"), ("opt", "tuned for"), ("max", "largest")):
+        group.add_argument(f"--{kind}Shapes", action=_Shape, type=_shape, const=kind, metavar=f"{INPUT}:NxFxHxW", help=text)
+    group.add_argument("--shapes", action=_Shape, type=_shape, const="shapes", metavar=f"{INPUT}:NxFxHxW", help="the only one")
+    group.add_argument("--profile", action=_ProfileNumber, type=int, metavar="I", help="the shapes that follow are of profile I")
+    sizes = f"one engine for each size: {', '.join(PRESETS)} or WIDTHxHEIGHT"
+    group.add_argument("--for", dest="sizes", type=_list, metavar="SIZE,...", help=sizes)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("target")
+    group.add_argument("--runtime", choices=tuple(RUNTIMES), help="library (default: tensorrt if it is installed, else rtx)")
+    text = "GPUs to build for with --runtime rtx, such as 8.6,8.9 (default: any from 8.0 on)"
+    group.add_argument("--computeCapabilities", type=_capabilities, metavar="X.Y,...", help=text)
+    group.add_argument("--device", type=int, default=0, metavar="N", help="the GPU that full TensorRT builds on and for")
+
+
+def _add_effort(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("effort and memory")
+    group.add_argument("--builderOptimizationLevel", type=int, metavar="0..5", help="of the search (default 3)")
+    group.add_argument(
+        "--memPoolSize", type=_pools, metavar="POOL:SIZE,...", help="workspace or tacticSharedMem; MiB, or B, K, M, G"
+    )
+    group.add_argument("--workspace", type=_size, metavar="MIB", help="the old name of --memPoolSize=workspace")
+    text = "default: one for each GPU and version, in the user's cache"
+    group.add_argument("--timingCacheFile", type=Path, metavar="FILE", help=text)
+    for name in ("noBuilderCache", "errorOnTimingCacheMiss", "noCompilationCache", "heuristic"):
+        group.add_argument(f"--{name}", action="store_true")
+    for name in ("maxAuxStreams", "maxTactics", "avgTiming"):
+        group.add_argument(f"--{name}", type=int, metavar="N")
+    group.add_argument("--tilingOptimizationLevel", type=_tiling, metavar="0..3")
+    group.add_argument("--l2LimitForTiling", type=int, metavar="BYTES")
+    group.add_argument("--tacticSources", type=_list, metavar="+X,-Y")
+    group.add_argument("--sparsity", choices=("disable", "enable"), default="disable")
+
+
+def _add_compatibility(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("compatibility")
+    group.add_argument("--hardwareCompatibilityLevel", choices=HARDWARE_LEVELS, default="none", help="default %(default)s")
+    text = "runs on later versions and the lean runtime; contains code that loading it executes"
+    group.add_argument("--versionCompatible", "--vc", action="store_true", help=text)
+    group.add_argument("--excludeLeanRuntime", action="store_true")
+    group.add_argument("--runtimePlatform", choices=PLATFORMS, default="SameAsBuild", help="default %(default)s")
+    group.add_argument("--stripWeights", action="store_true")
+    group.add_argument("--refit", action="store_true")
+    group.add_argument(
+        "--profilingVerbosity", choices=VERBOSITIES, default="detailed", help="default %(default)s, which types need"
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Leaves errors to the caller, who knows one form for all."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+class _Shape(argparse.Action):
+    """Notes a shape together with the profile that it is of."""
+
+    def __call__(self, parser: argparse.ArgumentParser, given: Any, value: Any, flag: str | None = None) -> None:
+        given.shapes_given = [*given.shapes_given, (given.profile_number, self.const, value)]
+
+
+class _ProfileNumber(argparse.Action):
+    """`--profile=I`: the shapes that follow are of profile I."""
+
+    def __call__(self, parser: argparse.ArgumentParser, given: Any, value: Any, flag: str | None = None) -> None:
+        given.profile_number = value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    name, _, sizes = text.replace("'", "").rpartition(":")
+    if name != INPUT or not re.fullmatch(r"\d+(x\d+)+", sizes):
+        raise ArgumentTypeError(f"got the shape {text!r}, expected {INPUT}:NxFxHxW such as {INPUT}:1x5x720x1280")
+    return tuple(int(length) for length in sizes.split("x"))
+
+
+def _layer_types(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = tuple((name, kind) for name, _, kind in (part.rpartition(":") for part in text.split(",")))
+    if not all(name and kind for name, kind in pairs):
+        raise ArgumentTypeError(f"got the layer precisions {text!r}, expected PATTERN:TYPE,... such as c1*:fp32")
+    return pairs
+
+
+def _capabilities(text: str) -> tuple[tuple[int, int], ...]:
+    """8.6, 86 and sm86 are the same."""
+    numbers = [part.strip().lower().removeprefix("sm").replace(".", "") for part in text.split(",")]
+    if not all(re.fullmatch(r"\d{2,3}", number) for number in numbers):
+        raise ArgumentTypeError(f"got the compute capabilities {text!r}, expected X.Y,... such as 8.6,8.9")
+    return tuple((int(number[:-1]), int(number[-1])) for number in numbers)
+
+
+def _pools(text: str) -> tuple[tuple[str, int], ...]:
+    pairs = [part.partition(":")[::2] for part in text.split(",")]
+    for name, _ in pairs:
+        if name not in POOLS:
+            raise ArgumentTypeError(f"got the memory pool {name!r}, expected one of {', '.join(POOLS)}")
+    return tuple((POOLS[name], _size(size)) for name, size in pairs)
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([BKMG]?)(?:i?B)?", text, re.IGNORECASE)
+    if not found:
+        raise ArgumentTypeError(f"got the size {text!r}, expected a number of MiB, or one with B, K, M or G")
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def _share(text: str) -> float:
+    """0.9 and 90% are the same."""
+    try:
+        share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise ArgumentTypeError(f"got the share {text!r}, expected 0 to 1, or percents such as 90%") from error
+    if not 0 <= share <= 1:
+        raise ArgumentTypeError(f"got the share {text!r}, expected 0 to 1, or percents such as 90%")
+    return share
+
+
+def _tiling(text: str) -> str:
+    if text not in ("0", "1", "2", "3"):
+        raise ArgumentTypeError(f"got the tiling optimization level {text!r}, expected 0 to 3")
+    return TILING_LEVELS[int(text)]
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _name(flag: str) -> str:
+    return flag.lstrip("-")
+
+
+def _unknown(argument: str, parser: argparse.ArgumentParser) -> str:
+    flag = argument.partition("=")[0]
+    if not flag.startswith("-"):
+        return f"got {argument!r}, expected flags: name the model with --onnx={argument}"
+    known = [option for action in parser._actions for option in action.option_strings]
+    lower = {option.lower(): option for option in known}
+    near = difflib.get_close_matches(flag.lower(), lower, n=1, cutoff=0.5)
+    return f"no flag {flag}{f', did you mean {lower[near[0]]}?' if near else ''}; --help lists them"
