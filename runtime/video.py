@@ -46,6 +46,7 @@ FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams with
 
 MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
+NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
@@ -70,6 +71,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction | None  # width to height of a pixel
     rotation: int  # degrees counter-clockwise, for display
     display_matrix: tuple[int, ...] | None  # FFmpeg's 3 x 3 matrix behind `rotation`, with flips
+    side_data: frozenset[str]  # what else FFmpeg knows of the first frame, such as "MASTERING_DISPLAY_METADATA"
 
     @property
     def expected_frames(self) -> int | None:
@@ -294,7 +296,7 @@ class VideoWriter:
             self._container.close()
         if self._encoded != self.frames:
             raise VideoError(f"{self.path}: {self._encoder.codec} made {self._encoded} frames of {self.frames}: take another codec")
-        self._note_lost_shape()
+        self._note_losses()
         try:
             self._part.replace(self.path)
         except OSError as error:
@@ -439,8 +441,8 @@ class VideoWriter:
             packet.stream = self._copies[packet.stream_index]
             self._container.mux(packet)
 
-    def _note_lost_shape(self) -> None:
-        """What the container dropped of the picture's shape is found by reading the file back."""
+    def _note_losses(self) -> None:
+        """What the encoder and the container dropped of the picture's facts is found by reading the file back."""
         with VideoReader(self._part) as written:
             now, before = written.info, self._reader.info
         if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
@@ -450,6 +452,9 @@ class VideoWriter:
             )
         if now.color_range != before.color_range or now.color_tags[1:] != before.color_tags[1:]:
             self.notes.append(f"the colour tags are not all in the output: {self._encoder.codec} in {self.path.suffix} lost some")
+        if before.side_data - now.side_data:
+            lost_data = ", ".join(sorted(before.side_data - now.side_data))
+            self.notes.append(f"side data is not in the output: {self._encoder.codec} in {self.path.suffix} lost {lost_data}")
         if now.display_matrix != before.display_matrix:
             self.notes.append(f"the rotation by {before.rotation} degrees is not in the output: {self.path.suffix} cannot hold it")
 
@@ -530,6 +535,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         sample_aspect_ratio=stream.sample_aspect_ratio,
         rotation=first.rotation,
         display_matrix=_display_matrix(first),
+        side_data=frozenset(data.type.name for data in _side_data(first)) - NOT_OF_THE_PICTURE,
     )
 
 
@@ -556,8 +562,12 @@ def _encoded_format(codec: str, pixel_format: str) -> str:
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
-    found = [data for data in cast("Iterable[SideData]", frame.side_data) if data.type == SideDataType.DISPLAYMATRIX]
+    found = [data for data in _side_data(frame) if data.type == SideDataType.DISPLAYMATRIX]
     return tuple(np.frombuffer(bytes(found[0]), np.int32).tolist()) if found else None
+
+
+def _side_data(frame: av.VideoFrame) -> Iterable[SideData]:
+    return cast("Iterable[SideData]", frame.side_data)  # its stub calls it a dictionary
 
 
 def _view(frame: av.VideoFrame, index: int) -> Plane:

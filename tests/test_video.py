@@ -255,6 +255,20 @@ def test_what_the_container_cannot_hold_is_noted(tmp_path):
     ]
 
 
+def test_hdr_metadata_that_the_encoder_drops_is_noted(tmp_path):
+    light = "max-cll=1000,400:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+    hdr = f"log-level=none:hdr10=1:{light}"
+    clip = Clip(
+        "libx265", "yuv420p10le", color=(1, 9, 9, 16), times=VARIABLE[:3], options={"x265-params": hdr, "preset": "ultrafast"}
+    )
+    source = clip.write(tmp_path / "in.mp4")
+    notes = rewrite(source, tmp_path / "out.mp4")
+    before, after = read(source), read(tmp_path / "out.mp4")
+    assert_only_luma_changed(before, after, 10)
+    assert after.tags == before.tags == (1, 9, 9, 16)
+    assert notes == ["side data is not in the output: libx264 in .mp4 lost CONTENT_LIGHT_LEVEL, MASTERING_DISPLAY_METADATA"]
+
+
 def test_a_sound_that_does_not_fit_is_refused_or_dropped_on_demand(tmp_path):
     source = Clip(audio=["pcm_s16le"], subtitles=("a",), time_base=Fraction(1, 1000), times=[0, 40]).write(tmp_path / "in.mkv")
     with pytest.raises(VideoError, match=r"\.mp4 cannot hold subtitle stream 2 .*in\.mkv \(srt\): write an \.mkv, or .*--drop"):
