@@ -1,7 +1,6 @@
 """`videodeblur run` from end to end on a real, tiny network: what comes out, what is printed, and how it fails."""
 
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -272,18 +271,16 @@ def test_a_malformed_encoder_option_is_a_usage_error(clip, tmp_path, capsys):
     assert "expected KEY=VALUE" in capsys.readouterr().err
 
 
-def start(tiny_model, *arguments, **options):
+def start(tiny_model, *arguments, before=""):
+    """The command in a process of its own, after a line of shell."""
     command = [sys.executable, "-m", "runtime.deblur_video", *map(str, arguments), "--model", str(tiny_model), "--threads", "1"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def limit_file_size():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+    shell = ["sh", "-c", f'{before}\nexec "$@"', "sh", *command]
+    return subprocess.Popen(shell, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_full_disk_leaves_nothing(suffix, clip, tiny_model, tmp_path):
-    process = start(tiny_model, clip, tmp_path / f"out{suffix}", *LOSSLESS, preexec_fn=limit_file_size)
+    process = start(tiny_model, clip, tmp_path / f"out{suffix}", *LOSSLESS, before="ulimit -f 20")  # blocks of 512 or 1024 bytes
     _, err = process.communicate(timeout=60)
     assert_one_error(process.returncode, err, f"out{suffix}: ", "File too large")
     assert names(tmp_path) == []
