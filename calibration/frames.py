@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,16 +56,24 @@ def find_clips(path: Path) -> tuple[Clip, ...]:
         raise InputError(f"{path}: no such file or folder, expected clips: name a video or a folder of frames")
     if path.is_file():
         return (Clip(path.name, (path,), is_video=True),)
-    folders = [path, *sorted(folder for folder in path.rglob("*") if folder.is_dir() and not _is_ground_truth(folder, path))]
-    clips = tuple(clip for folder in folders for clip in _clips_in(folder, path))
+    clips = tuple(clip for folder in _folders(path) for clip in _clips_in(folder, path))
     if not clips:
         kinds = f"folders of numbered pictures ({_listed(PICTURES)}) or videos ({_listed(VIDEOS)})"
         raise InputError(f"{path} holds no clips, expected {kinds}: name the data set, a folder of frames or a video")
     return clips
 
 
-def _is_ground_truth(folder: Path, above: Path) -> bool:
-    return any(part.lower() in GROUND_TRUTH for part in folder.relative_to(above).parts)
+def _folders(path: Path) -> Iterator[Path]:
+    """The folder and those below it, links followed, each once and in order of their names."""
+    seen: set[Path] = set()
+    for name, below, _ in os.walk(path, followlinks=True):
+        folder = Path(name)
+        if folder.resolve() in seen:
+            below.clear()
+            continue
+        seen.add(folder.resolve())
+        below[:] = sorted(other for other in below if other.lower() not in GROUND_TRUTH and not other.startswith("."))
+        yield folder
 
 
 def _clips_in(folder: Path, above: Path) -> Iterator[Clip]:

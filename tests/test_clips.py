@@ -65,6 +65,14 @@ def test_ground_truth_when_it_is_asked_for(data_set):
     assert [clip.name for clip in find_clips(data_set / "quantitative_datasets" / "car" / "GT")] == ["GT"]
 
 
+def test_links_are_followed_once(data_set, tmp_path):
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "car").symlink_to(data_set / "quantitative_datasets" / "car")
+    (links / "again").symlink_to(links)
+    assert [clip.name for clip in find_clips(links)] == ["car/input"]
+
+
 def test_windows_are_consecutive_frames(data_set):
     for window in windows(data_set, FRAMES):
         files = sorted((data_set / window.clip).iterdir())
