@@ -14,7 +14,7 @@ import onnx
 
 from calibration.tensors import layer_name
 from export.typed_graph import FLOATS, before_convolutions, behind_convolutions
-from runtime.errors import InputError
+from runtime.errors import InputError, ModelError
 
 QUANTISED = ("int8", "fp8")
 PRECISIONS = (*FLOATS, *QUANTISED)
@@ -52,7 +52,10 @@ class Layer:
 
 
 def layers(model: onnx.ModelProto) -> dict[str, Layer]:
-    """The convolutions of a graph by name, in the graph's order, whatever its types and with or without Q/DQ."""
+    """The convolutions of a graph by name, in the graph's order, whatever its types and with or without Q/DQ.
+
+    Raises ModelError where the weight of one is no constant.
+    """
     graph = model.graph
     behind, before = behind_convolutions(graph), before_convolutions(graph)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -68,7 +71,12 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
             old = found[name]
             found[name] = replace(old, nodes=(*old.nodes, node.name), last=old.last and node.name not in before)
             continue
-        outputs, inputs, *kernel = shapes[dequantised.get(node.input[1], node.input[1])]
+        weight = dequantised.get(node.input[1], node.input[1])
+        if weight not in shapes:
+            raise ModelError(
+                f"the weight of {node.name} is computed in the graph, expected a constant: export it with export/to_onnx.py"
+            )
+        outputs, inputs, *kernel = shapes[weight]
         groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         found[name] = Layer(
             name,

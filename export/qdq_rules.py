@@ -16,7 +16,7 @@ from calibration.scales import LARGEST_CODE, METHODS, NOT_ZERO, ZERO_ABSMAX, kno
 from calibration.tensors import layer_name
 from export.fp16_range import fp32_nodes
 from export.layer_precision import QUANTISED, complete_precisions, layers
-from export.typed_graph import DTYPES, FLOATS, QDQ, named, producers, raise_opset, readers, retype
+from export.typed_graph import DTYPES, FLOATS, QDQ, fp32_values, named, producers, raise_opset, readers, retype
 from runtime.errors import InputError, ModelError
 
 PLACEMENTS = ("tensorrt", "cpu")
@@ -95,7 +95,7 @@ def quantize(
     original, model = model, named(model)
     precisions = complete_precisions(model, precisions, options.rest)
     quantised = {name: precision for name, precision in precisions.items() if precision in QUANTISED}
-    _check(model.graph, quantised, options)
+    _check(model, quantised, options)
     if quantised:
         raise_opset(model, QDQ_OPSET)
         pairs = planned_pairs(model.graph, quantised, options.placement)
@@ -158,8 +158,6 @@ def quantise_weights(graph: onnx.GraphProto, quantised: Mapping[str, str], optio
     constants = {tensor.name: tensor for tensor in graph.initializer}
     users: dict[tuple[str, str], list[onnx.NodeProto]] = {}
     for conv, precision in _quantised_convolutions(graph, quantised):
-        if conv.input[1] not in constants:
-            raise ModelError(f"the weight of {conv.name} is computed in the graph, only constants are quantised: leave it out")
         users.setdefault((conv.input[1], precision), []).append(conv)
     read_by = readers(graph)
     for (name, precision), convs in users.items():
@@ -201,9 +199,10 @@ def rounded_up(scale: npt.ArrayLike, rest: str) -> npt.NDArray[np.float32]:
     return low if np.isfinite(low).all() or rest == "fp32" else rounded_up(exact, "fp32")
 
 
-def _check(graph: onnx.GraphProto, quantised: Mapping[str, str], options: QdqOptions) -> None:
-    if any(node.op_type in QDQ for node in graph.node):
+def _check(model: onnx.ModelProto, quantised: Mapping[str, str], options: QdqOptions) -> None:
+    if any(node.op_type in QDQ for node in model.graph.node):
         raise ModelError("the graph is quantised already, expected an fp32 graph: hand over the file that export/to_onnx.py wrote")
+    fp32_values(model)
     if options.placement == "cpu" and "fp8" in quantised.values():
         raise InputError("placement 'cpu' is for int8, ONNX Runtime has no FP8 convolution on a CPU: use placement 'tensorrt'")
     if options.placement == "cpu" and options.rest != "fp32":

@@ -50,7 +50,7 @@ def retype(model: onnx.ModelProto, default: str, types: Mapping[str, str] | None
     types = dict(types or {})
     model = named(model)
     _check(model.graph, default, types)
-    floats = _float_values(model)
+    floats = fp32_values(model)
     chosen = node_types(model.graph, default, types)
     nodes = _Rewriter(model.graph, floats, chosen).rewritten()
     del model.graph.node[:], model.graph.value_info[:]
@@ -103,6 +103,21 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
             )
         seen.add(node.name)
     return model
+
+
+def fp32_values(model: onnx.ModelProto) -> set[str]:
+    """Names of all fp32 values and constants. Raises ModelError when the graph has another float type, or is not valid."""
+    try:
+        graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(f"the graph is not valid ONNX ({error}): export it again with export/to_onnx.py") from error
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for name, elem_type in types.items():
+        if elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
+            kind = TensorProto.DataType.Name(elem_type).lower()
+            raise ModelError(f"{name} is {kind}, expected an fp32 graph: hand over the file that export/to_onnx.py wrote")
+    return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
 
 
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
@@ -158,21 +173,6 @@ def _check(graph: onnx.GraphProto, default: str, types: Mapping[str, str]) -> No
     unknown = sorted(set(types) - {node.name for node in graph.node})
     if unknown:
         raise InputError(f"there is no node {unknown[0]!r} in the graph: names are those of the ONNX file")
-
-
-def _float_values(model: onnx.ModelProto) -> set[str]:
-    """Names of everything fp32. Raises ModelError when there is another float type already."""
-    try:
-        graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
-    except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"the graph is not valid ONNX ({error}): export it again with export/to_onnx.py") from error
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
-    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for name, elem_type in types.items():
-        if elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
-            kind = TensorProto.DataType.Name(elem_type).lower()
-            raise ModelError(f"{name} is {kind}, expected an fp32 graph: hand over the file that export/to_onnx.py wrote")
-    return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
 
 
 class _Rewriter:

@@ -1,0 +1,180 @@
+import dataclasses
+import json
+
+import numpy as np
+import onnx
+import pytest
+from measured_ranges import measured_ranges
+from onnx import numpy_helper
+
+from calibration.ranges import Ranges
+from export import to_bf16, to_fp16
+from export.export_options import DEFAULT_CLIP
+from export.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
+from export.typed_file import NOTES_KEY, LostParityError, write_typed
+from export.typed_graph import retype
+from runtime import Engine
+from runtime.contract import METADATA_KEY, MIN_PARITY, read_contract, read_metadata
+from runtime.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def ranges_path(tiny_model):
+    return measured_ranges(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def fp16(tiny_model, ranges_path, tmp_path_factory):
+    output = tmp_path_factory.mktemp("fp16") / "fp16.onnx"
+    assert to_fp16.main(["--onnx", str(tiny_model), "--output", str(output), "--ranges", str(ranges_path)]) == 0
+    return output
+
+
+def scaled_up(model_path, layer, factor, output):
+    """The same file with one layer's weight and bias larger."""
+    model = onnx.load(model_path)
+    for tensor in model.graph.initializer:
+        if tensor.name in (f"{layer}.weight", f"{layer}.bias"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+    onnx.save(model, output)
+    return output
+
+
+def test_the_file_carries_its_contract_and_what_was_measured(fp16, tiny_model):
+    before, after = read_contract(tiny_model), read_contract(fp16)
+    assert after.precision == "fp16"
+    assert after.parity["onnxruntime:fp16"] >= MIN_PARITY["fp16"]
+    assert "openvino:fp32" in after.parity
+    assert dataclasses.replace(after, precision="fp32", parity=before.parity) == before
+    assert fp16.stat().st_size < 0.6 * tiny_model.stat().st_size
+
+
+def test_the_contract_tells_what_a_user_gets(fp16, tiny_model):
+    window = np.random.default_rng(0).random((1, 5, 40, 56), dtype=np.float32)
+    with Engine(tiny_model, "onnxruntime") as exact, Engine(fp16, "onnxruntime") as half:
+        assert half.precision == "fp16"
+        assert 0 < np.abs(half.run(window) - exact.run(window)).max() < 1e-3
+
+
+def test_a_network_in_range_keeps_nothing_fp32(fp16):
+    notes = json.loads(read_metadata(fp16)[NOTES_KEY])
+    assert notes["fp32"] == {}
+    assert notes["default"] == "fp16"
+
+
+def test_a_tensor_near_the_limit_is_made_and_read_in_fp32_and_named(tiny_model, tmp_path, capsys):
+    layer = "temporal.generator.layer3"
+    loud = scaled_up(tiny_model, layer, 2e4, tmp_path / "loud.onnx")
+    output = tmp_path / "fp16.onnx"
+    assert to_fp16.main(["--onnx", str(loud), "--output", str(output), "--ranges", str(measured_ranges(loud))]) == 0
+    assert f"fp32: {layer}/Conv: makes {layer}/Conv_output_0, which reached" in capsys.readouterr().out
+    kept = json.loads(read_metadata(output)[NOTES_KEY])["fp32"]
+    assert f"{layer}/Conv" in kept
+    assert "temporal.generator.layer4/Conv" in kept  # it reads what is too large
+    assert f"{layer[:-1]}2/Conv" not in kept
+    with Engine(output, "onnxruntime") as engine:
+        assert np.isfinite(engine.run(np.full((1, 5, 16, 16), 0.5, np.float32))).all()
+
+
+def test_the_safe_share_leaves_room_for_other_clips(tiny_model, ranges_path):
+    model, ranges = onnx.load(tiny_model), Ranges.load(ranges_path)
+    name = "c1/Conv_output_0"
+
+    def with_absmax(value):
+        tensor = ranges.tensors[name]
+        extent = dataclasses.replace(tensor.extent, high=value)
+        return dataclasses.replace(ranges, tensors={**ranges.tensors, name: dataclasses.replace(tensor, extent=extent)})
+
+    limit = SAFE_SHARE * 65504
+    assert fp32_nodes(model, with_absmax(limit * 0.999)) == {}
+    assert list(fp32_nodes(model, with_absmax(limit))) == ["c1/Conv", "LeakyRelu"]
+
+
+def test_a_weight_beyond_fp16_keeps_its_layer_fp32(tiny_model, ranges_path):
+    model = onnx.load(tiny_model)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "c1.weight")
+    weight.CopyFrom(numpy_helper.from_array(np.full(weight.dims, 1e5, np.float32), weight.name))
+    kept = fp32_nodes(model, Ranges.load(ranges_path))
+    assert kept == {"c1/Conv": "reads c1.weight, which holds 1e+05"}
+    retype(model, "fp16", dict.fromkeys(kept, "fp32"))
+
+
+def test_subnormal_weights_are_counted(tiny_model):
+    model = onnx.load(tiny_model)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "c2.weight")
+    values = np.zeros(weight.dims, np.float32)
+    values.flat[: values.size // 4] = 1e-6
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    assert subnormal_weights(retype(model, "fp16"))["c2.weight"] == 0.25
+
+
+def test_ranges_of_another_model_are_refused(tiny_model, tmp_path, capsys):
+    other = scaled_up(tiny_model, "c1", 0.5, tmp_path / "other.onnx")
+    output = tmp_path / "fp16.onnx"
+    assert to_fp16.main(["--onnx", str(other), "--output", str(output), "--ranges", str(measured_ranges(tiny_model))]) == 1
+    assert "other weights" in capsys.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"kind": "videodeblur.ranges", "schema": 99}'])
+def test_corrupt_ranges_are_refused(tiny_model, tmp_path, content, capsys):
+    broken = tmp_path / "ranges.json"
+    broken.write_text(content)
+    arguments = ["--onnx", str(tiny_model), "--output", str(tmp_path / "out.onnx"), "--ranges", str(broken)]
+    assert to_fp16.main(arguments) == 1
+    assert "ranges.json" in capsys.readouterr().err
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_without_ranges_the_clip_is_scanned(tiny_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(to_fp16, "SCANNED_WINDOWS", 1)
+    assert to_fp16.main(["--onnx", str(tiny_model), "--output", str(tmp_path / "fp16.onnx")]) == 0
+    assert f"scanning 1 windows of {DEFAULT_CLIP.name}" in capsys.readouterr().err
+
+
+def test_bf16_is_judged_where_it_runs(tiny_model, tmp_path, capsys):
+    output = tmp_path / "bf16.onnx"
+    assert to_bf16.main(["--onnx", str(tiny_model), "--output", str(output)]) == 0
+    contract = read_contract(output)
+    assert contract.precision == "bf16"
+    assert contract.parity["openvino:fp32"] >= MIN_PARITY["bf16"]
+    assert not any(name.startswith("onnxruntime") for name in contract.parity)
+    assert "onnxruntime does not run this file" in capsys.readouterr().out
+
+
+def test_a_file_under_the_gate_is_not_written(tiny_model, tmp_path):
+    model = retype(onnx.load(tiny_model), "fp16")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "r2.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float16(1.5), weight.name))
+    with pytest.raises(LostParityError, match=r"fp16 comes to .* dB of the fp32 file on onnxruntime fp16, expected at least 65"):
+        write_typed(model, tiny_model, tmp_path / "out.onnx", "fp16", DEFAULT_CLIP, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [to_fp16, to_bf16])
+def test_files_that_do_not_fit_are_refused(command, fp16, tmp_path, capsys):
+    foreign = tmp_path / "foreign.onnx"
+    model = onnx.load(fp16)
+    kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, foreign)
+    for source, message in (
+        (fp16, "is in fp16 already"),
+        (foreign, "without this project's contract"),
+        (tmp_path / "no.onnx", "no.onnx"),
+    ):
+        assert command.main(["--onnx", str(source), "--output", str(tmp_path / "out.onnx")]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["out.engine", "nowhere/out.onnx"])
+def test_outputs_that_cannot_be_written_are_refused(tiny_model, tmp_path, name):
+    model = retype(onnx.load(tiny_model), "fp16")
+    with pytest.raises(InputError):
+        write_typed(model, tiny_model, tmp_path / name, "fp16", DEFAULT_CLIP, {})
+
+
+def test_a_clip_without_held_out_frames_is_refused(tiny_model, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        write_typed(retype(onnx.load(tiny_model), "fp16"), tiny_model, tmp_path / "out.onnx", "fp16", tmp_path / "no.mp4", {})
