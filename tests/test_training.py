@@ -16,7 +16,7 @@ from runtime.errors import InputError
 from training import gain, parts, speed, train
 from training.datasets import find_dataset
 from training.losses import loss_of
-from training.optimizers import Muon, WeightAverage, build_optimizers, learning_rate
+from training.optimizers import Muon, WeightAverage, _orthogonal, build_optimizers, learning_rate
 from training.pairs import load_pairs
 from training.recipes import RECIPES, Recipe, Stage
 from training.replicas import Replicas
@@ -118,8 +118,12 @@ def test_resuming_needs_a_state_and_the_same_seed(tmp_path, source):
     with pytest.raises(InputError, match="start without --resume"):
         run_training(options(tmp_path, resume=True), source)
     run_training(options(tmp_path, steps=2), source)
-    with pytest.raises(TrainingError, match="has seed 0, asked 1"):
+    with pytest.raises(TrainingError, match="has seed 0, asked 1: ask for the same"):
         run_training(options(tmp_path, resume=True, seed=1), source)
+    with pytest.raises(TrainingError, match="optimizer 'adamw', asked 'muon'"):
+        run_training(options(tmp_path, resume=True, recipe=replace(QUICK, optimizer="muon")), source)
+    with pytest.raises(TrainingError, match="configuration"):
+        run_training(options(tmp_path, resume=True, config=NetworkConfig(channel_divisor=8)), source)
     (tmp_path / "state.pt").write_bytes(b"cut off")
     with pytest.raises(InputError, match=r"state.pt cannot be read"):
         run_training(options(tmp_path, resume=True), source)
@@ -181,6 +185,15 @@ def test_the_paper_recipe_is_literal():
     assert learning_rate(paper, 0, 0.0) == learning_rate(paper, 900, 0.9) == pytest.approx(1e-5)
 
 
+def test_a_run_can_begin_from_weights(tmp_path, source):
+    first = run_training(options(tmp_path / "first", steps=2), source)
+    second = run_training(
+        options(tmp_path / "second", steps=1, start=first.checkpoint, recipe=replace(QUICK, learning_rate=0.0)), source
+    )
+    expected, found = load_checkpoint(first.checkpoint).state_dict(), load_checkpoint(second.checkpoint).state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
 def test_the_learning_rate_warms_up_and_falls():
     recipe = RECIPES["default"]
     assert learning_rate(recipe, 0, 0.0) == pytest.approx(2e-4 / 500)
@@ -204,17 +217,24 @@ def test_recipes_are_checked(changes):
         replace(QUICK, **changes)
 
 
-def test_muon_steps_are_orthogonal():
-    weight = torch.nn.Parameter(torch.zeros(4, 3, 3, 3))
+def test_muon_turns_kernels_and_keeps_their_norm():
+    weight = torch.nn.Parameter(torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(1)))
+    before = weight.detach().clone()
     weight.grad = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    Muon([weight], lr=1.0).step()
-    values = torch.linalg.svdvals(weight.detach().flatten(1)) / (0.2 * math.sqrt(27))
-    assert ((values > 0.6) & (values < 1.3)).all()
+    Muon([weight], lr=0.01).step()
+    assert float(weight.detach().norm()) == pytest.approx(float(before.norm()), rel=1e-5)
+    assert float((weight.detach() - before).norm()) == pytest.approx(0.1 * float(before.norm()), rel=0.05)
     network = DeblurNetwork(TINY)
     counts = [
         sum(len(group["params"]) for group in optimizer.param_groups) for optimizer in build_optimizers(network, RECIPES["cpu"])
     ]
     assert sum(counts) == len(list(network.parameters()))
+
+
+def test_the_orthogonal_step_has_nearly_equal_singular_values():
+    update = _orthogonal(torch.randn(8, 40, generator=torch.Generator().manual_seed(0)))
+    values = torch.linalg.svdvals(update)
+    assert ((values > 0.6) & (values < 1.3)).all()
 
 
 def test_the_average_forgets_the_first_weights():

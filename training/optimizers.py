@@ -13,7 +13,8 @@ from training.recipes import Recipe
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values towards 1 (Jordan et al. 2024)
 NEWTON_SCHULZ_STEPS = 5
-MUON_SCALE = 0.2  # gives Muon's steps the size of Adam's (Liu et al. 2025), so that one learning rate serves both
+TINY = 1e-12  # keeps a gradient of zero, which a new residual network gives, from becoming NaN
+MUON_TURN = 10.0  # radians that a step turns a kernel, per unit of learning rate; the rate itself is AdamW's, for the rest
 
 
 def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
@@ -29,7 +30,11 @@ def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
 
 
 class Muon(Optimizer):
-    """Momentum whose step is orthogonalised for each kernel, seen as a matrix of output channels (Jordan et al. 2024)."""
+    """Momentum whose step is orthogonalised for each kernel, seen as a matrix of output channels (Jordan et al. 2024).
+
+    A step turns a kernel and leaves its norm as it was: a free norm grows without bound under such steps, layer upon layer,
+    until activations overflow FP16 and the tanh layers saturate.
+    """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -39,11 +44,14 @@ class Muon(Optimizer):
         """Updates the parameters from their gradients."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-                momentum.lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
-                update = _orthogonal(ahead) * (MUON_SCALE * math.sqrt(max(ahead.shape)))
-                parameter.add_(update.view_as(parameter), alpha=-group["lr"])
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"], state["norm"] = torch.zeros_like(parameter), parameter.norm()
+                state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
+                turn = _orthogonal(ahead).view_as(parameter)
+                parameter.sub_(turn * (group["lr"] * MUON_TURN * state["norm"] / turn.norm().clamp(min=TINY)))
+                parameter.mul_(state["norm"] / parameter.norm().clamp(min=TINY))
 
 
 class WeightAverage:
@@ -82,7 +90,7 @@ def _adamw(parameters: Iterable[Tensor], recipe: Recipe) -> AdamW:
 def _orthogonal(matrix: Tensor) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = (wide / (wide.norm() + 1e-7)).bfloat16()
+    x = (wide / wide.norm().clamp(min=TINY)).bfloat16()
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x

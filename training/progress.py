@@ -12,7 +12,7 @@ from types import TracebackType
 
 from training.validation import CLASSES, Gain
 
-COLUMNS = ("step", "samples", "seconds", "learning_rate", "loss", "skipped", "input_db", "output_db")
+COLUMNS = ("step", "samples", "seconds", "learning_rate", "loss", "skipped", "input_db", "output_db", "largest_activation")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ProgressLog:
     def write(self, row: LogRow) -> None:
         """Writes and shows one row."""
         gain = row.gain
-        measured = [gain.input, gain.output, *gain.by_class] if gain else [math.nan] * (len(CLASSES) + 1)
+        measured = [gain.input, gain.output, gain.largest, *gain.by_class] if gain else [math.nan] * (len(CLASSES) + 2)
         values = [row.step, row.samples, row.elapsed, row.learning_rate, row.loss, row.skipped, *measured]
         self._writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
         print(self._line(row), file=sys.stderr, flush=True)
@@ -62,6 +62,7 @@ class ProgressLog:
         if row.gain:
             classes = " ".join(f"{gain:+.2f}" for gain in row.gain.by_class)
             line += f"  gain {row.gain.mean:+.3f} dB (input {row.gain.input:.2f}; by class {classes})"
+            line += f"  largest activation {row.gain.largest:.3g}"
         return line
 
     def close(self) -> None:

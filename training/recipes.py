@@ -72,19 +72,19 @@ LOSSES = ("mse", "charbonnier", "charbonnier+fft")
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32))),
-    "cpu": Recipe(  # for two hours on two busy cores: mild blur only, heavy blur takes far longer to learn
+    "cpu": Recipe(  # for an hour or two on two busy cores: mild blur only, heavy blur takes far longer to learn
         stages=(
             Stage(0.0, crop=96, batch=4, speed=8.0, generators=4),
-            Stage(0.9, crop=96, batch=4, speed=8.0, generators=2),
-            Stage(0.95, crop=96, batch=4, speed=8.0, generators=1),
+            Stage(0.85, crop=96, batch=4, speed=8.0, generators=2),
+            Stage(0.93, crop=96, batch=4, speed=8.0, generators=1),
         ),
         optimizer="muon",
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         final_learning_rate=1e-5,
         warmup=100,
         weight_decay=0.0,
         loss="charbonnier",
-        charbonnier=0.03,
+        charbonnier=0.01,
         ema=0.998,
         reuse=4,
     ),

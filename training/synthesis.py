@@ -21,7 +21,7 @@ STILL = 0.05  # speed of a nearly sharp frame, as a share of its sample's
 REACH = 64  # pixels of picture kept around a sample for the motion; reflected beyond
 OVERSAMPLING = 2  # pictures are enlarged, then sampled bilinearly: as sharp as bicubic sampling, in half the time
 INSTANTS = ((4.0, 7), (12.0, 15), (math.inf, 29))  # pixels of path in an exposure, instants rendered; odd: one is the centre
-CHUNK = 1 << 22  # pixels rendered at once, which bounds memory
+CHUNK = {"cpu": 1 << 22, "cuda": 1 << 26}  # pixels rendered at once: what the caches, or the memory, hold
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _render(scenes: list[_Scene], options: BlurOptions) -> tuple[Tensor, Tensor]
     lower = 0.0
     for upper, instants in INSTANTS:
         chosen = ((reach >= lower) & (reach < upper)).nonzero().flatten()
-        size = max(1, CHUNK // (options.frames * instants * options.height * options.width))
+        size = max(1, CHUNK[background.device.type] // (options.frames * instants * options.height * options.width))
         for some in chosen.split(size):
             blurry[some], sharp[some] = _expose(scenes, some, instants, options)
         lower = upper

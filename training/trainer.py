@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +17,7 @@ from torch.optim import Optimizer
 from model import DeblurNetwork, NetworkConfig, load_checkpoint
 from model.network import initialise
 from runtime.errors import DeployError
+from training.interrupts import deferred_interrupts
 from training.losses import loss_of
 from training.optimizers import WeightAverage, build_optimizers, learning_rate, set_learning_rate
 from training.progress import LogRow, ProgressLog
@@ -86,10 +83,10 @@ def train(options: TrainOptions, source: Source, validation: Samples | None = No
     options.folder.mkdir(parents=True, exist_ok=True)
     run = _resumed(options) if options.resume else _begun(options)
     stream = SampleStream(source, options.recipe, options.seed)
-    with ProgressLog(options.folder / "log.csv", append=options.resume) as log, _stop_signals() as stopped:
+    with ProgressLog(options.folder / "log.csv", append=options.resume) as log, deferred_interrupts() as interrupt:
         clock = _Clock(run.elapsed)
         saved = clock.elapsed()
-        while _progress(options, run.step, clock.elapsed()) < 1 and not stopped:
+        while _progress(options, run.step, clock.elapsed()) < 1 and not interrupt.asked:
             run.advance(stream, _progress(options, run.step, clock.elapsed()))
             due = clock.elapsed() - saved > options.save_every * 60
             if due:
@@ -100,7 +97,7 @@ def train(options: TrainOptions, source: Source, validation: Samples | None = No
                 log.write(run.row(clock.elapsed(), None))
         run.save(clock.elapsed())
         log.write(run.row(clock.elapsed(), _gain(run, validation)))
-    return TrainResult(run.checkpoint, run.step, run.samples, run.skipped, not stopped)
+    return TrainResult(run.checkpoint, run.step, run.samples, run.skipped, not interrupt.asked)
 
 
 class _Run:
@@ -171,23 +168,23 @@ class _Run:
         notes = {"steps": str(self.step), "samples": str(self.samples), "seed": str(self.options.seed)}
         write_checkpoint(full_width(self.delivered(), self.divisor, self.options.seed), self.checkpoint, notes)
         content = {
-            "config": self.network.config.to_dict(),
+            "run": _identity(self.options),
             "divisor": self.divisor,
             "network": self.network.state_dict(),
             "average": self.average and (self.average.weights, self.average.updates),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "counters": (self.step, self.samples, self.skipped, elapsed, self.options.seed),
+            "counters": (self.step, self.samples, self.skipped, elapsed),
         }
         write_state(content, self.options.folder)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Takes over a saved state."""
-        self.step, self.samples, self.skipped, self.elapsed, seed = content["counters"]
-        if seed != self.options.seed:
-            raise TrainingError(f"the saved run has seed {seed}, asked {self.options.seed}: give the same seed, or another folder")
+        self.step, self.samples, self.skipped, self.elapsed = content["counters"]
         self.network.load_state_dict(content["network"])
         if self.average and content["average"]:
-            self.average.weights, self.average.updates = content["average"]
+            weights, self.average.updates = content["average"]
+            for name, value in self.average.weights.items():
+                value.copy_(weights[name])
         for optimizer, state in zip(self.optimizers, content["optimizers"]):
             optimizer.load_state_dict(state)
 
@@ -214,18 +211,32 @@ def _gain(run: _Run, validation: Samples | None) -> Gain | None:
 def _begun(options: TrainOptions) -> _Run:
     torch.manual_seed(options.seed)
     if options.start:
-        return _Run(options, load_checkpoint(options.start, None), 1)
-    network = DeblurNetwork(replace(options.config, residual=options.recipe.residual))
+        return _Run(options, load_checkpoint(options.start, _config(options)), 1)
+    network = DeblurNetwork(_config(options))
     initialise(network, options.recipe.initialisation)
     return _Run(options, *_narrowed(network, options.recipe.stages[0].generators))
 
 
 def _resumed(options: TrainOptions) -> _Run:
     content = read_state(options.folder)
-    network = DeblurNetwork(NetworkConfig.from_dict(content["config"]))
-    run = _Run(options, *_narrowed(network, content["divisor"]))
+    asked = _identity(options)
+    differing = [
+        f"{name} {content['run'][name]!r}, asked {value!r}" for name, value in asked.items() if content["run"][name] != value
+    ]
+    if differing:
+        raise TrainingError(f"the run in {options.folder} has {'; '.join(differing)}: ask for the same, or name another folder")
+    run = _Run(options, *_narrowed(DeblurNetwork(_config(options)), content["divisor"]))
     run.restore(content)
     return run
+
+
+def _identity(options: TrainOptions) -> dict[str, Any]:
+    """What must not change when a run goes on; the rest of the recipe may."""
+    return {"seed": options.seed, "optimizer": options.recipe.optimizer, "configuration": _config(options).to_dict()}
+
+
+def _config(options: TrainOptions) -> NetworkConfig:
+    return replace(options.config, residual=options.recipe.residual)
 
 
 def _narrowed(network: DeblurNetwork, divisor: int) -> tuple[DeblurNetwork, int]:
@@ -242,27 +253,3 @@ class _Clock:
 
     def elapsed(self) -> float:
         return time.monotonic() - self._start
-
-
-class _Stopped:
-    asked = False
-
-    def __bool__(self) -> bool:
-        return self.asked
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stopped]:
-    """Turns SIGINT and SIGTERM into a flag, so that a step is finished and saved; outside the main thread nothing is caught."""
-    stopped = _Stopped()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = {
-        number: signal.signal(number, lambda *_: setattr(stopped, "asked", True)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
