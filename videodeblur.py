@@ -13,6 +13,8 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
     "calibrate": ("calibration.collect_ranges", "measure a model's tensors on real clips -> ranges.json"),
     "build": ("export.to_engine", "ONNX -> TensorRT engine, with trtexec's flags"),
     "bundle": ("export.to_bundle", "models, engines and golden frames -> one folder that checks itself"),
+    "search": ("export.search_precision", "precision of every layer under a PSNR budget"),
+    "verify": ("export.verify", "hold one model to another on real clips"),
     "train": ("training.train", "train a checkpoint"),
     "evaluate": ("training.evaluate", "PSNR and SSIM on the VideoDeblurring data set"),
     "synthesize": ("training.synthesize", "make blurry and sharp clips from photographs"),

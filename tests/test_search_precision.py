@@ -1,0 +1,118 @@
+"""search: finds what fits the budget, says when nothing does, and writes what to_qdq reads."""
+
+import json
+import math
+
+import onnx
+import pytest
+from measured_ranges import measured_ranges
+
+from export import search_precision
+from export.layer_precision import layers, read_precisions
+from export.precision_bench import CLIPS, SearchOptions
+from export.speed_model import measured_costs, modelled_costs, total
+from runtime import InputError
+from runtime.video import read_luma
+
+CLIP = CLIPS / "kodak_blurry.mp4"
+SMALL = ["--windows", "1", "--crop", "64", "64", "--rest", "fp32"]
+
+
+@pytest.fixture(scope="module")
+def ranges(tiny_model):
+    return measured_ranges(tiny_model)
+
+
+def run(tiny_model, ranges, folder, *arguments):
+    output = folder / "precision.json"
+    command = [
+        "--onnx",
+        str(tiny_model),
+        "--ranges",
+        str(ranges),
+        "--clips",
+        str(CLIP),
+        "--output",
+        str(output),
+        *SMALL,
+        *arguments,
+    ]
+    return search_precision.main(command), output
+
+
+def test_generous_budget_takes_every_candidate(tiny_model, ranges, tmp_path, capsys):
+    chart = tmp_path / "chart.png"
+    status, output = run(tiny_model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", "1", "--every-layer", "--chart", str(chart))
+    assert status == 0
+    found = json.loads(output.read_text())
+    chosen = {row["layer"] for row in found["sensitivities"] if row["chosen"]}
+    assert chosen == {row["layer"] for row in found["sensitivities"] if not row["excluded"]}
+    assert chosen
+    assert {name for name, word in read_precisions(output).items() if word == "int8"} == chosen
+    assert [point["name"] for point in found["pareto"]] == ["fp32", "int8, every candidate"]
+    assert found["pareto"][0]["parity"] is None  # equal
+    assert found["pareto"][1]["time"] < found["pareto"][0]["time"]
+    assert read_luma(chart).shape[0] > 300
+    assert "next: python export/to_qdq.py" in capsys.readouterr().out
+
+
+def test_budget_between_is_met_and_used(tiny_model, ranges, tmp_path):
+    run(tiny_model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", "1", "--every-layer")
+    whole = json.loads((tmp_path / "precision.json").read_text())["pareto"][-1]["parity"]
+    least = whole + 6
+    status, output = run(tiny_model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", str(least), "--every-layer")
+    found = json.loads(output.read_text())
+    assert status == 0
+    assert 0 < sum(row["chosen"] for row in found["sensitivities"]) < sum(not row["excluded"] for row in found["sensitivities"])
+    assert found["pareto"][-1]["name"] == "mixed, within the budget"
+    assert found["pareto"][-1]["parity"] >= least
+
+
+def test_budget_that_nothing_meets_says_so(tiny_model, ranges, tmp_path, capsys):
+    status, output = run(tiny_model, ranges, tmp_path, "--min-psnr", "190", "--every-layer")
+    assert status == 0
+    assert set(read_precisions(output).values()) == {"fp32"}
+    assert "no layer fits in int8: the answer is fp32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--crop", "60", "64"], "expected multiples of 8"),
+        (["--windows", "0"], "over 0 windows, expected 0 or more, over 1 or more"),
+        (["--ranges", "none.json"], "none.json"),
+        (["--clips", "nowhere"], "no such file or folder"),
+        (["--layer-times", "nowhere.json"], "nowhere.json: No such file"),
+    ],
+)
+def test_wrong_input_is_one_line(tiny_model, ranges, tmp_path, capsys, arguments, message):
+    status, output = run(tiny_model, ranges, tmp_path, *arguments)
+    assert status == 1
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not output.exists()
+
+
+def test_unknown_precision():
+    with pytest.raises(InputError, match="expected one of int8, fp8"):
+        SearchOptions(CLIP, CLIP, CLIP, precision="int4")
+
+
+def test_modelled_cost_is_compute_or_traffic(tiny_model):
+    model = onnx.load(tiny_model)
+    costs = modelled_costs(model, 64, 64)
+    assert list(costs) == list(layers(model))
+    head = costs["temporal.generator.layer14"]
+    assert head.macs == 64 * 64 * 9 * 32 * 12
+    assert head.times["fp32"] == pytest.approx(max(head.macs, 64 * 64 * (32 + 12) * 4 * 20))
+    assert total(costs, dict.fromkeys(costs, "int8")) < total(costs, dict.fromkeys(costs, "fp32"))
+
+
+def test_measured_times_replace_the_model(tiny_model, tmp_path):
+    model, path = onnx.load(tiny_model), tmp_path / "times.json"
+    path.write_text(json.dumps({"c1": {"fp32": 2.0, "int8": 3.0}}))
+    costs = measured_costs(model, 64, 64, path)
+    assert costs["c1"].saved("int8", "fp32") == -1.0
+    assert math.isfinite(costs["r1"].times["int8"])
+    path.write_text(json.dumps({"c99": {"fp32": 2.0}}))
+    with pytest.raises(InputError, match="c99"):
+        measured_costs(model, 64, 64, path)
