@@ -1,15 +1,29 @@
-"""A tiny network of the real code, with an eighth of the channels, as a checkpoint and as the ONNX file that export makes of it."""
+"""A tiny network of the real code, with an eighth of the channels, as a checkpoint, as the ONNX file that export makes of it, and
+as an engine. A machine that has TensorRT but no torch names the ONNX file in VIDEODEBLUR_TINY_MODEL; see docs/engines.md."""
+
+import os
+from pathlib import Path
 
 import pytest
-import torch
 
-from export.export_options import ExportOptions
-from export.onnx_exporter import export_onnx
-from model import DeblurNetwork, NetworkConfig, save_checkpoint
+
+def pytest_runtest_setup(item):
+    """Skips what needs a GPU where there is none, with the reason."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    device_memory = pytest.importorskip("runtime.device_memory", reason="needs cuda-bindings", exc_type=ImportError)
+    try:
+        device_memory.open_gpu()
+    except device_memory.BackendError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
+    import torch
+
+    from model import DeblurNetwork, NetworkConfig, save_checkpoint
+
     torch.manual_seed(0)
     network = DeblurNetwork(NetworkConfig(channel_divisor=8))
     torch.nn.init.normal_(network.r2.weight, std=0.01)  # a new network is the identity, which would test nothing
@@ -19,5 +33,23 @@ def tiny_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tiny_checkpoint):
-    return export_onnx(ExportOptions(checkpoint=tiny_checkpoint, output=tiny_checkpoint.with_suffix(".onnx"))).path
+def tiny_model(request):
+    if given := os.environ.get("VIDEODEBLUR_TINY_MODEL"):
+        return Path(given)
+    from export.export_options import ExportOptions
+    from export.onnx_exporter import export_onnx
+
+    checkpoint = request.getfixturevalue("tiny_checkpoint")
+    return export_onnx(ExportOptions(checkpoint=checkpoint, output=checkpoint.with_suffix(".onnx"))).path
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_model, tmp_path_factory):
+    """The same as a TensorRT-RTX engine for 64x96 pixels, with its record; its builder needs no GPU, running it does."""
+    from export.engine_builder import BuildOptions
+    from export.engine_maker import EngineRequest, make_engine
+    from runtime.plan import Profile
+
+    shape = (1, 5, 64, 96)
+    options = BuildOptions(tiny_model, "tensorrt_rtx", (Profile(shape, shape, shape),))
+    return make_engine(EngineRequest(options, tmp_path_factory.mktemp("engine") / "tiny.engine")).engine

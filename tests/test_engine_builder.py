@@ -1,0 +1,193 @@
+"""Engines built for real by TensorRT-RTX, which needs no GPU for it; what only full TensorRT can do is marked gpu."""
+
+import sys
+
+import onnx
+import pytest
+
+from export.build_monitor import build_monitor
+from export.engine_builder import BuildOptions, build_engine, strongly_typed
+from export.timing_cache import cache_name
+from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
+from runtime.plan import Profile
+from runtime.tensorrt_library import load_library
+
+SHAPE = (1, 5, 64, 96)
+FIXED = (Profile(SHAPE, SHAPE, SHAPE),)
+
+
+def options(path, **changes):
+    return BuildOptions(**{"onnx": path, "library": "tensorrt_rtx", "profiles": FIXED, **changes})
+
+
+@pytest.fixture(scope="module")
+def built(tiny_model):
+    return build_engine(options(tiny_model))
+
+
+def test_engine_is_what_was_asked_for(built, tiny_model):
+    assert built.plan[:4] == b"vtrt"
+    assert (built.library, built.profiles, built.compute_capabilities) == ("tensorrt_rtx", FIXED, ())
+    assert built.version == load_library("tensorrt_rtx").version
+    convolutions = sum(node.op_type == "Conv" for node in onnx.load(tiny_model).graph.node)
+    assert built.layer_log.count("/Conv]") >= convolutions
+    assert built.seconds > 0
+
+
+def test_builds_are_reproducible(built, tiny_model):
+    assert build_engine(options(tiny_model)).plan == built.plan
+
+
+def test_targets_are_in_the_plan(built, tiny_model):
+    ada = build_engine(options(tiny_model, compute_capabilities=((8, 9),)))
+    assert ada.compute_capabilities == ((8, 9),)
+    assert ada.plan != built.plan
+
+
+def test_dynamic_profile(tiny_model):
+    found = build_engine(options(tiny_model, profiles=(Profile((1, 5, 64, 64), SHAPE, (2, 5, 128, 128)),)))
+    assert "Dimensions: [-1,5,-1,-1]" in found.layer_log
+
+
+def test_progress_rises_to_the_end(tiny_model):
+    told = []
+    build_engine(options(tiny_model), lambda share, phase: told.append((share, phase)))
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < 0.1
+    assert shares[-1] > 0.8
+    assert len({phase for _, phase in told}) > 2
+
+
+def test_interrupt_ends_the_build(tiny_model):
+    def interrupt(share, phase):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(options(tiny_model), interrupt)
+
+
+def test_phases_share_their_parents_step():
+    told = []
+    monitor = build_monitor(load_library("tensorrt_rtx").module, lambda share, phase: told.append((round(share, 3), phase)))
+    monitor.phase_start("build", None, 2)
+    monitor.phase_start("read", "build", 4)
+    assert monitor.step_complete("read", 1)
+    monitor.phase_finish("read")
+    assert monitor.step_complete("build", 0)
+    monitor.phase_start("search", "build", 2)
+    assert monitor.step_complete("search", 0)
+    assert told == [(0.25, "read"), (0.5, "build"), (0.75, "search")]
+
+
+def broken(tiny_model, tmp_path, change):
+    proto = onnx.load(tiny_model)
+    change(proto.graph.node[0])
+    onnx.save(proto, tmp_path / "broken.onnx")
+    return tmp_path / "broken.onnx"
+
+
+def test_parser_error_names_node_operator_and_module(tiny_model, tmp_path):
+    first = onnx.load(tiny_model).graph.node[0]
+    path = broken(tiny_model, tmp_path, lambda node: setattr(node, "op_type", "DeformConv"))
+    with pytest.raises(ModelError, match="DeformConv") as caught:
+        build_engine(options(path))
+    assert f"node {first.name}" in str(caught.value)
+    assert f"of the PyTorch module {first.name.rpartition('/')[0]}" in str(caught.value)
+
+
+def test_error_names_the_log(tiny_model, tmp_path):
+    log = tmp_path / "logs" / "build.log"
+    small = (("WORKSPACE", 1 << 20),)  # bytes; TensorRT-RTX wants 16 times as much for any convolution
+    with pytest.raises(BackendError, match="workspace limit") as caught:
+        build_engine(options(tiny_model, memory_pools=small, log=log))
+    assert str(log) in str(caught.value)
+    assert "workspace limit" in log.read_text()
+
+
+def test_hopper_is_no_target_of_rtx(tiny_model):
+    with pytest.raises(InputError, match=r"no target 9\.0, expected some of .*8\.9"):
+        build_engine(options(tiny_model, compute_capabilities=((9, 0),)))
+
+
+def test_sizes_must_be_named(tiny_model):
+    with pytest.raises(InputError, match="name its sizes with --optShapes"):
+        build_engine(options(tiny_model, profiles=()))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 64, 64), (1, 5, 64)])
+def test_profile_that_does_not_fit_the_network(tiny_model, shape):
+    with pytest.raises(InputError, match="-1 is free, the rest is fixed"):
+        build_engine(options(tiny_model, profiles=(Profile(shape, shape, shape),)))
+
+
+@pytest.mark.parametrize("smallest", [(2, 5, 64, 96), (0, 5, 64, 96), (1, 5, 64)])
+def test_profile_out_of_order(smallest):
+    with pytest.raises(InputError, match="profile"):
+        Profile(smallest, SHAPE, SHAPE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"library": "tensorrt_lean"},
+        {"optimization_level": 6},
+        {"types": ("int4",)},
+        {"hardware_compatibility": "hopper"},
+        {"profiling_verbosity": "loud"},
+        {"runtime_platform": "Plan9"},
+        {"tiling_level": "4"},
+        {"exclude_lean_runtime": True},
+    ],
+)
+def test_option_that_no_library_knows(tmp_path, change):
+    with pytest.raises(InputError):
+        options(tmp_path / "m.onnx", **change)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ModelError, match="no such file"):
+        build_engine(options(tmp_path / "m.onnx"))
+
+
+def test_other_network(tiny_model, tmp_path):
+    proto = onnx.load(tiny_model)
+    for node in proto.graph.node:
+        node.input[:] = ["image" if value == "blurry" else value for value in node.input]
+    proto.graph.input[0].name = "image"
+    onnx.save(proto, tmp_path / "other.onnx")
+    with pytest.raises(ModelError, match="has inputs image, expected blurry"):
+        build_engine(options(tmp_path / "other.onnx"))
+
+
+def test_options_without_effect_are_told(tiny_model):
+    found = build_engine(options(tiny_model, optimization_level=5, hardware_compatibility="ampere+"))
+    assert found.notes == ("TensorRT-RTX ignores --builderOptimizationLevel, --hardwareCompatibilityLevel",)
+
+
+def test_rtx_types_are_those_of_the_file():
+    assert strongly_typed(load_library("tensorrt_rtx"))
+
+
+def test_library_that_is_not_there(tiny_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not, where it is
+    with pytest.raises(MissingPackageError, match="pip install 'tensorrt'"):
+        build_engine(options(tiny_model, library="tensorrt"))
+
+
+def test_cache_is_per_version_and_gpu():
+    assert (
+        cache_name("tensorrt", "10.3.0", "NVIDIA GeForce RTX 4090", (8, 9)) == "tensorrt-10.3.0-nvidia-geforce-rtx-4090-sm89.timing"
+    )
+
+
+@pytest.mark.gpu
+def test_full_tensorrt_builds_and_keeps_its_timings(tiny_model, tmp_path):
+    pytest.importorskip("tensorrt", reason="full TensorRT is not installed")
+    cache = tmp_path / "timings"
+    first = build_engine(options(tiny_model, library="tensorrt", timing_cache=cache))
+    size = cache.stat().st_size
+    second = build_engine(options(tiny_model, library="tensorrt", timing_cache=cache))
+    assert second.seconds < first.seconds
+    assert cache.stat().st_size >= size
+    assert "Layers" in first.layer_log
