@@ -19,4 +19,5 @@ def ssim(a: npt.NDArray[Any], b: npt.NDArray[Any], peak: float) -> float:
 
     Wang et al. 2004, with the settings of their paper: Gaussian window of sigma 1.5, population covariance, K1 0.01, K2 0.03.
     """
-    return float(structural_similarity(a, b, data_range=peak, gaussian_weights=True, sigma=1.5, use_sample_covariance=False))
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(a, b, data_range=peak, **settings))  # type: ignore[no-untyped-call]

@@ -24,6 +24,7 @@ HEAVY = {  # folder: {library: the files that may import it; None = any of the f
         "openvino": {"openvino_runner.py"},
         "av": {"video.py"},
         "cuda": {"device_memory.py"},
+        "skimage": {"ssim.py"},
     },
     "calibration": {"onnx": None, "onnxruntime": None},
 }
