@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -193,3 +194,15 @@ def test_a_runner_pads_crops_and_closes():
         assert runner.run(window).dtype == np.float32
     with pytest.raises(ValueError, match="fp32, bf16"):
         TorchRunner(network, "int8")
+
+
+def test_an_exported_model_gets_the_table_of_its_checkpoint(tmp_path, tiny_checkpoint, tiny_model, capsys):
+    root, found = make_tree(tmp_path / "data", ["IMG_0030"]), []
+    for model in (tiny_checkpoint, tiny_model):
+        scores = tmp_path / "scores.json"
+        arguments = ["--data", str(root), "--protocol", "P2", "--model", str(model), "--precision", "fp32", "--json", str(scores)]
+        assert evaluate.main(arguments) == 0
+        found.append(json.loads(scores.read_text())["videos"][0]["outputs"])
+    for windows in ("five-by-five", "overlapping"):
+        assert found[0][windows]["psnr"] == pytest.approx(found[1][windows]["psnr"], abs=0.01)
+    assert "fp32" in capsys.readouterr().err

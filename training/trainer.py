@@ -200,7 +200,7 @@ class _Run:
         if self._bad_in_a_row >= BAD_STEPS:
             raise TrainingError(
                 f"the loss or its gradient was not finite for {BAD_STEPS} steps in a row (loss {loss}, step {self.step}); "
-                f"the last checkpoint, {self.checkpoint}, is intact: resume from it with a lower learning rate"
+                f"what {self.options.folder} held before is intact: resume with a lower learning rate"
             )
 
 
