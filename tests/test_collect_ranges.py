@@ -64,6 +64,25 @@ def small_model(tmp_path_factory):
     return path
 
 
+def taking_codes(small_path, folder, io):
+    """The small model behind the conversion of 8-bit codes, or of 16-bit codes as pairs of bytes."""
+    model = onnx.load(small_path)
+    parts = 1 / 255 if io == "u8" else [1 / 65535, 256 / 65535]  # MatMul drops the axis of the bytes
+    before = [
+        onnx.helper.make_node("Cast", ["codes"], ["wide"], name="cast", to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Mul" if io == "u8" else "MatMul", ["wide", "parts"], ["unit"], name="scale"),
+    ]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(parts, np.float32), "parts"))
+    for number, node in enumerate(before):
+        model.graph.node.insert(number, node)
+    model.graph.node[len(before)].input[0] = "unit"
+    shape = ["n", 5, "h", "w", 2][: 4 if io == "u8" else 5]
+    model.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info("codes", onnx.TensorProto.UINT8, shape))
+    with_contract(model, io=io, bits=8 if io == "u8" else 16, color_range="full")
+    onnx.save(model, folder / "codes.onnx")
+    return folder / "codes.onnx"
+
+
 def facts(ranges):
     return {name: (t.extent, t.scales, t.histogram and t.histogram.counts.tolist()) for name, t in ranges.tensors.items()}
 
@@ -211,6 +230,16 @@ def test_fixed_sizes(data, small_model, tmp_path):
     larger = changed(small_model, tmp_path, lambda model: with_contract(model, height=80, width=32))
     with pytest.raises(InputError, match=r"got windows \(1, 5, 40, 32\), the model is fixed at \(1, 5, 80, 32\)"):
         collect(CollectOptions(data, larger))
+
+
+@pytest.mark.parametrize("io", ["u8", "u16"])
+def test_models_that_take_codes(io, data, small_model, tmp_path):
+    floats = collect(CollectOptions(data, small_model, windows=2, crop=None))
+    codes = collect(CollectOptions(data, taking_codes(small_model, tmp_path, io), windows=2, crop=None))
+    assert codes.tensors["unit"].extent.high == pytest.approx(floats.tensors["blurry"].extent.high, abs=1e-6)
+    for name in ("a", "b", "sharp"):
+        ours, theirs = codes.tensors[name].extent, floats.tensors[name].extent
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-3, abs=1e-4)
 
 
 def test_empty_folders(small_model, tmp_path):
