@@ -105,10 +105,11 @@ def openvino_types(path: Path, precision: str = "fp32", height: int = SIZE[0], w
 
 
 def tensorrt_types(layer_log: str) -> dict[str, str]:
-    """The type of every Conv node in TensorRT-RTX's list of layers, which its builder logs at detailed verbosity.
+    """The type of every Conv node, and of the nodes fused with it, in TensorRT-RTX's list of layers, which its builder logs at
+    detailed verbosity.
 
-    A convolution runs in the type of its filter when its data has the same one; otherwise in its data's, the filter being stored
-    smaller than it is used. Raises InputError when the text is no such list.
+    A convolution runs in the type of its data; a filter may be stored smaller than it is used. Raises InputError when the text is
+    no such list.
     """
     found: dict[str, str] = {}
     for line in layer_log.splitlines():
@@ -116,9 +117,9 @@ def tensorrt_types(layer_log: str) -> dict[str, str]:
         if kind is None or kind[1] not in RUNS_CONVOLUTION:
             continue
         data, filters = _types(line, "Inputs"), _types(line, "Constants", FILTER_RANK)
-        convolutions = [name for name in re.findall(r"\[ONNX Layer: ([^]]+)\]", line) if name.endswith("Conv")]
         if data and filters:
-            found.update(dict.fromkeys(convolutions, TENSORRT_TYPES.get(data[0], data[0])))
+            names = re.findall(r"\[ONNX Layer: ([^]]+)\]", line)
+            found.update(dict.fromkeys(names, TENSORRT_TYPES.get(data[0], data[0])))
     if not found:
         raise InputError(
             "no convolution is in this list of layers, expected TensorRT-RTX's: build with --profilingVerbosity=detailed"
