@@ -55,9 +55,11 @@ def _largest_output(network: nn.Module) -> Iterator[list[float]]:
         found.append(float(output.abs().max()))
 
     hooks = [module.register_forward_hook(note) for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))]
-    yield found
-    for hook in hooks:
-        hook.remove()
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def frame_psnr(a: Tensor, b: Tensor) -> Tensor:
