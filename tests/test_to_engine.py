@@ -1,0 +1,256 @@
+"""trtexec's command line, on engines that TensorRT-RTX builds without a GPU."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+from calibration.collect_ranges import CollectOptions, collect
+from export import engine_maker
+from export.engine_maker import make_engine
+from export.export_options import DEFAULT_CLIP
+from export.inspector_types import inspector_types
+from export.to_engine import main
+from export.trt8_graph import for_tensorrt_8
+from export.trtexec_flags import parse_flags
+from runtime import InputError, ModelError
+from runtime.engine import Engine
+from runtime.plan import Profile, load_plan
+
+RTX = ("--runtime", "rtx")
+
+
+@pytest.fixture(scope="module")
+def ranges(tiny_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranges") / "ranges.json"
+    collect(CollectOptions(DEFAULT_CLIP, tiny_model, windows=1, crop=(64, 96))).save(path)
+    return path
+
+
+def flags(model, *more):
+    return parse_flags([f"--onnx={model}", *RTX, *more])
+
+
+def only(model, *more):
+    (request,) = flags(model, *more).requests
+    return request
+
+
+def test_trtexecs_forms(tiny_model):
+    request = only(
+        tiny_model,
+        "--saveEngine=m.engine",
+        "--minShapes=blurry:1x5x64x64",
+        "--optShapes=blurry:1x5x96x96",
+        "--maxShapes='blurry':2x5x128x128",
+        "--memPoolSize=workspace:512,tacticSharedMem:64K",
+        "--builderOptimizationLevel",
+        "4",
+        "--noTF32",
+        "--tacticSources=-EDGE_MASK_CONVOLUTIONS,+CUDNN",
+        "--hardwareCompatibilityLevel=ampere+",
+        "--tilingOptimizationLevel=2",
+        "--profilingVerbosity=detailed",
+        "--computeCapabilities=8.6,sm89,120",
+        "--sparsity=enable",
+    )
+    build = request.build
+    assert str(request.engine) == "m.engine"
+    assert build.profiles == (Profile((1, 5, 64, 64), (1, 5, 96, 96), (2, 5, 128, 128)),)
+    assert build.memory_pools == (("WORKSPACE", 512 << 20), ("TACTIC_SHARED_MEMORY", 64 << 10))
+    assert (build.optimization_level, build.tf32, build.tiling_level, build.sparsity) == (4, False, "moderate", True)
+    assert build.tactic_sources == ("-EDGE_MASK_CONVOLUTIONS",)
+    assert build.hardware_compatibility == "ampere+"
+    assert build.compute_capabilities == ((8, 6), (8, 9), (12, 0))
+
+
+def test_profiles_are_numbered(tiny_model):
+    two = (
+        "--profile=0",
+        "--shapes=blurry:1x5x64x64",
+        "--profile=1",
+        "--minShapes=blurry:1x5x64x64",
+        "--maxShapes=blurry:1x5x96x96",
+    )
+    assert only(tiny_model, *two).build.profiles == (
+        Profile(*[(1, 5, 64, 64)] * 3),
+        Profile((1, 5, 64, 64), (1, 5, 96, 96), (1, 5, 96, 96)),
+    )
+    with pytest.raises(InputError, match=r"got profiles \[1\], expected 0 to 0"):
+        flags(tiny_model, "--profile=1", "--shapes=blurry:1x5x64x64")
+
+
+def test_one_engine_for_each_preset(tiny_model):
+    found = flags(tiny_model, "--for", "720p,1080p,100x50", "--saveEngine=v.engine").requests
+    assert [str(request.engine) for request in found] == ["v-720p.engine", "v-1080p.engine", "v-100x50.engine"]
+    shapes = [request.build.profiles[0].opt for request in found]
+    assert shapes == [(1, 5, 720, 1280), (1, 5, 1080, 1920), (1, 5, 56, 104)]
+    assert str(only(tiny_model, "--for=720p", "--saveEngine=v.engine").engine) == "v.engine"
+
+
+@pytest.mark.parametrize(
+    ("given", "precision"),
+    [
+        ((), ()),
+        (("--fp16",), ("fp16",)),
+        (("--best",), ("fp16", "int8")),
+        (("--int8", "--bf16"), ("bf16", "int8")),
+    ],
+)
+def test_precision_flags(tiny_model, given, precision):
+    request = only(tiny_model, *given)
+    assert request.precision == request.build.types == precision
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--fp61", "did you mean --fp16"),
+        ("--OptShapes=blurry:1x5x64x64", "did you mean --optShapes"),
+        ("--timingCachefile=x", "did you mean --timingCacheFile"),
+        ("model.onnx", "name the model with --onnx=model.onnx"),
+        ("--int4", "use --int8"),
+        ("--calibProfile=1", "use --calib DATA"),
+        ("--inputIOFormats=fp16:chw", r"to_onnx\.py --io u8"),
+        ("--for=721p", "expected some of 360p"),
+        ("--optShapes=image:1x3x64x64", "expected blurry:NxFxHxW"),
+        ("--optShapes=blurry:1,5,64,64", "expected blurry:NxFxHxW"),
+        ("--memPoolSize=workspce:3", "expected one of workspace"),
+        ("--memPoolSize=workspace:lots", "expected a number of MiB"),
+        ("--minTypeShare=110%", "expected 0 to 1"),
+        ("--computeCapabilities=ada", "such as 8.6,8.9"),
+        ("--hardwareCompatibilityLevel=hopper", "invalid choice: 'hopper'"),
+        ("--builderOptimizationLevel=9", "expected 0 to 5"),
+        ("--layerPrecisions=fp16", "PATTERN:TYPE"),
+        ("--loadEngine=m.engine", "go together"),
+    ],
+)
+def test_what_is_not_understood(tiny_model, given, message):
+    with pytest.raises(InputError, match=message):
+        flags(tiny_model, given)
+
+
+def test_contradiction(tiny_model):
+    with pytest.raises(InputError, match="--fp16 and --bf16, expected one of them"):
+        flags(tiny_model, "--fp16", "--bf16")
+
+
+def test_flags_of_old_scripts_are_read_and_told(tiny_model):
+    found = flags(
+        tiny_model, "--explicitBatch", "--useCudaGraph", "--iterations=10", "--workspace=4096", "--heuristic", "--buildOnly"
+    )
+    told = " ".join(found.notes)
+    for flag in ("--explicitBatch", "--useCudaGraph", "--iterations", "--heuristic", "--buildOnly"):
+        assert flag in told
+    (request,) = found.requests
+    assert request.build.memory_pools == (("WORKSPACE", 4096 << 20),)
+    assert request.build.optimization_level == 2
+
+
+def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys):
+    engine = tmp_path / "m.engine"
+    asked = [f"--onnx={tiny_model}", f"--saveEngine={engine}", "--fp16", f"--ranges={ranges}", *RTX]
+    asked.append("--optShapes=blurry:1x5x64x96")
+    assert main([*asked, f"--exportLayerInfo={tmp_path / 'layers.txt'}"]) == 0
+    assert "convolution FLOPs run in 100.0% fp16" in capsys.readouterr().out
+    plan = load_plan(engine)
+    assert plan.type_shares == {"fp16": 1.0}
+    assert plan.contract.precision == "fp16"
+    assert plan.contract.parity == {}
+    assert "Datatype: Half" in (tmp_path / "layers.txt").read_text()
+    assert "Layers:" in (tmp_path / "m.engine.log").read_text()
+    with Engine(tmp_path / "tiny.fp16.onnx", "onnxruntime") as typed:
+        assert typed.contract.precision == "fp16"
+    assert main([f"--loadEngine={engine}", "--getPlanVersionOnly"]) == 0
+    assert capsys.readouterr().out == f"tensorrt_rtx {plan.version}\n"
+
+
+def test_int8_calibrates_by_itself(tiny_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(engine_maker, "CALIBRATION_WINDOWS", 1)
+    engine = tmp_path / "m.engine"
+    assert main([f"--onnx={tiny_model}", "--int8", "--for=96x64", f"--saveEngine={engine}", *RTX]) == 0
+    assert "no --ranges: measuring 1 windows of" in capsys.readouterr().err
+    assert load_plan(engine).type_shares["int8"] > 0.2
+    assert load_plan(engine).contract.precision == "int8"
+    assert list(tmp_path.glob("*.ranges.json"))
+
+
+def test_int8_is_refused_where_it_would_run_in_something_else(tiny_model, ranges, tmp_path, capsys):
+    """TensorRT-RTX builds INT8 for Turing, and runs it in another type."""
+    engine = tmp_path / "turing.engine"
+    asked = [f"--onnx={tiny_model}", f"--saveEngine={engine}", "--int8", f"--ranges={ranges}", "--for=96x64", *RTX]
+    assert main([*asked, "--computeCapabilities=7.5"]) == 1
+    message = capsys.readouterr().err
+    assert "of the convolution FLOPs that asked for less than fp32 got it, expected 90%" in message
+    assert "turing.engine.log" in message
+    assert not engine.exists()
+
+
+def test_types_of_single_layers(tiny_model, ranges, tmp_path):
+    asked = ("--fp16", f"--ranges={ranges}", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64")
+    made = make_engine(only(tiny_model, "--layerPrecisions=c1*:fp32,r?:fp32", *asked))
+    assert set(made.plan.type_shares) == {"fp16", "fp32"}
+    assert made.plan.contract.precision == "mixed"
+    with pytest.raises(InputError, match="no layer is called 'nothing'"):
+        make_engine(only(tiny_model, "--layerPrecisions=nothing:fp16", *asked))
+
+
+def test_typed_file_keeps_its_types(tiny_model, tmp_path):
+    made = make_engine(only(tiny_model, "--bf16", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
+    again = make_engine(only(made.onnx, f"--saveEngine={tmp_path / 'n.engine'}", "--for=96x64"))
+    assert again.onnx == made.onnx
+    assert again.plan.type_shares == {"bf16": 1.0}
+    with pytest.raises(InputError, match="is in bf16 already"):
+        make_engine(only(made.onnx, "--fp16", f"--saveEngine={tmp_path / 'o.engine'}", "--for=96x64"))
+
+
+def test_verbosity_that_hides_the_types(tiny_model, tmp_path):
+    made = make_engine(only(tiny_model, "--profilingVerbosity=none", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
+    assert made.plan.type_shares == {}
+    assert "--profilingVerbosity=detailed" in made.notes[-1]
+
+
+def test_commands_errors_are_one_line(tiny_model, capsys):
+    assert main([f"--onnx={tiny_model}", "--fp61"]) == 1
+    assert capsys.readouterr().err == "error: no flag --fp61, did you mean --fp16?; --help lists them\n"
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("error: name the model with --onnx=FILE")
+
+
+def test_graph_for_tensorrt_8_computes_the_same(tiny_model, ranges, tmp_path):
+    made = make_engine(only(tiny_model, "--int8", f"--ranges={ranges}", "--for=96x64", f"--saveEngine={tmp_path / 'm.engine'}"))
+    lowered = for_tensorrt_8(onnx.load(made.onnx))
+    assert lowered.opset_import[0].version == 17
+    constants = {tensor.name for tensor in lowered.graph.initializer}
+    from_constants = [node for node in lowered.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants]
+    assert not from_constants  # 8.6 takes no stored codes
+    onnx.save(lowered, tmp_path / "lowered.onnx")
+    window = np.random.default_rng(0).random((1, 5, 64, 96), np.float32)
+    with Engine(made.onnx, "onnxruntime") as a, Engine(tmp_path / "lowered.onnx", "onnxruntime") as b:
+        np.testing.assert_allclose(a.run(window), b.run(window), atol=1e-5)
+
+
+INSPECTED = {  # what the inspectors of TensorRT 8 to 10, and of 11, call a layer's types
+    "8": {
+        "Name": "c1/Conv + c1/Relu",
+        "Inputs": [{"Name": "x", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
+    },
+    "10": {
+        "Name": "__myl_Conv",
+        "Inputs": [{"Name": "x", "Format/Datatype": "Half NHWC"}],
+        "Metadata": "[ONNX Layer: c1/Conv]\x1e[ONNX Layer: c1/Relu]",
+    },
+    "11": {"Name": "conv", "Inputs": [{"Name": "x", "Format": "NHWC", "Datatype": "Half"}], "Metadata": "[ONNX Layer: c1/Conv]"},
+}
+
+
+@pytest.mark.parametrize("version", INSPECTED)
+def test_inspectors_of_all_versions(version):
+    assert inspector_types(json.dumps({"Layers": [INSPECTED[version]]})) == {"c1/Conv": "fp16"}
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"Layers": ["c1/Conv"]}'])
+def test_inspector_that_tells_nothing(text):
+    with pytest.raises(ModelError):
+        inspector_types(text)
