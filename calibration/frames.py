@@ -32,11 +32,14 @@ class Clip:
     is_video: bool
 
     def count(self) -> int:
-        """How many frames there are, at most LONGEST of a video. Raises VideoError where it is broken."""
+        """How many frames there are, at most LONGEST of a video; it is decoded for that where its container does not count them.
+
+        Raises VideoError where a video is broken.
+        """
         if not self.is_video:
             return len(self.files)
         with VideoReader(self.files[0], limit=LONGEST) as reader:
-            return sum(1 for _ in reader)
+            return min(LONGEST, reader.info.frames or sum(1 for _ in reader))
 
     def frames(self, numbers: Sequence[int]) -> Iterator[Luma]:
         """The frames with these numbers, ascending from 0, in new memory each. A video is decoded from its start.
