@@ -19,7 +19,7 @@ from runtime.command_line import command
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes, prints."""
-    parser = argparse.ArgumentParser(prog="export/to_bf16.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="videodeblur bf16", description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="fp32 file from export/to_onnx.py")
     parser.add_argument("--output", type=Path, required=True, help="the BF16 file")
     parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="compared on (default: the shipped clip)")

@@ -25,7 +25,7 @@ SCANNED_WINDOWS = 4  # of the clip, where no ranges were measured beforehand
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, scans, writes, prints."""
-    parser = argparse.ArgumentParser(prog="export/to_fp16.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="videodeblur fp16", description=__doc__)
     parser.add_argument("--onnx", type=Path, required=True, help="fp32 file from export/to_onnx.py")
     parser.add_argument("--output", type=Path, required=True, help="the FP16 file")
     parser.add_argument("--ranges", type=Path, help="from videodeblur calibrate, of this file (default: scan the clip now)")

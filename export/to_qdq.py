@@ -89,7 +89,7 @@ def reasons(request: QuantizeRequest) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="export/to_qdq.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="videodeblur quantize", description=__doc__)
     add, defaults = parser.add_argument, QdqOptions()
     add("--onnx", type=Path, required=True, help="fp32 file from export/to_onnx.py")
     add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of this file")
