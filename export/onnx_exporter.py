@@ -62,7 +62,8 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
         measured = {f"{found.backend}:{found.precision}": round(found.decibels, 2) for found in parities}
         contract = replace(contract, parity=measured)
         _write(model, contract, partial)
-        partial.replace(path)
+        with _refusals(path.parent):
+            partial.replace(path)
     return ExportResult(path, contract, options.opset, tuple(parities), windows.shape, time.perf_counter() - begun)
 
 
@@ -98,18 +99,25 @@ def _default_output(options: ExportOptions) -> Path:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, gone afterwards; what the system refuses becomes an InputError."""
+    """A name beside `path` that can be written to, gone afterwards."""
     if path.suffix != ".onnx":
         raise InputError(f"output is {path}, expected a name that ends with .onnx")
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part.onnx")
-    try:
+    with _refusals(path.parent):
         partial.touch()
-        try:
-            yield partial
-        finally:
-            partial.unlink(missing_ok=True)
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusals(folder: Path) -> Iterator[None]:
+    """What the system refuses to write becomes an InputError."""
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}: choose another folder with --output") from error
+        raise InputError(f"cannot write to the folder {folder.resolve()}: {error.strerror}: name another with --output") from error
 
 
 def _core_graph(network: DeblurNetwork, options: ExportOptions) -> onnx.ModelProto:
@@ -187,4 +195,5 @@ def _reference(network: DeblurNetwork, windows: Floats) -> Floats:
 
 def _write(model: onnx.ModelProto, contract: Contract, path: Path) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    path.write_bytes(model.SerializeToString())
+    with _refusals(path.parent):
+        path.write_bytes(model.SerializeToString())

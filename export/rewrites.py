@@ -5,6 +5,19 @@ convolution without bias folds into the convolution after it, convolutions of on
 
 `canonical` is always applied at export: it leaves the standard network as it is, and takes the 3-D convolution and the zero
 states out of the variants that have them. The others are chosen by name (`REWRITES`) and applied in the order of that table.
+
+What they save on a CPU is a few percent at most, and merging or grouping the gates costs some: "fold,whole-window" is the
+default, with the fewest nodes among the fastest. CPU ms of one thread for 1x5x184x320, median (least) of 11 rounds of
+`benchmarks/compare_onnx.py`, two cores of an AMD EPYC with AVX512-BF16 and other work to do; 2 % are noise:
+
+                                  OpenVINO bf16    OpenVINO fp32    ONNX Runtime fp32
+    none                           407.0 (389.8)    786.7 (769.4)    883.6 (803.8)
+    fold                           407.6 (397.9)    790.1 (767.0)    876.7 (844.6)
+    fold,whole-window              397.9 (390.6)    793.5 (763.6)    875.5 (825.2)
+    fold,whole-window,split-heads  413.3 (395.0)    805.8 (778.4)    888.7 (800.3)
+    fold,whole-window,merge-gates  414.6 (404.4)    808.3 (788.8)    921.6 (856.6)
+    fold,group                     429.8 (405.8)    813.4 (784.5)    897.1 (806.2)
+    fold,group,split-heads         426.8 (410.2)    814.6 (780.9)    836.3 (790.8)
 """
 
 from __future__ import annotations

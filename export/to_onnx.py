@@ -26,7 +26,7 @@ from export.export_options import (
 )
 from runtime.command_line import command
 from runtime.contract import MIN_PARITY
-from runtime.errors import MissingPackageError
+from runtime.errors import InputError, MissingPackageError
 from runtime.sample_codes import RANGES
 
 REQUIREMENTS = {  # module: what brings it
@@ -48,6 +48,8 @@ u16 codes travel as byte pairs (N, F, H, W, 2), the low byte first, since Tensor
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     arguments = _parser().parse_args(argv)
+    if arguments.checkpoint and arguments.checkpoint_option:
+        raise InputError(f"got the checkpoints {arguments.checkpoint} and {arguments.checkpoint_option}, expected one")
     options = ExportOptions(
         checkpoint=arguments.checkpoint or arguments.checkpoint_option,
         variant=arguments.variant,

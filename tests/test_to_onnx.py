@@ -14,14 +14,14 @@ import onnxruntime
 import pytest
 import torch
 
-from export import parity, rewrites
+from export import export_options, parity, rewrites
 from export.export_options import ExportOptions
 from export.network_graph import network_to_onnx
 from export.onnx_exporter import RANDOM_WEIGHTS, export_onnx
 from export.parity import ParityError
 from export.rewrites import apply_rewrites
 from export.to_onnx import REQUIREMENTS, main
-from model import VARIANTS, DeblurNetwork, NetworkConfig, load_checkpoint, save_checkpoint
+from model import VARIANTS, DeblurNetwork, NetworkConfig, config, load_checkpoint, save_checkpoint
 from runtime import Engine, InputError, padding
 from runtime.contract import MIN_PARITY, read_contract
 from runtime.sample_codes import from_unit, to_unit
@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 RADIUS = 158  # pixels, test_receptive_field.py
 
 
-def small_network(config):
+def small_network(configuration):
     torch.manual_seed(0)
-    network = DeblurNetwork(dataclasses.replace(config, channel_divisor=8)).eval()
+    network = DeblurNetwork(dataclasses.replace(configuration, channel_divisor=8)).eval()
     for parameter in network.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -125,29 +125,36 @@ def test_fixed_sizes_in_opset_17(checkpoint, tmp_path):
     assert result.windows[0] == 4  # three were wanted, in batches of two
 
 
-@pytest.mark.parametrize(
-    ("io", "bits", "color_range", "size", "opset"),
-    [("u8", None, None, (None, None), 20), ("u16", 12, "full", (61, 83), 17)],
-)
-def test_graphs_of_codes(checkpoint, tmp_path, io, bits, color_range, size, opset):
+def codes_and_expected(checkpoint, contract):
+    dtype = np.uint8 if contract.io == "u8" else np.uint16
+    codes = np.random.default_rng(0).integers(0, 2**contract.bits, (1, 5, 61, 83)).astype(dtype)
+    meaning = (contract.bits, contract.color_range)
+    return codes, from_unit(reference(load_checkpoint(checkpoint), to_unit(codes, *meaning)), *meaning)
+
+
+def test_graph_of_8_bit_codes(checkpoint, tmp_path):
+    contract = export_onnx(ExportOptions(checkpoint, output=tmp_path / "m.onnx", io="u8")).contract
+    assert (contract.io, contract.bits, contract.color_range, contract.height) == ("u8", 8, "limited", None)
+    codes, expected = codes_and_expected(checkpoint, contract)
+    with Engine(tmp_path / "m.onnx", "onnxruntime") as engine:
+        sharp = engine.run(codes)
+    assert np.abs(sharp.astype(int) - expected).max() <= 1
+    assert np.mean(sharp == expected) > 0.999
+    parity.verify_codes(tmp_path / "m.onnx", codes, expected, sharp)
+    for wrong in (sharp ^ 1, np.where(codes == codes.max(), sharp ^ 2, sharp)):
+        with pytest.raises(ParityError):
+            parity.verify_codes(tmp_path / "m.onnx", codes, expected, wrong)
+
+
+def test_graph_of_12_bit_codes_of_a_fixed_size_in_opset_17(checkpoint, tmp_path):
     options = ExportOptions(
-        checkpoint,
-        output=tmp_path / "m.onnx",
-        io=io,
-        bits=bits,
-        color_range=color_range,
-        height=size[0],
-        width=size[1],
-        opset=opset,
+        checkpoint, output=tmp_path / "m.onnx", io="u16", bits=12, color_range="full", height=61, width=83, opset=17
     )
     contract = export_onnx(options).contract
-    assert (contract.io, contract.bits, contract.color_range) == (io, bits or 8, color_range or "limited")
-    meaning = (contract.bits, contract.color_range)
-    dtype = np.uint8 if io == "u8" else np.uint16
-    codes = np.random.default_rng(0).integers(0, 2**contract.bits, (1, 5, 61, 83)).astype(dtype)
+    assert (contract.io, contract.bits, contract.color_range, contract.height) == ("u16", 12, "full", 61)
+    codes, expected = codes_and_expected(checkpoint, contract)
     with Engine(tmp_path / "m.onnx", "onnxruntime") as engine:
-        sharp = engine.run(codes, *meaning)
-    expected = from_unit(reference(load_checkpoint(checkpoint), to_unit(codes, *meaning)), *meaning)
+        sharp = engine.run(codes)
     assert np.abs(sharp.astype(int) - expected).max() <= 1
     assert np.mean(sharp == expected) > 0.99
 
@@ -178,14 +185,18 @@ def test_a_wrong_graph_is_refused_and_leaves_nothing(checkpoint, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_codes_are_refused(checkpoint, tmp_path):
-    result = export_onnx(ExportOptions(checkpoint, output=tmp_path / "m.onnx", io="u8", height=16, width=16))
-    codes = np.random.default_rng(0).integers(0, 256, (1, 5, 16, 16)).astype(np.uint8)
-    with Engine(result.path, "onnxruntime") as engine:
-        right = engine.run(codes)
-    parity.verify_codes(result.path, codes, right, right)
-    with pytest.raises(ParityError):
-        parity.verify_codes(result.path, codes, right, right ^ 1)
+@pytest.mark.slow
+def test_the_shipped_checkpoint(tmp_path):
+    found = export_onnx(ExportOptions(output=tmp_path / "m.onnx")).contract
+    assert found.parity["onnxruntime:fp32"] >= MIN_PARITY["fp32"]
+    assert found.parity["openvino:fp32"] >= MIN_PARITY["fp32"]
+    assert found.parity.get("openvino:bf16", np.inf) >= MIN_PARITY["bf16"]
+    assert found.receptive_field == RADIUS
+
+
+def test_the_options_know_the_network():
+    assert export_options.MULTIPLE == config.MULTIPLE
+    assert set(export_options.DEFAULT_REWRITES) <= set(export_options.REWRITES)
 
 
 BAD_OPTIONS = [
@@ -227,6 +238,7 @@ BAD_COMMANDS = {  # name: (arguments from (checkpoint, folder), what the line mu
     "no checkpoint": (lambda c, f: [f / "none.pth"], "no such checkpoint"),
     "half a checkpoint": (lambda c, f: [half(c, f)], "not a readable checkpoint"),
     "another variant": (lambda c, f: [c, "--variant", "I3T1"], "frames is 5, asked 3"),
+    "two checkpoints": (lambda c, f: [c, "--checkpoint", c], "expected one"),
     "unknown variant": (lambda c, f: [c, "--variant", "I9T9"], "expected one of I5T3"),
     "opset 12": (lambda c, f: [c, "--opset", 12], "expected 20, or 17"),
     "no multiple of 8": (lambda c, f: [c, "--height", 100, "--width", 96], "104"),
@@ -283,7 +295,7 @@ def test_full_disk(checkpoint, tmp_path):
     _, err = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "Traceback" not in err
-    assert err.splitlines()[-1].startswith(f"error: cannot write {tmp_path / 'm.onnx'}: File too large")
+    assert err.splitlines()[-1].startswith(f"error: cannot write to the folder {tmp_path}: File too large")
     assert list(tmp_path.iterdir()) == []
 
 
