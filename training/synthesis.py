@@ -17,7 +17,10 @@ from training.jpeg import jpeg_luma
 from training.textures import Textures
 
 KNOTS = 2  # velocity knots a frame interval: directions change inside an exposure
+WANDER = 0.55  # of the speed: standard deviation of the direction kept over a sample, and of the part that changes at each knot
+PACE = (0.4, 1.4)  # of the speed, over the frames that are not nearly sharp
 STILL = 0.05  # speed of a nearly sharp frame, as a share of its sample's
+BLOB_CELLS, BLOB_LEVEL, BLOB_EDGE = 6, 0.35, (0.01, 0.04)  # foreground shapes: smooth noise above a level, with soft edges
 REACH = 64  # pixels of picture kept around a sample for the motion; reflected beyond
 OVERSAMPLING = 2  # pictures are enlarged, then sampled bilinearly: as sharp as bicubic sampling, in half the time
 INSTANTS = ((4.0, 7), (12.0, 15), (math.inf, 29))  # pixels of path in an exposure, instants rendered; odd: one is the centre
@@ -84,7 +87,7 @@ def camera_path(count: int, options: BlurOptions, generator: torch.Generator) ->
     drift = torch.randn(count, 1, 4, generator=generator, device=device)
     shake = torch.randn(count, knots, 4, generator=generator, device=device)
     law = torch.tensor([1, 1, math.radians(options.rotation), options.zoom], device=device)
-    velocity = 0.55 * (drift + shake) * law * _envelope(count, options, generator)
+    velocity = WANDER * (drift + shake) * law * _envelope(count, options, generator)
     velocity[..., :2] *= speed
     return CameraPath(velocity)
 
@@ -121,7 +124,7 @@ class _Scene:
 
 def _envelope(count: int, options: BlurOptions, generator: torch.Generator) -> Tensor:
     frames, device = options.frames, generator.device
-    pace = 0.4 + torch.rand(count, frames, generator=generator, device=device)
+    pace = PACE[0] + (PACE[1] - PACE[0]) * torch.rand(count, frames, generator=generator, device=device)
     pace[torch.rand(count, frames, generator=generator, device=device) < options.still] = STILL
     pace = pace.log()
     knots = torch.empty(count, KNOTS * frames + 1, device=device)
@@ -132,10 +135,10 @@ def _envelope(count: int, options: BlurOptions, generator: torch.Generator) -> T
 
 
 def _blobs(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    coarse = torch.randn(count, 1, 6, 6, generator=generator, device=generator.device)
+    coarse = torch.randn(count, 1, BLOB_CELLS, BLOB_CELLS, generator=generator, device=generator.device)
     smooth = functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
-    softness = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device) * 0.03 + 0.01
-    return torch.sigmoid((smooth - 0.35) / softness)
+    draw = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
+    return torch.sigmoid((smooth - BLOB_LEVEL) / (BLOB_EDGE[0] + (BLOB_EDGE[1] - BLOB_EDGE[0]) * draw))
 
 
 def _render(scenes: list[_Scene], options: BlurOptions) -> tuple[Tensor, Tensor]:
