@@ -241,7 +241,7 @@ class _LoadedEngine:
 
     def layer_information(self) -> str:
         """See `TensorRtRunner.layer_information`."""
-        if not hasattr(self.engine, "create_engine_inspector"):
+        if not hasattr(self.library.module, "EngineInspector"):  # the lean runtime has the engine's method all the same
             raise BackendError(f"{self.library.name} cannot inspect engines: use full TensorRT")
         layout = self.library.module.LayerInformationFormat.JSON
         return str(self.engine.create_engine_inspector().get_engine_information(layout))

@@ -179,15 +179,3 @@ def test_cache_is_per_version_and_gpu():
     assert (
         cache_name("tensorrt", "10.3.0", "NVIDIA GeForce RTX 4090", (8, 9)) == "tensorrt-10.3.0-nvidia-geforce-rtx-4090-sm89.timing"
     )
-
-
-@pytest.mark.gpu
-def test_full_tensorrt_builds_and_keeps_its_timings(tiny_model, tmp_path):
-    pytest.importorskip("tensorrt", reason="full TensorRT is not installed")
-    cache = tmp_path / "timings"
-    first = build_engine(options(tiny_model, library="tensorrt", timing_cache=cache))
-    size = cache.stat().st_size
-    second = build_engine(options(tiny_model, library="tensorrt", timing_cache=cache))
-    assert second.seconds < first.seconds
-    assert cache.stat().st_size >= size
-    assert "Layers" in first.layer_log

@@ -1,0 +1,292 @@
+"""The TensorRT runner and its CUDA memory: up to the driver on any machine, the rest on one with a GPU (marked gpu)."""
+
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import BackendError, Engine, InputError, ModelError
+from runtime.device_memory import DRIVER_LIBRARY, DeviceArray, DeviceBuffer, Event, PinnedArray, Stream, open_gpu, use_gpu
+from runtime.plan import load_plan, record_path
+from runtime.tensorrt_library import load_library
+from runtime.tensorrt_runner import RING, TensorRtRunner, _LoadedEngine
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPE = (1, 5, 64, 96)
+
+try:
+    open_gpu()
+except BackendError:
+    HAS_GPU = False
+else:
+    HAS_GPU = True
+without_gpu = pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
+
+
+@without_gpu
+def test_no_driver_is_told_before_anything_is_loaded(tiny_engine):
+    with pytest.raises(BackendError, match=rf"no NVIDIA driver on this machine \({DRIVER_LIBRARY} is missing\)"):
+        Engine(tiny_engine)
+
+
+@without_gpu
+def test_lean_runtime_is_not_asked_without_a_driver(tiny_engine, tmp_path):
+    """It would end the process: deserialising without a driver is a segmentation fault in tensorrt_lean 11.4."""
+    path = tmp_path / "lasting.engine"
+    path.write_bytes(tiny_engine.read_bytes())
+    record = json.loads(record_path(tiny_engine).read_text())
+    record.update(library="tensorrt", version="11.4.0.106", version_compatible=True)
+    record_path(path).write_text(json.dumps(record))
+    code = f"from runtime import Engine\ntry:\n    Engine({str(path)!r})\nexcept Exception as error:\n    print(error)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0
+    assert "no NVIDIA driver" in found.stdout
+
+
+@without_gpu
+def test_rtx_judges_the_header_before_it_loads(tiny_engine):
+    with pytest.raises(BackendError, match=r"TensorRT-RTX says that .* does not run on this GPU or release"):
+        _LoadedEngine(load_library("tensorrt_rtx"), tiny_engine, load_plan(tiny_engine))
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DeviceBuffer(1024),
+        lambda: PinnedArray((2, 3), np.float16),
+        Stream,
+        Event,
+        lambda: Event(timing=True),
+        lambda: use_gpu(0),
+    ],
+)
+def test_cuda_takes_our_arguments_and_misses_its_driver(make):
+    with pytest.raises(BackendError, match=r"CUDA failed while .*: cudaErrorInsufficientDriver, .*: this needs an NVIDIA GPU"):
+        make()
+
+
+@dataclasses.dataclass
+class Elsewhere:
+    """Memory that another library says it holds."""
+
+    __cuda_array_interface__: dict
+
+
+def elsewhere(**changes):
+    return Elsewhere({"shape": (2, 3), "typestr": "<f4", "data": (512, False), "version": 3, **changes})
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        ([1.0], "got list, expected a numpy array, or one on the GPU"),
+        (elsewhere(strides=(4, 8)), r"strides \(4, 8\), expected it C-contiguous"),
+        (elsewhere(data=(516, False)), "not a multiple of 256: copy it first"),
+    ],
+)
+def test_arrays_that_cannot_be_read_in_place(array, message):
+    with pytest.raises(InputError, match=message):
+        DeviceArray.of(array)
+
+
+def test_array_interface_is_that_of_the_memory():
+    found = DeviceArray(4096, (2, 3), np.dtype(np.float16), None).__cuda_array_interface__
+    assert found == {"shape": (2, 3), "typestr": "<f2", "data": (4096, False), "strides": None, "version": 3}
+
+
+# From here on with a GPU: full TensorRT where it is installed, else TensorRT-RTX
+
+
+def installed():
+    for name in ("tensorrt", "tensorrt_rtx"):
+        try:
+            importlib.import_module(name)
+        except (ImportError, OSError):
+            continue
+        return name
+    pytest.skip("neither tensorrt nor tensorrt_rtx is installed")
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model, tmp_path_factory):
+    """Built on this machine, in exact fp32."""
+    from export.engine_builder import BuildOptions
+    from export.engine_maker import EngineRequest, make_engine
+    from runtime.plan import Profile
+
+    dynamic = Profile((1, 5, 64, 64), SHAPE, (2, 5, 128, 128))
+    options = BuildOptions(tiny_model, installed(), (dynamic,), tf32=False)
+    return make_engine(EngineRequest(options, tmp_path_factory.mktemp("gpu") / "tiny.engine")).engine
+
+
+@pytest.fixture
+def runner(engine):
+    opened = TensorRtRunner(engine)
+    yield opened
+    opened.close()
+
+
+def windows(count, shape=SHAPE):
+    return list(np.random.default_rng(0).random((count, *shape), np.float32))
+
+
+def reference(tiny_model, window):
+    """ONNX Runtime's result; on a machine without it, that of the file which VIDEODEBLUR_TINY_RESULT names."""
+    if given := os.environ.get("VIDEODEBLUR_TINY_RESULT"):
+        return np.load(given)
+    with Engine(tiny_model, "onnxruntime", "fp32") as opened:
+        return opened.run(window)
+
+
+@pytest.mark.gpu
+def test_full_tensorrt_keeps_its_timings(tiny_model, tmp_path):
+    pytest.importorskip("tensorrt", reason="full TensorRT is not installed")
+    from export.engine_builder import BuildOptions, build_engine
+    from runtime.plan import Profile
+
+    cache = tmp_path / "timings"
+    options = BuildOptions(tiny_model, "tensorrt", (Profile(SHAPE, SHAPE, SHAPE),), timing_cache=cache)
+    first = build_engine(options)
+    size = cache.stat().st_size
+    second = build_engine(options)
+    assert second.seconds < first.seconds
+    assert cache.stat().st_size >= size
+    assert "Layers" in first.layer_log
+
+
+@pytest.mark.gpu
+def test_it_is_the_network(runner, tiny_model):
+    (window,) = windows(1)
+    np.testing.assert_allclose(runner.run(window), reference(tiny_model, window), atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_graphs_and_plain_launches_agree(engine, runner):
+    plain = TensorRtRunner(engine, cuda_graph=False)
+    for window in windows(4):
+        np.testing.assert_array_equal(runner.run(window), plain.run(window))
+    plain.close()
+
+
+@pytest.mark.gpu
+def test_graphs_are_really_in_use(runner):
+    if hasattr(runner._library.module, "CudaGraphStrategy"):
+        pytest.skip("TensorRT-RTX records by itself")
+    for window in windows(RING):
+        runner.run(window)
+    (ring,) = runner._rings.values()
+    assert all(slot.graph is not None for slot in ring.slots)
+
+
+@pytest.mark.gpu
+def test_windows_in_flight_keep_their_order(runner):
+    inputs = windows(8)
+    alone = [runner.run(window) for window in inputs]
+    tickets, found = [runner.submit(inputs[0])], []
+    for window in inputs[1:]:
+        tickets.append(runner.submit(window))
+        found.append(runner.result(tickets.pop(0)))
+    found.append(runner.result(tickets.pop(0)))
+    np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.gpu
+def test_no_more_windows_than_buffers(runner):
+    tickets = [runner.submit(window) for window in windows(RING)]
+    with pytest.raises(BackendError, match="take a result before submitting another"):
+        runner.submit(windows(1)[0])
+    for ticket in tickets:
+        runner.result(ticket)
+    with pytest.raises(BackendError, match="already taken"):
+        runner.result(tickets[0])
+
+
+@pytest.mark.gpu
+def test_shapes_take_turns(runner, tiny_model):
+    shapes = [SHAPE, (1, 5, 64, 64), (2, 5, 128, 128), SHAPE]
+    for shape in shapes:
+        (window,) = windows(1, shape)
+        assert runner.run(window).shape == shape
+    with pytest.raises(InputError, match="build one for this size"):
+        runner.run(windows(1, (1, 5, 256, 256))[0])
+
+
+@pytest.mark.gpu
+def test_array_on_the_gpu_is_read_in_place(runner):
+    (window,) = windows(1)
+    expected = runner.run(window)
+    pinned, buffer, stream = PinnedArray(SHAPE, np.float32), DeviceBuffer(window.nbytes), Stream()
+    pinned.array[:] = window
+    stream.copy_in(buffer, pinned.array)
+    stream.synchronize()
+    sharp = runner.run(DeviceArray(buffer.pointer, SHAPE, np.dtype(np.float32), buffer))
+    stream.copy_out(pinned.array, sharp.owner)
+    stream.synchronize()
+    np.testing.assert_array_equal(pinned.array, expected)
+    for owner in (pinned, buffer, stream):
+        owner.close()
+        owner.close()
+
+
+@pytest.mark.gpu
+def test_other_thread(runner):
+    (window,) = windows(1)
+    expected, found = runner.run(window), []
+    thread = threading.Thread(target=lambda: found.append(runner.run(window)))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.gpu
+def test_wrong_type_and_closed(runner):
+    with pytest.raises(InputError, match="got float64, this engine takes float32"):
+        runner.run(np.zeros(SHAPE))
+    runner.close()
+    runner.close()
+    with pytest.raises(BackendError, match="the runner is closed"):
+        runner.run(windows(1)[0])
+
+
+@pytest.mark.gpu
+def test_out_of_memory_has_a_remedy():
+    with pytest.raises(BackendError, match=r"cudaErrorMemoryAllocation.*use smaller frames"):
+        DeviceBuffer(1 << 50)
+
+
+@pytest.mark.gpu
+def test_damaged_engine_with_a_record_that_vouches_for_it(engine, tmp_path):
+    from runtime.plan import file_sha256
+
+    path = tmp_path / "damaged.engine"
+    data = bytearray(engine.read_bytes())
+    data[:64] = bytes(64)
+    path.write_bytes(data)
+    record = json.loads(record_path(engine).read_text())
+    record_path(path).write_text(json.dumps({**record, "sha256": file_sha256(path)}))
+    with pytest.raises((ModelError, BackendError)):
+        TensorRtRunner(path)
+
+
+@pytest.mark.gpu
+def test_onnx_runtime_on_cuda(tiny_model):
+    pytest.importorskip("onnxruntime")
+    (window,) = windows(1)
+    with Engine(tiny_model, "onnxruntime-cuda", "fp32") as opened:
+        first, second = opened.run(window), opened.run(window)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, reference(tiny_model, window), atol=1e-4)
+
+
+@without_gpu
+def test_onnx_runtime_on_cuda_without_a_gpu(tiny_model):
+    with pytest.raises(BackendError, match="no NVIDIA driver"):
+        Engine(tiny_model, "onnxruntime-cuda")
