@@ -26,7 +26,9 @@ class TorchRunner:
         self.precision = precision
         self.frames = network.config.frames
         self._device = torch.device(device)
-        self._network: DeblurNetwork | None = network.to(self._device).to(memory_format=torch.channels_last).eval()
+        flat = network.config.temporal != "conv3d"  # a 3-D convolution's kernel has no channels-last layout of this kind
+        self._layout = torch.channels_last if flat else torch.contiguous_format
+        self._network: DeblurNetwork | None = network.to(self._device).to(memory_format=self._layout).eval()
 
     @torch.inference_mode()
     def run(self, window: np.ndarray) -> np.ndarray:
@@ -40,7 +42,7 @@ class TorchRunner:
         blurry = torch.from_numpy(window).to(self._device)
         blurry = functional.pad(blurry, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="reflect")
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            sharp = self._network(blurry.contiguous(memory_format=torch.channels_last))
+            sharp = self._network(blurry.contiguous(memory_format=self._layout))
         return np.ascontiguousarray(sharp[..., :height, :width].float().cpu().numpy())
 
     def close(self) -> None:
