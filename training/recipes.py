@@ -74,7 +74,8 @@ RECIPES: dict[str, Recipe] = {
     "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32))),
     "cpu": Recipe(  # for an hour or two on two busy cores: mild blur only, heavy blur takes far longer to learn
         stages=(
-            Stage(0.0, crop=96, batch=4, speed=8.0, generators=4),
+            Stage(0.0, crop=64, batch=6, speed=8.0, generators=4),
+            Stage(0.5, crop=96, batch=4, speed=8.0, generators=4),
             Stage(0.85, crop=96, batch=4, speed=8.0, generators=2),
             Stage(0.93, crop=96, batch=4, speed=8.0, generators=1),
         ),

@@ -212,9 +212,9 @@ def _begun(options: TrainOptions) -> _Run:
     torch.manual_seed(options.seed)
     if options.start:
         return _Run(options, load_checkpoint(options.start, _config(options)), 1)
-    network = DeblurNetwork(_config(options))
+    network, divisor = _narrowed(DeblurNetwork(_config(options)), options.recipe.stages[0].generators)
     initialise(network, options.recipe.initialisation)
-    return _Run(options, *_narrowed(network, options.recipe.stages[0].generators))
+    return _Run(options, network, divisor)
 
 
 def _resumed(options: TrainOptions) -> _Run:

@@ -18,7 +18,7 @@ NOISE = 0.05  # of a kernel's standard deviation: enough for the two copies of a
 
 
 def narrowed(network: DeblurNetwork, divisor: int) -> DeblurNetwork:
-    """A copy with new generators whose inner channels are divided by `divisor`; all else keeps its weights."""
+    """A copy with new generators whose inner channels are divided by `divisor`, to be initialised or filled by the caller."""
     narrow = copy.deepcopy(network)
     for owner, generator in _generators(narrow):
         owner.generator = _like(generator, narrow, divisor)
