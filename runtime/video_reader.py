@@ -1,0 +1,252 @@
+"""`VideoReader`: the frames of a video file with PyAV, planes as numpy views.
+
+Pixels stay YUV from end to end: luma is what the network sees, the other planes are kept bit by bit, and no frame is rotated,
+scaled or converted. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or without alpha) and gray, 8 to 16 bits.
+RGB, palettes and semi-planar layouts (nv12, which files do not hold) are refused, and so is interlaced video.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.video_format import (
+    FULL,
+    MP4_LIKE,
+    NOT_STATED,
+    Frame,
+    VideoInfo,
+    ffmpeg_says,
+    is_format,
+    plane_of,
+    side_data_of,
+)
+
+try:
+    import av
+    from av.container import InputContainer
+    from av.sidedata.sidedata import Type as SideDataType
+    from av.stream import Disposition
+except ImportError as missing:
+    raise MissingPackageError("av>=18", "reading and writing video") from missing
+
+WIDE = 64  # pixels, divisible by every chroma subsampling
+CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration
+CUT_OFF = Fraction(1, 2)  # seconds; a Matroska file that ends this much before its header says was cut off
+FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
+NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
+
+
+class VideoReader:
+    """The frames of a video file, once, in order of display; a context manager.
+
+    `limit` ends the video after so many frames. Raises VideoError when the file is missing, is no video, is of a kind that is
+    not served, breaks off or is broken; the message names the file and the frame.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise InputError(f"the limit is {limit} frames, expected 1 or more")
+        self.path, self.limit = Path(path), limit
+        self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
+        self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
+        self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
+        self.container = _open_input(self.path)
+        try:
+            self.stream = _picture_stream(self.path, self.container)
+            self._indexed = len(self.stream.index_entries) if is_format(self.container, MP4_LIKE) else 0
+            self._decoded = self._decode()
+            self._ahead = next(self._decoded, None)
+            if self._ahead is None:
+                raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
+            self.info = _describe(self.container, self.stream, self._ahead, self._indexed)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yields the frames. Raises VideoError where the file is broken or changes its format."""
+        self._copied = self._copied or set()
+        number, previous = 0, None
+        while self._ahead is not None and number != self.limit:
+            decoded, self._ahead = self._ahead, next(self._decoded, None)
+            pts = self._time_of(decoded, previous, number)
+            planes = [plane_of(decoded, index) for index in range(len(decoded.planes))]
+            for plane in planes:
+                plane.flags.writeable = False  # later frames are predicted from this memory
+            yield Frame(planes[0], tuple(planes[1:]), number, pts, self._duration_of(decoded, pts), decoded)
+            number, previous = number + 1, pts
+
+    def set_aside(self, streams: set[int]) -> None:
+        """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame."""
+        self._copied = streams
+        self._packets = {index: packets for index, packets in self._packets.items() if index in streams}
+
+    def take_packets(self, until: Fraction | None = None) -> Iterator[av.Packet[Any]]:
+        """Hands over the packets set aside while frames were read, each stream's up to its first at `until` seconds or later."""
+        for packets in self._packets.values():
+            while packets and (until is None or _start(packets[0]) < until):
+                yield packets.popleft()
+
+    def close(self) -> None:
+        """Closes the file; calling it again does nothing. Frames that were read stay valid."""
+        self.container.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        frames = packets = 0
+        try:
+            for packet in self.container.demux():
+                self._note_end(packet)
+                if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
+                    self._set_aside(packet)
+                    continue
+                packets += packet.size > 0
+                for frame in self.stream.decode(packet):
+                    self._check(frame, frames)
+                    yield frame
+                    frames += 1
+                if packet.is_corrupt:
+                    raise self._broken(frames)
+        except av.FFmpegError as error:
+            raise self._broken(frames, error.strerror) from error
+        self._check_end(frames, packets)
+
+    def _set_aside(self, packet: av.Packet[Any]) -> None:
+        if packet.size and (self._copied is None or packet.stream_index in self._copied):
+            self._packets.setdefault(packet.stream_index, deque()).append(packet)
+
+    def _note_end(self, packet: av.Packet[Any]) -> None:
+        if packet.pts is not None:
+            self._seen_until = max(self._seen_until, (packet.pts + (packet.duration or 0)) * packet.time_base)
+
+    def _check(self, frame: av.VideoFrame, number: int) -> None:
+        shape = (frame.width, frame.height, frame.format.name)
+        if not number:
+            _check_format(self.path, frame.format)
+            self._shape = shape
+        if frame.is_corrupt:
+            raise self._broken(number)
+        if frame.interlaced_frame:
+            raise VideoError(
+                f"{self.path}: frame {number} is interlaced, expected progressive video: deinterlace it first,"
+                f" for example ffmpeg -i {self.path.name} -vf bwdif -crf 12 progressive.mkv"
+            )
+        if shape != self._shape:
+            was, now = ("{}x{} {}".format(*shape) for shape in (self._shape, shape))
+            raise VideoError(f"{self.path}: changes from {was} to {now} at frame {number}: cut it there into two files")
+
+    def _broken(self, frames: int, reason: str | None = None) -> VideoError:
+        detail = f" ({reason})" if reason else ""
+        return VideoError(f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file")
+
+    def _check_end(self, frames: int, packets: int) -> None:
+        """A file cut off between two frames decodes without an error; MP4's index and Matroska's length tell it."""
+        declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
+        if packets < self._indexed:
+            raise self._broken(frames, f"it says it has {self._indexed}")
+        if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
+            raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
+
+    def _time_of(self, decoded: av.VideoFrame, previous: int | None, number: int) -> int:
+        if decoded.pts is None:  # raw streams carry no times
+            return 0 if previous is None else previous + self._step()
+        if previous is not None and decoded.pts <= previous:
+            raise VideoError(
+                f"{self.path}: frame {number} is shown at {decoded.pts}, not after the one before it ({previous}): give it new"
+                f" times first, for example ffmpeg -i {self.path.name} -vf setpts=N/FRAME_RATE/TB -crf 12 retimed.mkv"
+            )
+        return decoded.pts
+
+    def _duration_of(self, decoded: av.VideoFrame, pts: int) -> int:
+        """Until the next frame. What the decoder says is in decoding order, so only the last frame falls back on it."""
+        if self._ahead is not None:
+            return max(1, self._ahead.pts - pts) if self._ahead.pts is not None else self._step()
+        left = (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
+        return left if left > 0 else decoded.duration or self._step()
+
+    def _step(self) -> int:
+        return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
+
+
+def _open_input(path: Path) -> InputContainer:
+    if path.is_dir() or not path.exists():
+        raise VideoError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected a video file")
+    said: list[str] = []
+    try:
+        with ffmpeg_says(said):
+            return av.open(str(path.absolute()), "r", metadata_errors="surrogateescape")
+    except (av.FFmpegError, OSError) as error:
+        reason = (said or [error.strerror or str(error)])[-1]
+        raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
+
+
+def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise VideoError(f"{path}: has no video stream ({found} only): give a video file")
+    if stream.codec_context is None:
+        raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: convert it first")
+    return stream
+
+
+def _describe(container: InputContainer, stream: av.VideoStream, first: av.VideoFrame, indexed: int) -> VideoInfo:
+    assert stream.time_base is not None  # FFmpeg gives every video stream one
+    name, stated = first.format.name, first.color_range
+    full = stated == FULL or (stated == NOT_STATED and name.startswith(("yuvj", "gray")))
+    duration = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, CONTAINER_CLOCK)
+    return VideoInfo(
+        width=first.width,
+        height=first.height,
+        pixel_format=name,
+        bits=first.format.components[0].bits,
+        chroma_step=WIDE // first.format.chroma_width(WIDE),
+        color_range="full" if full else "limited",
+        color_tags=(stated, first.colorspace, first.color_primaries, first.color_trc),
+        codec=stream.codec_context.name,
+        time_base=stream.time_base,
+        frame_rate=stream.average_rate or stream.guessed_rate,
+        frames=indexed or stream.frames or None,
+        duration=float(duration) or None,
+        sample_aspect_ratio=stream.sample_aspect_ratio,
+        rotation=first.rotation,
+        display_matrix=_display_matrix(first),
+        side_data=frozenset(data.type.name for data in side_data_of(first)) - NOT_OF_THE_PICTURE,
+    )
+
+
+def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:
+    """Luma first, each component in a plane of its own, 8 to 16 bits, in this machine's order of bytes."""
+    parts = pixel_format.components
+    planar = [part.plane for part in parts] == list(range(len(parts))) and not pixel_format.has_palette
+    luma = planar and parts[0].is_luma and not pixel_format.is_bayer
+    if luma and 8 <= parts[0].bits <= 16 and not pixel_format.is_big_endian and "f16" not in pixel_format.name:
+        return
+    raise VideoError(
+        f"{path}: its samples are {pixel_format.name}, expected planar YUV or gray of 8 to 16 bits: convert it first,"
+        f" for example ffmpeg -i {path.name} -pix_fmt yuv444p -c:v ffv1 converted.mkv"
+    )
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    found = [data for data in side_data_of(frame) if data.type == SideDataType.DISPLAYMATRIX]
+    return tuple(np.frombuffer(bytes(found[0]), np.int32).tolist()) if found else None
+
+
+def _start(packet: av.Packet[Any]) -> Fraction:
+    time = packet.dts if packet.pts is None else packet.pts
+    return (time or 0) * packet.time_base
