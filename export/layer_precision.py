@@ -6,13 +6,15 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+from onnx import numpy_helper
 
 from calibration.tensors import layer_name
+from export.export_options import MULTIPLE
 from export.typed_graph import FLOATS, before_convolutions, behind_convolutions
 from runtime.errors import InputError, ModelError
 
@@ -198,33 +200,45 @@ def asked_precisions(model: onnx.ModelProto) -> dict[str, str]:
 def layer_sizes(model: onnx.ModelProto, height: int, width: int) -> dict[str, int]:
     """Multiply-add pairs of every layer for one window of `height` x `width` pixels, all its nodes together.
 
-    Read from the shapes that ONNX infers for this size. Raises InputError when the graph is fixed at another.
+    Sizes that the network cannot take count as padded, as they are run. Raises InputError when the graph is fixed at another.
     """
-    sized = _at_size(model, height, width)
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in (*sized.value_info, *sized.output)
-    }
     found = layers(model)
-    sizes = dict.fromkeys(found, 0)
-    for node in sized.node:
+    macs = dict.fromkeys(found, 0)
+    for node, size in _convolution_sizes(model, _checked_size(model, height, width)):
+        macs[layer_name(node)] += found[layer_name(node)].macs * math.prod(size)
+    return macs
+
+
+def _checked_size(model: onnx.ModelProto, height: int, width: int) -> tuple[int, ...]:
+    fixed = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[2:4]]
+    if any(size not in (0, asked) for size, asked in zip(fixed, (height, width))):
+        raise InputError(f"got {height}x{width}, this model is fixed at {fixed[0]}x{fixed[1]}: use its size")
+    return tuple(-(-size // MULTIPLE) * MULTIPLE for size in (height, width))
+
+
+def _convolution_sizes(model: onnx.ModelProto, size: tuple[int, ...]) -> Iterator[tuple[onnx.NodeProto, tuple[int, ...]]]:
+    """Every Conv with its output's height and width. ONNX infers none where a graph of codes pads to sizes that it computes."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    sizes = {model.graph.input[0].name: size}
+    for node in model.graph.node:
+        made = next((sizes[value] for value in node.input if value in sizes), None)
+        if made is None:
+            continue
+        if node.op_type in ("Conv", "MaxPool"):
+            made = _strided(node, made, constants)
+        elif node.op_type == "Resize":
+            scales = numpy_helper.to_array(constants[node.input[2]])[2:]
+            made = tuple(int(side * scale) for side, scale in zip(made, scales))
+        sizes.update(dict.fromkeys(node.output, made))
         if node.op_type == "Conv":
-            name = layer_name(node)
-            sizes[name] += found[name].macs * math.prod(shapes[node.output[0]][2:])
-    return sizes
+            yield node, made
 
 
-def _at_size(model: onnx.ModelProto, height: int, width: int) -> onnx.GraphProto:
-    sized = onnx.ModelProto()
-    sized.CopyFrom(model)
-    dims = sized.graph.input[0].type.tensor_type.shape.dim
-    for dim, size in zip((dims[0], dims[2], dims[3]), (1, height, width)):
-        if dim.dim_value not in (0, size) and size != 1:
-            raise InputError(f"got {height}x{width}, this model is fixed at {dims[2].dim_value}x{dims[3].dim_value}: use its size")
-        dim.dim_value = size
-    del sized.graph.value_info[:]
-    for dim in (dim for value in sized.graph.output for dim in value.type.tensor_type.shape.dim if dim.dim_param):
-        dim.ClearField("dim_param")
-    return onnx.shape_inference.infer_shapes(sized, data_prop=True).graph
+def _strided(node: onnx.NodeProto, size: tuple[int, ...], constants: Mapping[str, onnx.TensorProto]) -> tuple[int, ...]:
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    kernel = attributes.get("kernel_shape") or constants[node.input[1]].dims[2:]
+    pads, strides = attributes.get("pads", [0] * 4), attributes.get("strides", [1, 1])
+    return tuple((size[i] + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i in range(2))
 
 
 def _near(name: str, names: list[str]) -> str:

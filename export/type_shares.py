@@ -55,15 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="ONNX file, typed or not")
     parser.add_argument("--layer-log", type=Path, help="TensorRT-RTX's list of layers, instead of asking OpenVINO")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="OpenVINO's arithmetic for fp32 nodes")
-    parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("H", "W"), help="of the window (default 184 320)")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the window (default: the file's, or 184 320)")
     parser.add_argument("--layers", action="store_true", help="also print every convolution")
     options = parser.parse_args(argv)
     model = onnx.load(options.model)
+    size = options.size or fixed_size(model)
     if options.layer_log:
         ran = tensorrt_types(options.layer_log.read_text())
     else:
-        ran = openvino_types(options.model, options.precision, *options.size)
-    rows = layer_types(model, ran, *options.size)
+        ran = openvino_types(options.model, options.precision, *size)
+    rows = layer_types(model, ran, *size)
     print(table(rows, options.layers))
     return 0 if granted_share(rows) >= LEAST_GRANTED else USER_ERROR
 
@@ -79,6 +80,12 @@ def layer_types(model: onnx.ModelProto, ran: Mapping[str, str], height: int, wid
         got = [ran.get(node, "not found") for node in layer.nodes]
         rows.append(LayerType(name, macs[name], asked[name], next((word for word in got if word != asked[name]), asked[name])))
     return rows
+
+
+def fixed_size(model: onnx.ModelProto) -> tuple[int, int]:
+    """Height and width that a graph is fixed at, SIZE where they are free."""
+    height, width = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[2:4])
+    return height or SIZE[0], width or SIZE[1]
 
 
 def openvino_types(path: Path, precision: str = "fp32", height: int = SIZE[0], width: int = SIZE[1]) -> dict[str, str]:

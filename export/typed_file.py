@@ -17,7 +17,7 @@ import onnx
 
 from calibration.clips import windows
 from export.export_options import Parity
-from export.type_shares import layer_types, shares
+from export.type_shares import fixed_size, layer_types, shares
 from runtime import sample_codes
 from runtime.contract import METADATA_KEY, MIN_PARITY, Contract, read_contract
 from runtime.engine import Engine
@@ -77,7 +77,7 @@ def write_typed(
         _write(model, contract, notes, partial)
         partial.replace(output)
     sizes = source.stat().st_size, output.stat().st_size
-    rows = layer_types(model, {}, contract.height or COMPARED_SIZE[0], contract.width or COMPARED_SIZE[1])
+    rows = layer_types(model, {}, *fixed_size(model))
     return TypedFile(output, contract, parities, remarks, shares(rows, asked=True), *sizes)
 
 

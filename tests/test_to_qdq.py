@@ -29,6 +29,7 @@ from export.layer_precision import (
     why_not,
 )
 from export.qdq_rules import QdqOptions, quantize, rounded_up, to_codes
+from export.sample_code_graph import wrap_sample_codes
 from export.typed_file import NOTES_KEY, held_out_windows
 from export.typed_graph import retype
 from runtime import Engine
@@ -452,6 +453,25 @@ def test_sizes_are_those_of_the_arithmetic(tiny):
     assert sizes["temporal.generator.layer1"] == 64 * 96 * 9 * 2 * 12
     assert sizes["spatial.generator.layer5"] == 16 * 24 * 9 * 16 * 32
     assert set(sizes) == set(layers(tiny))
+
+
+def test_sizes_of_a_graph_of_codes_are_those_of_the_padded_network(tiny):
+    codes = wrap_sample_codes(tiny, "u16", 10, "limited", 8)
+    assert layer_sizes(codes, 61, 90) == layer_sizes(tiny, 64, 96)
+
+
+def test_sizes_agree_with_shape_inference(tiny):
+    fixed = onnx.ModelProto.FromString(tiny.SerializeToString())
+    for dim, size in zip(fixed.graph.input[0].type.tensor_type.shape.dim, (1, 5, 64, 96)):
+        dim.dim_value = size
+    del fixed.graph.value_info[:]
+    fixed.graph.output[0].type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True).graph
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in inferred.value_info}
+    for name, macs in layer_sizes(tiny, 64, 96).items():
+        outputs, height, width = shapes[conv(tiny, name).output[0]][1:]
+        layer = layers(tiny)[name]
+        assert macs == height * width * layer.inputs * outputs * layer.taps
 
 
 @pytest.mark.parametrize(
