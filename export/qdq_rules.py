@@ -105,7 +105,7 @@ def quantize(
     floats = {name: precision for name, precision in precisions.items() if precision in FLOATS and precision != options.rest}
     nodes = {node: floats[layer.name] for layer in layers(model).values() if layer.name in floats for node in layer.nodes}
     too_large = fp32_nodes(original, ranges) if options.rest == "fp16" else {}
-    return retype(model, options.rest, {**nodes, **dict.fromkeys(too_large, "fp32")})
+    return retype(model, options.rest, {**dict.fromkeys(too_large, "fp32"), **nodes})
 
 
 def planned_pairs(graph: onnx.GraphProto, quantised: Mapping[str, str], placement: str) -> list[Pair]:
@@ -114,7 +114,7 @@ def planned_pairs(graph: onnx.GraphProto, quantised: Mapping[str, str], placemen
     for conv, precision in _quantised_convolutions(graph, quantised):
         wanted.setdefault((conv.input[0], precision), set()).add(conv.name)
     _add_pooling(graph, wanted)
-    results = set(_results(graph, quantised)) if placement == "cpu" else set()
+    results = dict.fromkeys(_results(graph, quantised)) if placement == "cpu" else {}
     read_by, made_by = readers(graph), producers(graph)
     for tensor in results:
         wanted[tensor, "int8"] = {node.name for node in read_by.get(tensor, [])}
