@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", default="1280x720", metavar="WxH", help="pixels (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments, rest = parser.parse_known_args(argv)
-    width, height = _size(arguments.size)
+    width, height = size(arguments.size)
     options = MemoryOptions(arguments.video, tuple(arguments.frames), width, height, tuple(rest))
     peaks = measure(options)
     print(table(peaks, options))
@@ -103,7 +103,8 @@ def _run(clip: Path, output: Path, arguments: Sequence[str]) -> Peak:
     command_line = [sys.executable, str(program), str(clip), str(output), "--json", "--no-progress", *arguments]
     process = subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    printed = process.stdout.read()
+    with process.stdout:
+        printed = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -121,7 +122,8 @@ def _again_and_again(path: Path) -> Iterator[av.VideoFrame]:
             raise InputError(f"{path} cannot be decoded as a video: {error}") from error
 
 
-def _size(text: str) -> tuple[int, int]:
+def size(text: str) -> tuple[int, int]:
+    """(width, height) in pixels of a text such as "1280x720". Raises InputError on another."""
     try:
         width, height = (int(part) for part in text.split("x"))
     except ValueError as error:

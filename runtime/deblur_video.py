@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol
@@ -25,11 +26,12 @@ from runtime.default_model import default_model
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 from runtime.engine import Engine
 from runtime.errors import InputError
+from runtime.pipeline import overlap
 from runtime.progress import ProgressBar
 from runtime.streaming import StreamDeblurrer
 
 if TYPE_CHECKING:
-    from runtime.video import Frame, VideoInfo
+    from runtime.video import Frame, VideoInfo, VideoReader, VideoWriter
 
 Plane = npt.NDArray[Any]
 Progress = Callable[[int, Optional[int]], None]  # (frames done, frames expected, None when unknown)
@@ -125,11 +127,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def deblur_video(options: DeblurOptions, progress: Progress | None = None, say: Say | None = None) -> Summary:
+def deblur_video(
+    options: DeblurOptions, progress: Progress | None = None, say: Say | None = None, engine: Engine | None = None
+) -> Summary:
     """Deblurs a file; the output appears under its name when it is complete, or not at all.
 
-    Memory does not grow with the length of the video. `progress` is called after every frame, `say` with what is worth telling
-    before the first. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
+    Memory does not grow with the length of the video: decoding, inference and encoding overlap, a window ahead of each other.
+    The network runs in the caller's thread. `progress` is called after every frame, from the thread that writes; `say` with what
+    is worth telling before the first. `engine` is one that is open already and stays open; the options that choose one are then
+    not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
     from runtime.video import VideoReader, VideoWriter  # here, so that options and help need no PyAV
 
@@ -137,12 +143,17 @@ def deblur_video(options: DeblurOptions, progress: Progress | None = None, say: 
         info = reader.info
         view = _View(options.compare, info)
         with VideoWriter(options.output, reader, options.encoder, view.width) as writer:
-            with _open_engine(options, say) as engine:
-                started = time.perf_counter()
-                for frame, sharp in sharpen(reader, StreamDeblurrer(engine, options.stride, info.bits, info.color_range)):
-                    writer.write(frame, *view.planes(frame, sharp))
+            with nullcontext(engine) if engine else _open_engine(options, say) as engine:
+                stream = StreamDeblurrer(engine, options.stride, info.bits, info.color_range)
+
+                def write(frame_and_sharp: tuple[Frame, Plane]) -> None:
+                    writer.write(frame_and_sharp[0], *view.planes(*frame_and_sharp))
                     if progress:
                         progress(writer.frames, _expected(info, options.frames))
+
+                started = time.perf_counter()
+                overlap(reader, lambda frames: sharpen(frames, stream), write, depth=engine.contract.frames)
+            _check_count(reader, writer)
             writer.finish()
             seconds = time.perf_counter() - started
     return Summary(
@@ -153,8 +164,13 @@ def deblur_video(options: DeblurOptions, progress: Progress | None = None, say: 
         backend=engine.backend,
         precision=engine.precision,
         reason=engine.reason,
-        notes=tuple(writer.notes),
+        notes=(*reader.notes, *writer.notes),
     )
+
+
+def _check_count(reader: VideoReader, writer: VideoWriter) -> None:
+    if writer.frames != reader.frames:
+        raise RuntimeError(f"{reader.frames} frames went in and {writer.frames} came out")
 
 
 def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer) -> Iterator[tuple[Frame, Plane]]:

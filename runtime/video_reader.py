@@ -58,6 +58,8 @@ class VideoReader:
         self.path, self.limit = Path(path), limit
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
+        self.frames = 0  # handed out so far
+        self.notes: list[str] = []  # what is worth telling about the file, complete after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         self.container = _open_input(self.path)
         try:
@@ -75,20 +77,25 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames. Raises VideoError where the file is broken or changes its format."""
         self._copied = self._copied or set()
-        number, previous = 0, None
-        while self._ahead is not None and number != self.limit:
+        previous = None
+        while self._ahead is not None and self.frames != self.limit:
             decoded, self._ahead = self._ahead, next(self._decoded, None)
-            pts = self._time_of(decoded, previous, number)
+            pts = self._time_of(decoded, previous, self.frames)
             planes = [plane_of(decoded, index) for index in range(len(decoded.planes))]
             for plane in planes:
                 plane.flags.writeable = False  # later frames are predicted from this memory
-            yield Frame(planes[0], tuple(planes[1:]), number, pts, self._duration_of(decoded, pts), decoded)
-            number, previous = number + 1, pts
+            frame = Frame(planes[0], tuple(planes[1:]), self.frames, pts, self._duration_of(decoded, pts), decoded)
+            self.frames, previous = self.frames + 1, pts
+            yield frame
+            del decoded, planes, plane, frame  # not kept alive while the next is decoded
 
     def set_aside(self, streams: set[int]) -> None:
-        """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame."""
+        """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame.
+
+        Another thread may take them while this one reads frames.
+        """
         self._copied = streams
-        self._packets = {index: packets for index, packets in self._packets.items() if index in streams}
+        self._packets = {index: self._packets.get(index, deque()) for index in streams}
 
     def take_packets(self, until: Fraction | None = None) -> Iterator[av.Packet[Any]]:
         """Hands over the packets set aside while frames were read, each stream's up to its first at `until` seconds or later."""
@@ -107,7 +114,7 @@ class VideoReader:
         self.close()
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        frames = packets = 0
+        frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
         try:
             for packet in self.container.demux():
                 self._note_end(packet)
@@ -115,6 +122,7 @@ class VideoReader:
                     self._set_aside(packet)
                     continue
                 packets += packet.size > 0
+                hidden += packet.is_discard
                 for frame in self.stream.decode(packet):
                     self._check(frame, frames)
                     yield frame
@@ -123,7 +131,7 @@ class VideoReader:
                     raise self._broken(frames)
         except av.FFmpegError as error:
             raise self._broken(frames, error.strerror) from error
-        self._check_end(frames, packets)
+        self._check_end(frames, packets, hidden)
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
@@ -153,11 +161,16 @@ class VideoReader:
         detail = f" ({reason})" if reason else ""
         return VideoError(f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file")
 
-    def _check_end(self, frames: int, packets: int) -> None:
+    def _check_end(self, frames: int, packets: int, hidden: int) -> None:
         """A file cut off between two frames decodes without an error; MP4's index and Matroska's length tell it."""
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
         if packets < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
+        if self._indexed and frames < packets - hidden:
+            lost = packets - hidden - frames
+            self.notes.append(
+                f"{lost} of {packets - hidden} coded frames gave no picture, as after a cut that was not at a keyframe"
+            )
         if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
 

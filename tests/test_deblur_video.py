@@ -12,6 +12,7 @@ from video_clips import VARIABLE, Clip, cut, read, same
 
 from runtime import Engine, InputError, StreamDeblurrer
 from runtime.deblur_video import DeblurOptions, deblur_video, main, sharpen
+from runtime.encoder_options import EncoderOptions
 from runtime.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -314,3 +315,12 @@ sys.exit(main(["{clip}", "{tmp_path / "out.mp4"}", "--model", "{tiny_model}"]))
 def test_options_can_be_used_without_a_command(clip, tmp_path):
     with pytest.raises(InputError, match="is the input too"):
         DeblurOptions(clip, clip)
+
+
+def test_an_open_engine_is_used_and_stays_open(clip, tiny_model, tmp_path):
+    with Engine(tiny_model, precision="fp32", threads=1) as engine:
+        for number in range(2):
+            encoder = EncoderOptions(options={"qp": "0", "preset": "ultrafast"})
+            summary = deblur_video(DeblurOptions(clip, tmp_path / f"{number}.mp4", encoder=encoder), engine=engine)
+            assert summary.precision == "fp32"
+            assert same(read(tmp_path / f"{number}.mp4").luma, expected_luma(clip, tiny_model))

@@ -1,0 +1,123 @@
+"""`overlap`: decoding, inference and encoding at the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Item = TypeVar("Item")
+
+
+def overlap(source: Iterable[In], work: Callable[[Iterator[In]], Iterable[Out]], sink: Callable[[Out], object], depth: int) -> None:
+    """Calls `sink` with every item that `work` makes of `source`, in order; returns when the last was taken.
+
+    `source` is read in a thread of its own and `sink` called in another; `work` runs in the caller's. At most `depth` items wait
+    between two of them. The first error of any of the three stops them all and is raised here, Ctrl-C in the caller too; source
+    and sink are no longer in use by then.
+    """
+    stages = _Stages()
+    read, made = _Channel[In](stages, depth), _Channel[Out](stages, depth)
+    stages.start("videodeblur-read", lambda: _fill(read, source))
+    stages.start("videodeblur-write", lambda: _drain(made, sink))
+    with stages:
+        _fill(made, work(iter(read)))
+
+
+class _Stages:
+    """Threads that fail together. Leaving the `with` block waits for them and raises the first error of any."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()  # notified whenever a channel or `errors` did
+        self.errors: list[BaseException] = []
+        self._threads: list[threading.Thread] = []
+
+    def start(self, name: str, stage: Callable[[], None]) -> None:
+        thread = threading.Thread(target=self._run, args=(stage,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self._fail(error)
+        for thread in self._threads:
+            self._wait_for(thread)
+        if self.errors:
+            raise self.errors[0]
+        return True
+
+    def _run(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except BaseException as error:  # it is raised in the caller's thread
+            self._fail(error)
+
+    def _fail(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, _OtherStageError):
+            with self.changed:
+                self.errors.append(error)
+                self.changed.notify_all()
+
+    def _wait_for(self, thread: threading.Thread) -> None:
+        """Even when interrupted, since whoever closes the files next must be alone with them."""
+        while thread.is_alive():
+            try:
+                thread.join()
+            except KeyboardInterrupt as error:
+                self._fail(error)
+
+
+class _OtherStageError(Exception):
+    """Another stage failed."""
+
+
+class _Channel(Generic[Item]):
+    """A queue between two stages that holds at most `depth` items."""
+
+    def __init__(self, stages: _Stages, depth: int) -> None:
+        self._stages, self._depth = stages, depth
+        self._items: deque[Item] = deque()
+        self._ended = False
+
+    def put(self, item: Item) -> None:
+        with self._stages.changed:
+            self._wait_until(lambda: len(self._items) < self._depth)
+            self._items.append(item)
+            self._stages.changed.notify_all()
+
+    def end(self) -> None:
+        with self._stages.changed:
+            self._ended = True
+            self._stages.changed.notify_all()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            with self._stages.changed:
+                self._wait_until(lambda: bool(self._items) or self._ended)
+                if not self._items:
+                    return
+                item = self._items.popleft()
+                self._stages.changed.notify_all()
+            yield item
+            del item  # not kept while waiting for the next
+
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
+        self._stages.changed.wait_for(lambda: ready() or self._stages.errors)
+        if self._stages.errors:
+            raise _OtherStageError
+
+
+def _fill(channel: _Channel[Item], items: Iterable[Item]) -> None:
+    for item in items:
+        channel.put(item)
+    channel.end()
+
+
+def _drain(channel: _Channel[Item], sink: Callable[[Item], object]) -> None:
+    for item in channel:
+        sink(item)

@@ -1,0 +1,40 @@
+"""The pipeline's benchmark, on a tiny network and a small clip."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import pipeline
+
+CLIP = Path(__file__).resolve().parents[1] / "export" / "clips" / "bunny.mp4"
+
+
+def test_rates_and_peaks_are_printed(tiny_model, tmp_path, capsys):
+    arguments = ["--frames", "7", "--size", "64x48", "--rounds", "2", "--lengths", "3", "--json", str(tmp_path / "figures.json")]
+    assert pipeline.main([str(CLIP), "--model", str(tiny_model), *arguments]) == 0
+    printed = capsys.readouterr().out
+    for row in ("end to end", "engine only", "decode only", "encode only", "goal on a CPU: 0.9", "peak MB"):
+        assert row in printed
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [timing["name"] for timing in figures["timings"]] == ["end to end", "engine only", "decode only", "encode only"]
+    assert all(len(timing["milliseconds"]) == 2 for timing in figures["timings"])
+    assert figures["peaks"][0]["frames"] == 3
+
+
+def test_a_share_is_of_rates_in_the_same_round():
+    timings = [pipeline.Timing(pipeline.END_TO_END, (200.0, 400.0)), pipeline.Timing(pipeline.ENGINE, (180.0, 360.0))]
+    options = pipeline.PipelineOptions(CLIP, CLIP, 10, 64, 48, 2, "libx264", ())
+    assert "end to end is 0.90 (0.90 to 0.90) of" in pipeline.table(timings, options)
+
+
+def test_a_malformed_size_is_one_line(capsys):
+    assert pipeline.main([str(CLIP), "--model", "x.onnx", "--size", "big"]) == 1
+    assert capsys.readouterr().err == "error: --size is 'big', expected WIDTHxHEIGHT such as 1280x720\n"
+
+
+@pytest.mark.parametrize("missing", ["--model"])
+def test_what_is_required(missing, capsys):
+    with pytest.raises(SystemExit):
+        pipeline.main([str(CLIP)])
+    assert missing in capsys.readouterr().err
