@@ -86,9 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ranges = collect(options, bar)
     ranges.save(output)
     print(table(ranges))
-    print(
-        f"wrote {output}; next: python export/to_qdq.py --onnx {options.onnx} --ranges {output} --precision int8 --output int8.onnx"
-    )
+    print(f"wrote {output}; next: videodeblur quantize --onnx {options.onnx} --ranges {output} --precision int8 --output int8.onnx")
     return 0
 
 

@@ -268,7 +268,7 @@ def test_command(data, tiny_model, tmp_path, capsys):
     assert main([str(data), *settings]) == 0
     said = capsys.readouterr().out
     assert "2 windows" in said
-    assert f"next: python export/to_qdq.py --onnx {tiny_model} --ranges {output} --precision int8" in said
+    assert f"next: videodeblur quantize --onnx {tiny_model} --ranges {output} --precision int8" in said
     loaded = Ranges.load(output)
     loaded.check(onnx.load(tiny_model))
     assert loaded.method == "percentile"
