@@ -14,9 +14,11 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
     "fp16": ("export.to_fp16", "fp32 ONNX -> FP16, tensors near its limit kept fp32"),
     "bf16": ("export.to_bf16", "fp32 ONNX -> BF16"),
     "quantize": ("export.to_qdq", "fp32 ONNX and ranges.json -> INT8 or FP8 convolutions as Q/DQ"),
+    "calibration-cache": ("export.to_calibration_cache", "ranges.json -> TensorRT's own text cache, for 8.6 to 10"),
     "types": ("export.type_shares", "which type each convolution really runs in"),
     "build": ("export.to_engine", "ONNX -> TensorRT engine, with trtexec's flags"),
     "bundle": ("export.to_bundle", "models, engines and golden frames -> one folder that checks itself"),
+    "ship": ("export.ship", "checkpoint -> verified bundle, in one command"),
     "search": ("export.search_precision", "precision of every layer under a PSNR budget"),
     "verify": ("export.verify", "hold one model to another on real clips"),
     "train": ("training.train", "train a checkpoint"),
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: videodeblur COMMAND [options]; videodeblur COMMAND --help tells more\n")
         for name, (_, purpose) in COMMANDS.items():
-            print(f"  {name:<12}{purpose}")
+            print(f"  {name:<18}{purpose}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:

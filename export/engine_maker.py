@@ -192,7 +192,7 @@ def _readable_graph(path: Path, request: EngineRequest, library: Library) -> Pat
         return path
     import onnx
 
-    from export.trt8_graph import for_tensorrt_8
+    from export.to_trt8 import for_tensorrt_8
 
     output = request.engine.with_name(f"{path.stem}.trt8.onnx")
     onnx.save(for_tensorrt_8(onnx.load(path)), output)

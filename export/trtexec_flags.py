@@ -115,7 +115,7 @@ def _requests(given: argparse.Namespace) -> Iterator[EngineRequest]:
         engine = given.saveEngine or given.onnx.with_suffix(".engine")
         if len(sizes) > 1:
             engine = engine.with_name(f"{engine.stem}-{size}{engine.suffix}")
-        profiles = _preset(size, contract) if size else _profiles(given.shapes_given)
+        profiles = preset(size, contract) if size else _profiles(given.shapes_given)
         yield EngineRequest(
             build=_build_options(given, profiles),
             engine=engine,
@@ -178,7 +178,7 @@ def _library(runtime: str | None) -> str:
     return installed[0]
 
 
-def _preset(size: str, contract: Contract) -> tuple[Profile, ...]:
+def preset(size: str, contract: Contract) -> tuple[Profile, ...]:
     """One fixed shape: it is faster than a range, and needs only its own memory."""
     height, width = PRESETS.get(size) or _pixels(size)
     if contract.io == "f32":  # graphs of codes pad inside
@@ -290,7 +290,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("target")
     group.add_argument("--runtime", choices=tuple(RUNTIMES), help="library (default: tensorrt if it is installed, else rtx)")
     text = "GPUs to build for with --runtime rtx, such as 8.6,8.9 (default: any from 8.0 on)"
-    group.add_argument("--computeCapabilities", type=_capabilities, metavar="X.Y,...", help=text)
+    group.add_argument("--computeCapabilities", type=capabilities, metavar="X.Y,...", help=text)
     group.add_argument("--device", type=int, default=0, metavar="N", help="the GPU that full TensorRT builds on and for")
 
 
@@ -362,7 +362,7 @@ def _layer_types(text: str) -> tuple[tuple[str, str], ...]:
     return pairs
 
 
-def _capabilities(text: str) -> tuple[tuple[int, int], ...]:
+def capabilities(text: str) -> tuple[tuple[int, int], ...]:
     """8.6, 86 and sm86 are the same."""
     numbers = [part.strip().lower().removeprefix("sm").replace(".", "") for part in text.split(",")]
     if not all(re.fullmatch(r"\d{2,3}", number) for number in numbers):

@@ -12,7 +12,7 @@ from export.engine_maker import make_engine
 from export.export_options import DEFAULT_CLIP
 from export.inspector_types import inspector_types
 from export.to_engine import main
-from export.trt8_graph import for_tensorrt_8
+from export.to_trt8 import for_tensorrt_8
 from export.trtexec_flags import parse_flags
 from runtime import InputError, ModelError
 from runtime.engine import Engine

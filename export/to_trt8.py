@@ -1,16 +1,43 @@
-"""A graph that TensorRT 8.6's parser reads: opset 17, and weights that are quantised in the graph, not in the file."""
+"""An ONNX file -> one that TensorRT 8.6's parser reads: opset 17, and weights that are quantised in the graph, not in the file."""
 
 from __future__ import annotations
 
+import argparse
 import copy
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from export.opset17 import lower_to_opset17
+from runtime.command_line import command
+from runtime.contract import read_contract
 
 NOT_IN_17 = ("saturate", "block_size", "output_dtype", "precision")  # attributes of Q and DQ
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, writes."""
+    parser = argparse.ArgumentParser(prog="export/to_trt8.py", description=__doc__)
+    parser.add_argument(
+        "--onnx", type=Path, required=True, help="fp32 or INT8 file, for a machine whose TensorRT has no onnx beside it"
+    )
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args(argv)
+    read_contract(given.onnx)
+    partial = given.output.with_name(f".{given.output.name}.{os.getpid()}.part")
+    onnx.save(for_tensorrt_8(onnx.load(given.onnx)), partial)
+    partial.replace(given.output)
+    print(f"wrote {given.output}; next, there: python export/to_engine.py --onnx={given.output} --runtime tensorrt --for 720p")
+    return 0
 
 
 def for_tensorrt_8(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -50,3 +77,7 @@ def _quantised_in_graph(node: onnx.NodeProto, constants: dict[str, onnx.TensorPr
     )
     node.input[0] = quantised
     return quantize
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

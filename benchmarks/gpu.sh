@@ -1,0 +1,46 @@
+#!/bin/sh
+# What only a machine with a GPU can tell. Each part is one command; FOLDER travels between the two machines.
+#   benchmarks/gpu.sh prepare FOLDER [PYTHON]       any machine, with the development requirements
+#   benchmarks/gpu.sh tensorrt FOLDER PYTHON        GPU; PYTHON has tensorrt (8.6 to 11), cuda-bindings, numpy, pytest
+#   benchmarks/gpu.sh onnxruntime FOLDER [PYTHON]   GPU; onnxruntime-gpu, cuda-bindings, and torch for its rows
+#   benchmarks/gpu.sh rtx FOLDER [PYTHON]           GPU; tensorrt-rtx, cuda-bindings: does an engine for 8.0 load here?
+set -eu
+part=${1:?prepare, tensorrt, onnxruntime or rtx}
+folder=${2:?a folder}
+python=${3:-python}
+cd "$(dirname "$0")/.."
+clip=export/clips/kodak_blurry.mp4
+
+case $part in
+prepare)
+    mkdir -p "$folder"
+    "$python" export/to_onnx.py --output "$folder/model.onnx"
+    "$python" -m calibration.collect_ranges "$clip" --onnx "$folder/model.onnx" --output "$folder/ranges.json"
+    "$python" export/to_qdq.py --onnx "$folder/model.onnx" --ranges "$folder/ranges.json" --output "$folder/int8.onnx"
+    for name in model int8; do "$python" export/to_trt8.py --onnx "$folder/$name.onnx" --output "$folder/$name.trt8.onnx"; done
+    "$python" export/to_engine.py --onnx="$folder/model.onnx" --saveEngine="$folder/sm80.engine" --runtime rtx --computeCapabilities=8.0 \
+        --noTF32 --for 720p
+    "$python" benchmarks/reference_windows.py "$clip" --output "$folder/windows.npz"
+    ;;
+tensorrt)
+    build() { "$python" export/to_engine.py --runtime tensorrt --for 720p --saveEngine="$folder/$1.engine" --onnx="$folder/$2" $3 $4; }
+    build fp32 model.trt8.onnx --noTF32 ""
+    build tf32 model.trt8.onnx "" ""
+    build fp16 model.trt8.onnx --fp16 ""
+    build int8 int8.trt8.onnx --int8 --fp16
+    "$python" benchmarks/engines.py "$folder"/fp32.engine "$folder"/tf32.engine "$folder"/fp16.engine "$folder"/int8.engine \
+        --windows "$folder/windows.npz" --json "$folder/engines.json" --layers "$folder/layers"
+    ;;
+onnxruntime)
+    for precision in fp32 tf32; do
+        "$python" benchmarks/onnxruntime_cuda.py "$folder/model.onnx" --precision $precision --windows "$folder/windows.npz"
+    done
+    ;;
+rtx)
+    "$python" -c "from runtime import Engine; print(Engine('$folder/sm80.engine'))"
+    ;;
+*)
+    echo "no part $part" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,272 @@
+"""Checkpoint -> verified bundle: export, calibrate, type, build, compare with PyTorch on real clips, bundle, and open it once.
+
+    videodeblur ship --target cpu --target rtx --for 720p --output x.bundle
+    videodeblur ship my.safetensors --target rtx --computeCapabilities 8.9 --budget 0.05dB --clips footage/ --output x.bundle
+
+Status 1, and no bundle, when a model is not the network any more or an engine does not run in the types that it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from calibration.collect_ranges import CollectOptions, collect
+from export.engine_builder import BuildOptions
+from export.engine_maker import EngineRequest, make_engine
+from export.export_options import DEFAULT_CLIP, ExportOptions
+from export.onnx_exporter import export_onnx
+from export.precision_bench import SearchOptions
+from export.qdq_rules import QdqOptions
+from export.search_precision import as_json as search_as_json
+from export.search_precision import search
+from export.to_bundle import BundleRequest, write_bundle
+from export.to_bundle import summary as bundle_summary
+from export.to_qdq import QuantizeRequest, to_qdq
+from export.trtexec_flags import RUNTIMES, capabilities, preset
+from export.typed_file import LostParityError
+from export.verify import VerifyOptions, verify
+from model import default_checkpoint
+from runtime.command_line import USER_ERROR, command
+from runtime.contract import read_contract
+from runtime.engine import Engine
+from runtime.errors import BackendError, InputError
+
+TARGETS = ("cpu", *RUNTIMES)
+CALIBRATION_WINDOWS = 16
+VERIFIED_WINDOWS = 4
+REPORT = "ship.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ShipOptions:
+    """What is shipped, and where to."""
+
+    output: Path  # the bundle, a folder that is not there yet
+    checkpoint: Path | None = None  # None: the shipped one
+    targets: tuple[str, ...] = ("cpu",)  # of TARGETS
+    sizes: tuple[str, ...] = ("720p",)  # an engine for each, see export/to_engine.py --for
+    compute_capabilities: tuple[tuple[int, int], ...] = ()  # of TensorRT-RTX; empty: any from 8.0 on
+    budget: float | None = None  # dB of PSNR against the truth that INT8 may cost; None: no INT8
+    clips: Path = DEFAULT_CLIP  # calibrated, compared and tested on
+    windows: int = VERIFIED_WINDOWS  # compared with PyTorch
+
+    def __post_init__(self) -> None:
+        """Raises InputError on another target, or a bundle that is there."""
+        for target in self.targets:
+            if target not in TARGETS:
+                raise InputError(f"the target is {target!r}, expected some of {', '.join(TARGETS)}")
+        if self.output.exists():
+            raise InputError(f"{self.output} is there already: name another folder with --output, or remove it")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A model that was held to the PyTorch network."""
+
+    model: str  # file name
+    precision: str
+    parity: float | None  # dB; None where it is infinite
+    least: float  # dB
+    passed: bool
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, ships, prints; status 1 when a gate fails."""
+    options = _parse(argv)
+    gates = ship(options, lambda text: print(text, file=sys.stderr))
+    print(table(gates))
+    if not all(gate.passed for gate in gates):
+        print(f"{options.output} was not written: a model is not the network any more", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def ship(options: ShipOptions, say: Say) -> list[Gate]:
+    """Writes the bundle when every gate is passed; returns the gates. Raises what the steps raise."""
+    with _workshop(options.output) as folder:
+        say("exporting")
+        checkpoint = options.checkpoint or default_checkpoint()
+        reference = export_onnx(ExportOptions(checkpoint=checkpoint, output=folder / f"{checkpoint.stem}.onnx")).path
+        ranges = folder / "ranges.json"
+        say(f"measuring {options.clips}")
+        collect(CollectOptions(data=options.clips, onnx=reference, windows=CALIBRATION_WINDOWS)).save(ranges)
+        bench = _Bench(options, folder, reference, ranges, say)
+        made = [pair for target in options.targets for pair in _members(target, bench)]
+        gates = [_held_to_network(checkpoint, path, bench) for path in dict.fromkeys([*(typed for _, typed in made), reference])]
+        if all(gate.passed for gate in gates):
+            _bundle([member for member, _ in made], gates, bench)
+        return gates
+
+
+def table(gates: Sequence[Gate]) -> str:
+    """The gates as text."""
+    lines = ["against the PyTorch network in fp32, on real clips:"]
+    for gate in gates:
+        parity = "equal" if gate.parity is None else f"{gate.parity:.1f} dB"
+        relation = "passed" if gate.passed else "FAILED"
+        lines.append(f"  {gate.model}: {gate.precision}, {parity}, expected {gate.least:.0f}: {relation}")
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What every step works with."""
+
+    options: ShipOptions
+    folder: Path  # for what is made on the way
+    reference: Path  # the fp32 ONNX file
+    ranges: Path  # measured on it
+    say: Say
+
+
+Made = tuple[Path, Path]  # a member, and the ONNX file that stands for it where it cannot run
+
+
+def _members(target: str, bench: _Bench) -> Iterator[Made]:
+    """What a target gets beside the reference, the fastest first."""
+    if target != "cpu":
+        yield from (_engine(target, size, bench) for size in bench.options.sizes)
+        return
+    layers = _searched("fp32", bench)
+    if layers:
+        bench.say("writing the INT8 model for the CPU")
+        output = bench.folder / f"{bench.reference.stem}.cpu.int8.onnx"
+        how = QdqOptions(rest="fp32")
+        to_qdq(QuantizeRequest(bench.reference, bench.ranges, output, layers=str(layers), clip=bench.options.clips, how=how))
+        yield output, output
+
+
+def _searched(rest: str, bench: _Bench) -> Path | None:
+    """precision.json for INT8 within the budget; None when none was given or nothing fits into it."""
+    budget, path = bench.options.budget, bench.folder / f"precision-int8-{rest}.json"
+    if budget is None:
+        return None
+    if not path.is_file():
+        bench.say(f"searching what may be INT8 beside {rest} for {budget:g} dB")
+        asked = SearchOptions(bench.reference, bench.ranges, bench.options.clips, rest=rest, budget=budget)
+        found = search(asked)
+        path.write_text(json.dumps({**search_as_json(found, asked), "quantised": found.quantised}, indent=1) + "\n")
+    quantised: int = json.loads(path.read_text())["quantised"]
+    if not quantised:
+        bench.say(f"no layer may be INT8 within {budget:g} dB")
+    return path if quantised else None
+
+
+def _engine(target: str, size: str, bench: _Bench) -> Made:
+    """INT8 beside FP16 within the budget, else FP16, else BF16: the first that stays the network and runs in its types."""
+    layers = _searched("fp16", bench)
+    for precision in [*([("int8", "fp16")] if layers else []), ("fp16",), ("bf16",)]:
+        request = _request(target, size, precision, layers, bench)
+        bench.say(f"building {request.engine.name}")
+        try:
+            made = make_engine(request, None, bench.say)
+        except LostParityError as error:
+            bench.say(f"not {'-'.join(precision)}: {error}")
+        else:
+            return made.engine, made.onnx
+    raise BackendError(f"no precision below fp32 keeps the network for {target} at {size}: build in fp32 with videodeblur build")
+
+
+def _request(target: str, size: str, precision: tuple[str, ...], layers: Path | None, bench: _Bench) -> EngineRequest:
+    build = BuildOptions(
+        onnx=bench.reference,
+        library=RUNTIMES[target],
+        profiles=preset(size, read_contract(bench.reference)),
+        types=precision,
+        compute_capabilities=bench.options.compute_capabilities if target == "rtx" else (),
+    )
+    return EngineRequest(
+        build=build,
+        engine=bench.folder / f"{bench.reference.stem}-{target}-{size}-{precision[0]}.engine",
+        precision=precision,
+        precisions=layers if "int8" in precision else None,
+        ranges=bench.ranges,
+        calibration_data=bench.options.clips,
+    )
+
+
+def _held_to_network(checkpoint: Path, path: Path, bench: _Bench) -> Gate:
+    bench.say(f"comparing {path.name} with PyTorch")
+    candidate = f"{path}@{_exact_backend(path)}"
+    verdict = verify(VerifyOptions(str(checkpoint), candidate, bench.options.clips, bench.options.windows))
+    parity = None if verdict.psnr == float("inf") else round(verdict.psnr, 2)
+    return Gate(path.name, read_contract(path).precision, parity, verdict.min_psnr, verdict.passed)
+
+
+def _bundle(members: Sequence[Path], gates: Sequence[Gate], bench: _Bench) -> None:
+    report = bench.folder / REPORT
+    report.write_text(json.dumps([asdict(gate) for gate in gates], indent=1) + "\n")
+    attached = (bench.ranges, report, *sorted(bench.folder.glob("precision-*.json")))
+    clip = bench.options.clips if bench.options.clips.is_file() else DEFAULT_CLIP
+    manifest = write_bundle(BundleRequest(bench.reference, tuple(members), bench.options.output, attached, clip))
+    bench.say(bundle_summary(bench.options.output, manifest))
+    with Engine(bench.options.output) as engine:
+        bench.say(f"opened here: {engine.reason}")
+
+
+def _exact_backend(path: Path) -> str:
+    """ONNX Runtime computes what the graph says; it has no bf16 convolution on a CPU, which OpenVINO has."""
+    return "openvino" if read_contract(path).precision == "bf16" else "onnxruntime"
+
+
+@contextmanager
+def _workshop(output: Path) -> Iterator[Path]:
+    """A folder beside the bundle, gone afterwards."""
+    folder = output.with_name(f".{output.name}.work")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _parse(argv: Sequence[str] | None) -> ShipOptions:
+    parser = argparse.ArgumentParser(
+        prog="videodeblur ship", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="default: the shipped one")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make, such as x.bundle")
+    parser.add_argument("--target", action="append", choices=TARGETS, help="repeat; tensorrt needs the GPU here (default cpu)")
+    parser.add_argument("--for", dest="sizes", default="720p", metavar="SIZE,...", help="of engines (default %(default)s)")
+    parser.add_argument(
+        "--computeCapabilities", type=capabilities, default=(), metavar="X.Y,...", help="of rtx (default: any from 8.0)"
+    )
+    parser.add_argument("--budget", type=_decibels, metavar="DB", help="PSNR that INT8 may cost, such as 0.05dB (default: no INT8)")
+    parser.add_argument("--clips", type=Path, default=DEFAULT_CLIP, help="a video or a folder (default: the shipped clip)")
+    parser.add_argument("--windows", type=int, default=VERIFIED_WINDOWS, help="compared with PyTorch (default %(default)s)")
+    given = parser.parse_args(argv)
+    return ShipOptions(
+        output=given.output,
+        checkpoint=given.checkpoint,
+        targets=tuple(dict.fromkeys(given.target or ["cpu"])),
+        sizes=tuple(given.sizes.split(",")),
+        compute_capabilities=given.computeCapabilities,
+        budget=given.budget,
+        clips=given.clips,
+        windows=given.windows,
+    )
+
+
+def _decibels(text: str) -> float:
+    try:
+        return float(text.lower().removesuffix("db"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected decibels such as 0.05dB") from error
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
