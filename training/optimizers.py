@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from training.recipes import Recipe
 
+BIAS_SHARE = 0.1  # of the learning rate beside Muon: fast biases kill ReLUs, whose inputs are small
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values towards 1 (Jordan et al. 2024)
 NEWTON_SCHULZ_STEPS = 5
 TINY = 1e-12  # keeps a gradient of zero, which a new residual network gives, from becoming NaN
@@ -18,15 +20,17 @@ MUON_TURN = 10.0  # radians that a step turns a kernel, per unit of learning rat
 
 
 def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
-    """One optimizer, or Muon for the convolutions' kernels and AdamW for the rest."""
+    """One optimizer, or Muon for the kernels inside and AdamW for the biases and for the kernels that begin at zero."""
     if recipe.optimizer == "adam":
         return [Adam(network.parameters(), recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay)]
     if recipe.optimizer == "adamw":
         return [_adamw(network.parameters(), recipe)]
-    kernels = {name for name, p in network.named_parameters() if p.ndim > 1 and not name.startswith("r2.")}
-    inner = [p for name, p in network.named_parameters() if name in kernels]
-    rest = [p for name, p in network.named_parameters() if name not in kernels]
-    return [Muon(inner, recipe.learning_rate), _adamw(rest, recipe)]
+    inner, outer, biases = [], [], []
+    for name, parameter in network.named_parameters():
+        last = name.startswith("r2.") or ".layer14." in name
+        (biases if parameter.ndim == 1 else outer if last else inner).append(parameter)
+    groups = [{"params": outer}, {"params": biases, "share": BIAS_SHARE}]
+    return [Muon(inner, recipe.learning_rate), _adamw(groups, recipe)]
 
 
 class Muon(Optimizer):
@@ -77,13 +81,13 @@ def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
-    """Gives every parameter group the same rate."""
+    """Gives every parameter group the rate, or its share of it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
 
 
-def _adamw(parameters: Iterable[Tensor], recipe: Recipe) -> AdamW:
+def _adamw(parameters: Iterable[Tensor] | list[dict[str, Any]], recipe: Recipe) -> AdamW:
     return AdamW(parameters, recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay)
 
 

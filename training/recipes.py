@@ -31,6 +31,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4
     initialisation: str = "kaiming"  # or "paper"
+    quiet_generators: bool = True  # their last layers begin at zero, see training/widening.py
     residual: bool = True  # the network adds its output to its input
     loss: str = "charbonnier+fft"  # "mse", "charbonnier" or "charbonnier+fft"
     charbonnier: float = 1e-3  # where that loss turns from squares to absolute values, on the scale of [0, 1]
@@ -75,9 +76,9 @@ RECIPES: dict[str, Recipe] = {
     "cpu": Recipe(  # for an hour or two on two busy cores: mild blur only, heavy blur takes far longer to learn
         stages=(
             Stage(0.0, crop=64, batch=6, speed=8.0, generators=4),
-            Stage(0.5, crop=96, batch=4, speed=8.0, generators=4),
-            Stage(0.85, crop=96, batch=4, speed=8.0, generators=2),
-            Stage(0.93, crop=96, batch=4, speed=8.0, generators=1),
+            Stage(0.6, crop=96, batch=4, speed=8.0, generators=4),
+            Stage(0.88, crop=96, batch=4, speed=8.0, generators=2),
+            Stage(0.94, crop=96, batch=4, speed=8.0, generators=1),
         ),
         optimizer="muon",
         learning_rate=1e-3,
@@ -98,6 +99,7 @@ RECIPES: dict[str, Recipe] = {
         betas=(0.9, 0.999),
         weight_decay=0.0,
         initialisation="paper",
+        quiet_generators=False,
         residual=False,
         loss="mse",
         clip=None,

@@ -27,7 +27,7 @@ from training.sources import SampleStream, Source
 from training.state import read_state, write_checkpoint, write_state
 from training.synthesis import Samples
 from training.validation import Gain, measure_gain
-from training.widening import full_width, narrowed, widened
+from training.widening import full_width, narrowed, silence_generators, widened
 
 BAD_STEPS = 20  # steps in a row with a loss that is not finite, after which a run stops
 
@@ -214,6 +214,8 @@ def _begun(options: TrainOptions) -> _Run:
         return _Run(options, load_checkpoint(options.start, _config(options)), 1)
     network, divisor = _narrowed(DeblurNetwork(_config(options)), options.recipe.stages[0].generators)
     initialise(network, options.recipe.initialisation)
+    if options.recipe.quiet_generators:
+        silence_generators(network)
     return _Run(options, network, divisor)
 
 
