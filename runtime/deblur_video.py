@@ -37,6 +37,8 @@ Plane = npt.NDArray[Any]
 Progress = Callable[[int, Optional[int]], None]  # (frames done, frames expected, None when unknown)
 Say = Callable[[str], None]
 
+DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
+
 EPILOG = f"""
 Quality without --crf: {", ".join(f"crf {crf} for {codec}" for codec, crf in DEFAULT_CRF.items())}.
 Lossless: `-e qp=0` with libx264; `-c ffv1` and an .mkv output, which also takes odd sizes and every pixel format.
@@ -56,6 +58,7 @@ class DeblurOptions:
     threads: int | None = None  # CPU cores for the network; None = all
     stride: int | None = None  # frames between the starts of two windows; None = the window's length
     frames: int | None = None  # stop after so many; None = all
+    scene_threshold: float = DEFAULT_SCENE_THRESHOLD  # FFmpeg's scene score above which a scene starts; 0 = one scene
     compare: str | None = None  # one of comparison.KINDS: a before/after video instead of the sharp one
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     overwrite: bool = False  # replace the output if it exists
@@ -74,6 +77,7 @@ class Summary:
 
     output: str
     frames: int
+    scenes: int  # found by --scene-thresh, each deblurred for itself
     seconds: float  # from the first frame to the finished file
     fps: float  # frames per second of that time
     backend: str
@@ -107,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads=arguments.threads,
         stride=arguments.stride,
         frames=arguments.frames,
+        scene_threshold=arguments.scene_thresh,
         compare=arguments.compare,
         encoder=EncoderOptions(arguments.codec, arguments.crf, dict(arguments.encoder), arguments.drop_unsupported),
         overwrite=arguments.overwrite,
@@ -137,7 +142,8 @@ def deblur_video(
     is worth telling before the first. `engine` is one that is open already and stays open; the options that choose one are then
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
-    from runtime.video import VideoReader, VideoWriter  # here, so that options and help need no PyAV
+    from runtime.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
+    from runtime.video import VideoReader, VideoWriter
 
     with VideoReader(options.source, options.frames) as reader:
         info = reader.info
@@ -146,19 +152,29 @@ def deblur_video(
             with nullcontext(engine) if engine else _open_engine(options, say) as engine:
                 stream = StreamDeblurrer(engine, options.stride, info.bits, info.color_range)
 
+                scenes = 1
+
                 def write(frame_and_sharp: tuple[Frame, Plane]) -> None:
+                    nonlocal scenes
+                    scenes += frame_and_sharp[0].starts_scene
                     writer.write(frame_and_sharp[0], *view.planes(*frame_and_sharp))
                     if progress:
                         progress(writer.frames, _expected(info, options.frames))
 
                 started = time.perf_counter()
-                overlap(reader, lambda frames: sharpen(frames, stream), write, depth=engine.contract.frames)
+                overlap(
+                    mark_scenes(reader, info, options.scene_threshold),
+                    lambda frames: sharpen(frames, stream),
+                    write,
+                    depth=engine.contract.frames,
+                )
             _check_count(reader, writer)
             writer.finish()
             seconds = time.perf_counter() - started
     return Summary(
         output=str(options.output),
         frames=writer.frames,
+        scenes=scenes,
         seconds=seconds,
         fps=writer.frames / seconds,
         backend=engine.backend,
@@ -174,9 +190,15 @@ def _check_count(reader: VideoReader, writer: VideoWriter) -> None:
 
 
 def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer) -> Iterator[tuple[Frame, Plane]]:
-    """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more."""
+    """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more.
+
+    A frame that starts a scene starts a new stream: no window holds frames of two scenes.
+    """
     waiting: deque[Frame] = deque()
     for frame in frames:
+        if frame.starts_scene:
+            for sharp in deblurrer.flush():
+                yield waiting.popleft(), sharp
         waiting.append(frame)
         for sharp in deblurrer.push(frame.luma):
             yield waiting.popleft(), sharp
@@ -244,6 +266,13 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
     model.add_argument(
         "--stride", type=int, metavar="N", help="frames between windows, 1 to 5; below 5 overlapping ones are averaged"
+    )
+    model.add_argument(
+        "--scene-thresh",
+        type=float,
+        default=DEFAULT_SCENE_THRESHOLD,
+        metavar="SCORE",
+        help="FFmpeg's scene score above which a scene starts, which no window crosses; 0 = off (default: %(default)s)",
     )
     encoder = parser.add_argument_group("the encoder")
     encoder.add_argument("-c", "--codec", default=DEFAULT_CODEC, help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")

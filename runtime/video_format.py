@@ -65,6 +65,7 @@ class Frame:
     pts: int  # when it is shown, in VideoInfo.time_base
     duration: int  # until the next one is shown, in VideoInfo.time_base
     decoded: av.VideoFrame  # the owner of the planes
+    starts_scene: bool = False  # where a cut is known, see scene_cuts
 
 
 def plane_of(frame: av.VideoFrame, index: int) -> Plane:
