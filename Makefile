@@ -6,6 +6,7 @@ SETUP := .venv/installed
 .PHONY: demo test check format clean
 
 demo: $(SETUP)
+	mkdir -p demo
 	$(BIN)/python export/to_onnx.py --output demo/videodeblur.onnx
 	$(BIN)/python runtime/deblur_video.py export/clips/bunny.mp4 demo/bunny_sharp.mp4 --model demo/videodeblur.onnx --overwrite
 	$(BIN)/python runtime/deblur_video.py export/clips/kodak_blurry.mp4 demo/kodak_side_by_side.mp4 --model demo/videodeblur.onnx --compare side --overwrite

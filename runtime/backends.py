@@ -61,14 +61,17 @@ def open_model(path: Path, how: How) -> Choice:
 def open_runner(path: Path, contract: Contract, how: How) -> Choice:
     """The runner for an ONNX file.
 
-    Backend "auto" takes the first of OpenVINO and ONNX Runtime that is installed. Precision "auto" takes bf16 where the CPU
+    Backend "auto" takes the first of OpenVINO and ONNX Runtime that is installed and came close enough to PyTorch when the file
+    was made. Precision "auto" takes bf16 where the CPU
     multiplies it natively and the model's contract records a sufficient parity for it, and fp32 otherwise.
     """
     if how.precision not in PRECISIONS:
         raise InputError(f"precision is {how.precision!r}, expected one of {', '.join(PRECISIONS)}")
     if how.backend == "tensorrt":
         raise InputError(f"TensorRT runs engines, not {path.name}: build one with export/to_engine.py")
-    name, missing = _first_installed() if how.backend == "auto" else (how.backend, "")
+    name, missing = _first_usable(contract) if how.backend == "auto" else (how.backend, "")
+    if departure := _departure(contract, name):
+        raise BackendError(f"{path}: {departure}: take another backend")
     if name == "openvino":
         chosen, why = _openvino_precision(contract, how.precision)
         return Choice(_load("openvino").OpenVinoRunner(path, chosen, how.threads), contract, why)
@@ -90,15 +93,21 @@ def _open_engine(path: Path, how: How) -> Choice:
     return Choice(runner, plan.contract, f"{plan.library} {plan.version} on {runner.gpu.name}")
 
 
-def _first_installed() -> tuple[str, str]:
-    missing = ""
+def _first_usable(contract: Contract) -> tuple[str, str]:
+    """The first backend that is installed and right, and what to say of those before it."""
+    passed_over = ""
     for name, requirement in REQUIREMENTS.items():
+        if departure := _departure(contract, name):
+            passed_over += f"; {departure}"
+            continue
         try:
             _load(name)
         except MissingPackageError:
-            missing = f"; often faster: pip install '{requirement}'"
+            passed_over += f"; often faster: pip install '{requirement}'"
         else:
-            return name, missing
+            return name, passed_over
+    if passed_over and "pip" not in passed_over:
+        raise BackendError(f"no backend runs this file as it should{passed_over}: make it again with other layers")
     raise MissingPackageError(REQUIREMENTS["openvino"], "running a model on the CPU")
 
 
@@ -114,13 +123,22 @@ def _openvino_precision(contract: Contract, asked: str) -> tuple[str, str]:
     measured = f"{parity:.1f} dB against PyTorch, measured at export" if parity is not None else "its parity was never measured"
     if asked != "auto":
         return asked, f"asked for; {measured}" if asked == "bf16" else "asked for"
+    least = min(MIN_PARITY["bf16"], MIN_PARITY[contract.precision])
     if not _load("openvino").native_bf16():
         return "fp32", "this CPU has no bf16 arithmetic"
     if parity is None:
-        return (
-            "fp32",
-            "bf16 would be faster, but its parity was not measured when this model was exported; export it again on this CPU",
-        )
-    if parity < MIN_PARITY["bf16"]:
-        return "fp32", f"bf16 would be faster, but {measured}, is under {MIN_PARITY['bf16']:.0f} dB"
+        return "fp32", "bf16 would be faster, but its parity was not measured when the model was exported: export it on this CPU"
+    if parity < least:
+        return "fp32", f"bf16 would be faster, but {measured}, is under {least:.0f} dB"
     return "bf16", f"the fastest arithmetic of this CPU; {measured}"
+
+
+def _departure(contract: Contract, name: str) -> str:
+    """Why a backend must not run this file, by the parities in its contract; empty when it may, or was not measured."""
+    least, found = (
+        MIN_PARITY[contract.precision],
+        contract.parity.get(f"{name}:{'fp32' if name == 'openvino' else contract.precision}"),
+    )
+    if contract.io != "f32" or found is None or found >= least:  # those of codes are judged by how many differ
+        return ""
+    return f"{name} came to {found:.1f} dB when the file was made, expected at least {least:.0f}"

@@ -141,6 +141,23 @@ def test_auto_takes_bf16_only_where_it_was_measured(tiny_model, tmp_path, parity
         assert why in engine.reason
 
 
+def test_backend_that_departed_when_the_file_was_made_is_passed_over(tiny_model, tmp_path):
+    path = with_contract(
+        tiny_model, tmp_path / "m.onnx", precision="int8", parity={"openvino:fp32": 31.0, "onnxruntime:int8": 80.0}
+    )
+    with Engine(path) as engine:
+        assert engine.backend == "onnxruntime"
+        assert "openvino came to 31.0 dB when the file was made, expected at least 50" in engine.reason
+    with pytest.raises(BackendError, match=r"openvino came to 31\.0 dB"):
+        Engine(path, "openvino")
+
+
+def test_file_that_no_backend_runs_right(tiny_model, tmp_path):
+    path = with_contract(tiny_model, tmp_path / "m.onnx", parity={"openvino:fp32": 31.0, "onnxruntime:fp32": 20.0})
+    with pytest.raises(BackendError, match="no backend runs this file as it should"):
+        Engine(path)
+
+
 @pytest.mark.skipif(native_bf16(), reason="this CPU has bf16 arithmetic")
 def test_bf16_is_refused_where_the_cpu_would_emulate_it(tiny_model):
     with pytest.raises(BackendError, match="no bf16 arithmetic"):
