@@ -21,6 +21,26 @@ prepare)
     "$python" export/to_engine.py --onnx="$folder/model.onnx" --saveEngine="$folder/sm80.engine" --runtime rtx --computeCapabilities=8.0 \
         --noTF32 --for 720p
     "$python" benchmarks/reference_windows.py "$clip" --output "$folder/windows.npz"
+    "$python" - "$folder" <<'TINY'
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.export_options import ExportOptions
+from export.onnx_exporter import export_onnx
+from model import DeblurNetwork, NetworkConfig, save_checkpoint
+from runtime import Engine
+
+folder = Path(sys.argv[1])
+network = DeblurNetwork(NetworkConfig(channel_divisor=8))
+torch.nn.init.normal_(network.r2.weight, std=0.01)
+save_checkpoint(network, folder / "tiny.safetensors")
+tiny = export_onnx(ExportOptions(checkpoint=folder / "tiny.safetensors", output=folder / "tiny.onnx", opset=17)).path
+with Engine(tiny, "onnxruntime", "fp32") as engine:  # the window of tests/test_tensorrt_runner.py
+    np.save(folder / "tiny_sharp.npy", engine.run(np.random.default_rng(0).random((1, 1, 5, 64, 96), np.float32)[0]))
+TINY
     ;;
 tensorrt)
     build() { "$python" export/to_engine.py --runtime tensorrt --for 720p --saveEngine="$folder/$1.engine" --onnx="$folder/$2" $3 $4; }
@@ -28,6 +48,8 @@ tensorrt)
     build tf32 model.trt8.onnx "" ""
     build fp16 model.trt8.onnx --fp16 ""
     build int8 int8.trt8.onnx --int8 --fp16
+    VIDEODEBLUR_TINY_MODEL="$folder/tiny.onnx" VIDEODEBLUR_TINY_RESULT="$folder/tiny_sharp.npy" \
+        "$python" -m pytest -q -p no:cacheprovider -m gpu tests/test_tensorrt_runner.py
     "$python" benchmarks/engines.py "$folder"/fp32.engine "$folder"/tf32.engine "$folder"/fp16.engine "$folder"/int8.engine \
         --windows "$folder/windows.npz" --json "$folder/engines.json" --layers "$folder/layers"
     ;;

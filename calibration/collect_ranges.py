@@ -23,6 +23,7 @@ from calibration import scales
 from calibration.clips import Window, windows
 from calibration.fingerprints import graph_hash, weights_hash
 from calibration.histograms import Extent, Histogram
+from calibration.onnx_file import load_onnx
 from calibration.operator_runner import OperatorRunner
 from calibration.ranges import MeasuredWindow, Ranges, TensorRange, with_scales
 from calibration.tensors import Activation, activations, scaled_tensors
@@ -99,7 +100,7 @@ def collect(options: CollectOptions, progress: Progress = lambda done, total: No
     contract = read_contract(options.onnx)
     if contract.precision != "fp32":
         raise ModelError(f"{options.onnx} is in {contract.precision}, expected fp32: calibrate the model that was exported first")
-    model = onnx.shape_inference.infer_shapes(onnx.load(options.onnx))
+    model = onnx.shape_inference.infer_shapes(load_onnx(options.onnx))
     survey = _Survey(activations(model.graph), scaled_tensors(model.graph))
     seen: list[MeasuredWindow] = []
     with OperatorRunner(model, options.threads) as runner:

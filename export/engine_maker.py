@@ -164,11 +164,10 @@ def _measured_ranges(onnx_path: Path, clip: Path, output: Path, say: Say) -> Pat
 
 def _layer_file(request: EngineRequest, rest: str, output: Path) -> Path:
     """A precision.json for --layerPrecisions."""
-    import onnx
-
+    from calibration.onnx_file import load_onnx
     from export.layer_precision import default_precisions, layers
 
-    model = onnx.load(request.build.onnx)
+    model = load_onnx(request.build.onnx)
     chosen = default_precisions(model, request.quantised, rest) if request.quantised else dict.fromkeys(layers(model), rest)
     for pattern, precision in request.layer_types:
         matching = [name for name, layer in layers(model).items() if _matches(pattern, name, layer.nodes)]
@@ -192,10 +191,11 @@ def _readable_graph(path: Path, request: EngineRequest, library: Library) -> Pat
         return path
     import onnx
 
+    from calibration.onnx_file import load_onnx
     from export.to_trt8 import for_tensorrt_8
 
     output = request.engine.with_name(f"{path.stem}.trt8.onnx")
-    onnx.save(for_tensorrt_8(onnx.load(path)), output)
+    onnx.save(for_tensorrt_8(load_onnx(path)), output)
     return output
 
 
@@ -215,14 +215,13 @@ def _type_shares(
         return {}, ("the types that it runs in were not read: that needs --profilingVerbosity=detailed",)
     if find_spec("onnx") is None:
         return {}, ("the types that it runs in were not read: pip install onnx",)
-    import onnx
-
+    from calibration.onnx_file import load_onnx
     from export import type_shares
     from export.inspector_types import inspector_types
 
     opt = built.profiles[0].opt
     ran = type_shares.tensorrt_types(built.layer_log) if built.library == "tensorrt_rtx" else inspector_types(built.layer_log)
-    rows = type_shares.layer_types(onnx.load(options.onnx), ran, opt[2], opt[3])
+    rows = type_shares.layer_types(load_onnx(options.onnx), ran, opt[2], opt[3])
     if not from_graph:  # the graph's fp32 asked the builder to choose
         rows = [replace(row, asked=request.rest if row.asked == "fp32" else row.asked) for row in rows]
     granted, ran_in = type_shares.granted_share(rows), type_shares.shares(rows)

@@ -22,6 +22,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 import onnx
 
+from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
 from export.layer_precision import QUANTISED, layers, why_not
 from export.precision_bench import DEFAULT_TRUTH, Point, PrecisionBench, SearchOptions, error_of
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def search(options: SearchOptions, progress: Callable[[int, int | None], None] | None = None) -> SearchResult:
     """Runs the three steps above. Raises ModelError when the ranges are of another graph, InputError when there are no windows."""
-    model, ranges = onnx.load(options.onnx), Ranges.load(options.ranges)
+    model, ranges = load_onnx(options.onnx), Ranges.load(options.ranges)
     ranges.check(model)
     with PrecisionBench(model, ranges, options, progress) as bench:
         sensitivities = _sensitivities(bench, model, options)

@@ -16,6 +16,7 @@ from onnx import helper, numpy_helper
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from calibration.onnx_file import load_onnx
 from export.opset17 import lower_to_opset17
 from runtime.command_line import command
 from runtime.contract import read_contract
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     read_contract(given.onnx)
     partial = given.output.with_name(f".{given.output.name}.{os.getpid()}.part")
-    onnx.save(for_tensorrt_8(onnx.load(given.onnx)), partial)
+    onnx.save(for_tensorrt_8(load_onnx(given.onnx)), partial)
     partial.replace(given.output)
     print(f"wrote {given.output}; next, there: python export/to_engine.py --onnx={given.output} --runtime tensorrt --for 720p")
     return 0

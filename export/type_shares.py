@@ -18,6 +18,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 import onnx
 
+from calibration.onnx_file import load_onnx
 from export.layer_precision import asked_precisions, layer_sizes, layers
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the window (default: the file's, or 184 320)")
     parser.add_argument("--layers", action="store_true", help="also print every convolution")
     options = parser.parse_args(argv)
-    model = onnx.load(options.model)
+    model = load_onnx(options.model)
     size = options.size or fixed_size(model)
     if options.layer_log:
         ran = tensorrt_types(options.layer_log.read_text())

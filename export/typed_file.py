@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from calibration.clips import windows
+from calibration.onnx_file import load_onnx
 from export.export_options import Parity
 from export.type_shares import fixed_size, layer_types, shares
 from runtime import sample_codes
@@ -52,7 +53,7 @@ def load_fp32(path: Path) -> tuple[onnx.ModelProto, Contract]:
     contract = read_contract(path)
     if contract.precision != "fp32":
         raise ModelError(f"{path} is in {contract.precision} already, expected fp32: hand over what export/to_onnx.py wrote")
-    return onnx.load(path), contract
+    return load_onnx(path), contract
 
 
 def write_typed(

@@ -60,8 +60,12 @@ class Engine:
         `window` is (N, F, H, W), F frames as `contract.frames` says (5), any H and W; the result is a new array of the same
         shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
         depth (default 8 and 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
+        An array on the GPU (`__cuda_array_interface__`) goes to a TensorRT engine as it is, in the engine's own dtype and one of its
+        shapes, is not looked into, and yields a `runtime.device_memory.DeviceArray`.
         Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
         """
+        if hasattr(window, "__cuda_array_interface__"):
+            return self._run_on_device(window)
         self._check(window)
         with self._lock:
             if self._closed:
@@ -88,6 +92,14 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({str(self.path)!r}, {self.reason})"
+
+    def _run_on_device(self, window: Any) -> Any:
+        if self.backend != "tensorrt":
+            raise InputError(f"got an array on the GPU, {self.backend} takes numpy arrays: open a TensorRT engine, or copy it")
+        with self._lock:
+            if self._closed:
+                raise BackendError("the engine is closed: open another")
+            return self._runner.run(window)
 
     def _run_unit(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         height, width = window.shape[-2:]

@@ -144,13 +144,18 @@ TRY = """
 import sys
 from contextlib import suppress
 from pathlib import Path
+from calibration.onnx_file import load_onnx
 from export.engine_builder import BuildOptions, build_engine
 from runtime import DeployError, Engine
 from runtime.plan import Profile
 shape = (1, 5, 64, 96)
 for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
-    for run in (lambda: Engine(path, "onnxruntime").close(), lambda: Engine(path, "openvino", "fp32").close(),
-                lambda: build_engine(BuildOptions(path, "tensorrt_rtx", (Profile(shape, shape, shape),)))):
+    for run in (
+        lambda: load_onnx(path),
+        lambda: Engine(path, "onnxruntime").close(),
+        lambda: Engine(path, "openvino", "fp32").close(),
+        lambda: build_engine(BuildOptions(path, "tensorrt_rtx", (Profile(shape, shape, shape),))),
+    ):
         try:
             run()
             print(path.name, "ran", flush=True)
@@ -170,5 +175,5 @@ def test_mutated_models(tiny_model, tmp_path):
     found = subprocess.run([sys.executable, "-c", TRY, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
     assert found.returncode == 0, f"after {found.stdout[-200:]}: {found.stderr[-2000:]}"
     ended = re.findall(r"^\d\d\.onnx (\w+)$", found.stdout, re.MULTILINE)  # the libraries print, too
-    assert len(ended) == 3 * MUTATIONS
+    assert len(ended) == 4 * MUTATIONS
     assert ended.count("ModelError") > MUTATIONS

@@ -30,6 +30,11 @@ else:
 without_gpu = pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
 
 
+def test_array_on_the_gpu_and_a_backend_of_the_cpu(tiny_model):
+    with Engine(tiny_model, "onnxruntime") as engine, pytest.raises(InputError, match="takes numpy arrays: open a TensorRT engine"):
+        engine.run(elsewhere())
+
+
 @without_gpu
 def test_no_driver_is_told_before_anything_is_loaded(tiny_engine):
     with pytest.raises(BackendError, match=rf"no NVIDIA driver on this machine \({DRIVER_LIBRARY} is missing\)"):

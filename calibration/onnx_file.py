@@ -1,0 +1,23 @@
+"""Reads ONNX files that may be damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from runtime.errors import ModelError
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """The graph in a file, checked by ONNX's own rules. Raises ModelError when it is missing, damaged or not valid."""
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
+    except (DecodeError, onnx.checker.ValidationError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path} is not a valid ONNX file ({reason}): export or copy it again") from error
+    return model
