@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from model import DeblurNetwork
 from training.recipes import Recipe
+from training.widening import centred, generator_body
 
 BIAS_SHARE = 0.1  # of the learning rate beside Muon: fast biases kill ReLUs, whose inputs are small
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic that drives singular values towards 1 (Jordan et al. 2024)
@@ -19,29 +21,34 @@ TINY = 1e-12  # keeps a gradient of zero, which a new residual network gives, fr
 MUON_TURN = 10.0  # radians that a step turns a kernel, per unit of learning rate; the rate itself is AdamW's, for the rest
 
 
-def build_optimizers(network: nn.Module, recipe: Recipe) -> list[Optimizer]:
+def build_optimizers(network: DeblurNetwork, recipe: Recipe) -> list[Optimizer]:
     """One optimizer, or Muon for the kernels inside and AdamW for the biases and for the kernels that begin at zero."""
     if recipe.optimizer == "adam":
         return [Adam(network.parameters(), recipe.learning_rate, recipe.betas, weight_decay=recipe.weight_decay)]
     if recipe.optimizer == "adamw":
         return [_adamw(network.parameters(), recipe)]
-    inner, outer, biases = [], [], []
+    body = {id(layer.weight) for layer in generator_body(network)}
+    centre, inner, outer, biases = [], [], [], []
     for name, parameter in network.named_parameters():
-        last = name.startswith("r2.") or ".layer14." in name
-        (biases if parameter.ndim == 1 else outer if last else inner).append(parameter)
-    groups = [{"params": outer}, {"params": biases, "share": BIAS_SHARE}]
-    return [Muon(inner, recipe.learning_rate), _adamw(groups, recipe)]
+        if parameter.ndim == 1:
+            biases.append(parameter)
+        elif name.startswith("r2.") or ".layer14." in name:
+            outer.append(parameter)
+        else:
+            (centre if id(parameter) in body else inner).append(parameter)
+    kernels = Muon([{"params": inner}, {"params": centre, "centred": recipe.quiet_generators}], recipe.learning_rate)
+    return [kernels, _adamw([{"params": outer}, {"params": biases, "share": BIAS_SHARE}], recipe)]
 
 
 class Muon(Optimizer):
     """Momentum whose step is orthogonalised for each kernel, seen as a matrix of output channels (Jordan et al. 2024).
 
     A step turns a kernel and leaves its norm as it was: a free norm grows without bound under such steps, layer upon layer,
-    until activations overflow FP16 and the tanh layers saturate.
+    until activations overflow FP16 and the tanh layers saturate. Kernels of a group with `centred` also keep a mean of zero.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(self, parameters: Iterable[Tensor] | list[dict[str, Any]], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "centred": False})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -55,6 +62,8 @@ class Muon(Optimizer):
                 ahead = parameter.grad.lerp(state["momentum"], group["momentum"]).flatten(1)
                 turn = _orthogonal(ahead).view_as(parameter)
                 parameter.sub_(turn * (group["lr"] * MUON_TURN * state["norm"] / turn.norm().clamp(min=TINY)))
+                if group["centred"]:
+                    parameter.copy_(centred(parameter))
                 parameter.mul_(state["norm"] / parameter.norm().clamp(min=TINY))
 
 

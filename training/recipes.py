@@ -31,7 +31,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4
     initialisation: str = "kaiming"  # or "paper"
-    quiet_generators: bool = True  # their last layers begin at zero, see training/widening.py
+    quiet_generators: bool = True  # centred kernels, and a last layer that begins at zero, see training/widening.py
     residual: bool = True  # the network adds its output to its input
     loss: str = "charbonnier+fft"  # "mse", "charbonnier" or "charbonnier+fft"
     charbonnier: float = 1e-3  # where that loss turns from squares to absolute values, on the scale of [0, 1]

@@ -27,7 +27,7 @@ from training.sources import SampleStream, Source
 from training.state import read_state, write_checkpoint, write_state
 from training.synthesis import Samples
 from training.validation import Gain, measure_gain
-from training.widening import full_width, narrowed, silence_generators, widened
+from training.widening import full_width, narrowed, prepare_generators, widened
 
 BAD_STEPS = 20  # steps in a row with a loss that is not finite, after which a run stops
 
@@ -215,7 +215,7 @@ def _begun(options: TrainOptions) -> _Run:
     network, divisor = _narrowed(DeblurNetwork(_config(options)), options.recipe.stages[0].generators)
     initialise(network, options.recipe.initialisation)
     if options.recipe.quiet_generators:
-        silence_generators(network)
+        prepare_generators(network)
     return _Run(options, network, divisor)
 
 

@@ -10,24 +10,42 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model import DeblurNetwork
 from model.generators import Generator
 
+CENTRED_GAIN = 1.21  # sqrt(0.5 / 0.34): a ReLU keeps half of a Gaussian's power, and 0.34 of it is variance
 NOISE = 0.05  # of a kernel's standard deviation: enough for the two copies of a channel to grow apart
 
 
 @torch.no_grad()
-def silence_generators(network: DeblurNetwork) -> None:
-    """Sets the generators' last layers to zero, so that they speak only as far as it helps.
+def prepare_generators(network: DeblurNetwork) -> None:
+    """Centres the generators' kernels and sets their last layers to zero, so that they speak only as far as it helps.
 
-    Random states are noise to the rest of the network; the quickest way to be rid of it is to kill the ReLUs behind it, from
-    which generators do not recover.
+    Luma and the outputs of ReLUs are never negative. Where kernels have a mean, it carries the largest gradient of all, turns
+    negative in every channel at once, and kills the layer within a few hundred steps; nothing revives it.
     """
+    for layer in generator_body(network):
+        layer.weight.copy_(centred(layer.weight) * CENTRED_GAIN)
     for _, generator in _generators(network):
         generator.layer14.weight.zero_()
         generator.layer14.bias.zero_()
+
+
+def generator_body(network: DeblurNetwork) -> list[nn.Conv2d]:
+    """The generators' convolutions but the last of each."""
+    return [
+        layer
+        for _, generator in _generators(network)
+        for name, layer in generator.named_children()
+        if isinstance(layer, nn.Conv2d) and name != "layer14"
+    ]
+
+
+def centred(kernels: Tensor) -> Tensor:
+    """Kernels without their mean over inputs and taps, as in weight standardisation (Brock et al. 2021)."""
+    return kernels - kernels.mean((1, 2, 3), keepdim=True)
 
 
 def narrowed(network: DeblurNetwork, divisor: int) -> DeblurNetwork:
@@ -65,7 +83,7 @@ def full_width(network: DeblurNetwork, divisor: int, seed: int = 0) -> DeblurNet
     return network
 
 
-def _generators(network: DeblurNetwork) -> list[tuple[torch.nn.Module, Generator]]:
+def _generators(network: DeblurNetwork) -> list[tuple[nn.Module, Generator]]:
     blocks = (network.temporal, network.spatial)
     return [(block, block.generator) for block in blocks if hasattr(block, "generator")]
 
