@@ -29,6 +29,7 @@ from runtime.errors import InputError
 from runtime.pipeline import overlap
 from runtime.progress import ProgressBar
 from runtime.streaming import StreamDeblurrer
+from runtime.tiling import Grid, TiledEngine, fitting_grid, square_grid, whole_grid
 
 if TYPE_CHECKING:
     from runtime.video import Frame, VideoInfo, VideoReader, VideoWriter
@@ -37,6 +38,7 @@ Plane = npt.NDArray[Any]
 Progress = Callable[[int, Optional[int]], None]  # (frames done, frames expected, None when unknown)
 Say = Callable[[str], None]
 
+GB = 1_000_000_000  # bytes
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
 EPILOG = f"""
@@ -58,6 +60,8 @@ class DeblurOptions:
     threads: int | None = None  # CPU cores for the network; None = all
     stride: int | None = None  # frames between the starts of two windows; None = the window's length
     frames: int | None = None  # stop after so many; None = all
+    tile: int | None = None  # side in pixels that a tile adds; 0 = the whole picture; None = what memory allows
+    memory: float | None = None  # GB (10^9 bytes) for the network on a CPU; None = half of what is at hand
     scene_threshold: float = DEFAULT_SCENE_THRESHOLD  # FFmpeg's scene score above which a scene starts; 0 = one scene
     compare: str | None = None  # one of comparison.KINDS: a before/after video instead of the sharp one
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -105,13 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = DeblurOptions(
         source=arguments.source,
         output=arguments.output,
-        model=arguments.model,
-        backend=arguments.backend,
-        precision=arguments.precision,
-        threads=arguments.threads,
-        stride=arguments.stride,
         frames=arguments.frames,
-        scene_threshold=arguments.scene_thresh,
+        **network_options(arguments),
         compare=arguments.compare,
         encoder=EncoderOptions(arguments.codec, arguments.crf, dict(arguments.encoder), arguments.drop_unsupported),
         overwrite=arguments.overwrite,
@@ -149,32 +148,19 @@ def deblur_video(
         info = reader.info
         view = _View(options.compare, info)
         with VideoWriter(options.output, reader, options.encoder, view.width) as writer:
-            with nullcontext(engine) if engine else _open_engine(options, say) as engine:
-                stream = StreamDeblurrer(engine, options.stride, info.bits, info.color_range)
-
-                scenes = 1
-
-                def write(frame_and_sharp: tuple[Frame, Plane]) -> None:
-                    nonlocal scenes
-                    scenes += frame_and_sharp[0].starts_scene
-                    writer.write(frame_and_sharp[0], *view.planes(*frame_and_sharp))
-                    if progress:
-                        progress(writer.frames, _expected(info, options.frames))
-
+            with nullcontext(engine) if engine else open_engine(options, say) as engine:
+                stream = _stream(options, info, engine, say)
+                sink = _Sink(writer, view, progress, _expected(info, options.frames))
                 started = time.perf_counter()
-                overlap(
-                    mark_scenes(reader, info, options.scene_threshold),
-                    lambda frames: sharpen(frames, stream),
-                    write,
-                    depth=engine.contract.frames,
-                )
+                frames = mark_scenes(reader, info, options.scene_threshold)
+                overlap(frames, lambda marked: sharpen(marked, stream), sink, depth=engine.contract.frames)
             _check_count(reader, writer)
             writer.finish()
             seconds = time.perf_counter() - started
     return Summary(
         output=str(options.output),
         frames=writer.frames,
-        scenes=scenes,
+        scenes=sink.scenes,
         seconds=seconds,
         fps=writer.frames / seconds,
         backend=engine.backend,
@@ -182,6 +168,15 @@ def deblur_video(
         reason=engine.reason,
         notes=(*reader.notes, *writer.notes),
     )
+
+
+def grid_for(options: DeblurOptions, info: VideoInfo, engine: Engine) -> Grid:
+    """The tiles of the video's frames, as the options or the memory at hand say."""
+    if options.tile is None:
+        return fitting_grid(info.height, info.width, engine, None if options.memory is None else int(options.memory * GB))
+    if options.tile == 0:
+        return whole_grid(info.height, info.width, engine.contract)
+    return square_grid(info.height, info.width, engine.contract, options.tile)
 
 
 def _check_count(reader: VideoReader, writer: VideoWriter) -> None:
@@ -208,6 +203,28 @@ def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer) -> Iterator[tuple[Fra
         raise RuntimeError(f"the deblurrer kept {len(waiting)} frames")
 
 
+def _stream(options: DeblurOptions, info: VideoInfo, engine: Engine, say: Say | None) -> StreamDeblurrer:
+    grid = grid_for(options, info, engine)
+    if say and grid.count > 1:
+        say(f"{info.width}x{info.height} pixels in {grid}")
+    return StreamDeblurrer(TiledEngine(engine, grid), options.stride, info.bits, info.color_range)
+
+
+class _Sink:
+    """Where sharp frames go: written, counted, told."""
+
+    def __init__(self, writer: VideoWriter, view: _View, progress: Progress | None, expected: int | None) -> None:
+        self._writer, self._view, self._progress, self._expected = writer, view, progress, expected
+        self.scenes = 1
+
+    def __call__(self, frame_and_sharp: tuple[Frame, Plane]) -> None:
+        frame, sharp = frame_and_sharp
+        self._writer.write(frame, *self._view.planes(frame, sharp))
+        self.scenes += frame.starts_scene
+        if self._progress:
+            self._progress(self._writer.frames, self._expected)
+
+
 class _View:
     """What is written for a frame and its sharp luma: the sharp frame, or a comparison."""
 
@@ -227,7 +244,8 @@ class _View:
         return luma, tuple(chroma)
 
 
-def _open_engine(options: DeblurOptions, say: Say | None) -> Engine:
+def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
+    """The engine that the options name."""
     say = say or (lambda _: None)
     model = options.model or default_model(say)
     engine = Engine(model, options.backend, options.precision, options.threads)
@@ -257,23 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-y", "--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
     add("--frames", type=int, metavar="N", help="stop after N frames, for a preview")
-    model = parser.add_argument_group("the network")
-    model.add_argument(
-        "--model", type=Path, metavar="ONNX", help="default: the shipped checkpoint, exported once to the user's cache"
-    )
-    model.add_argument("--backend", default="auto", help="auto (default), openvino or onnxruntime")
-    model.add_argument("--precision", default="auto", help="auto (default: the fastest with measured parity), fp32 or bf16")
-    model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
-    model.add_argument(
-        "--stride", type=int, metavar="N", help="frames between windows, 1 to 5; below 5 overlapping ones are averaged"
-    )
-    model.add_argument(
-        "--scene-thresh",
-        type=float,
-        default=DEFAULT_SCENE_THRESHOLD,
-        metavar="SCORE",
-        help="FFmpeg's scene score above which a scene starts, which no window crosses; 0 = off (default: %(default)s)",
-    )
+    add_network_arguments(parser)
     encoder = parser.add_argument_group("the encoder")
     encoder.add_argument("-c", "--codec", default=DEFAULT_CODEC, help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")
     encoder.add_argument("--crf", type=float, help="constant rate factor: lower is better and larger")
@@ -293,6 +295,38 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
     return parser
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that choose and feed the network."""
+    model = parser.add_argument_group("the network")
+    model.add_argument(
+        "--model", type=Path, metavar="ONNX", help="default: the shipped checkpoint, exported once to the user's cache"
+    )
+    model.add_argument("--backend", default="auto", help="auto (default), openvino or onnxruntime")
+    model.add_argument("--precision", default="auto", help="auto (default: the fastest with measured parity), fp32 or bf16")
+    model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
+    model.add_argument(
+        "--stride", type=int, metavar="N", help="frames between windows, 1 to 5; below 5 overlapping ones are averaged"
+    )
+    model.add_argument("--tile", type=int, metavar="PIXELS", help="side that a tile adds; 0 = off (default: what memory allows)")
+    model.add_argument(
+        "--memory", type=float, metavar="GB", help="that the network may take on a CPU (default: half of what is at hand)"
+    )
+    model.add_argument(
+        "--scene-thresh",
+        dest="scene_threshold",
+        type=float,
+        default=DEFAULT_SCENE_THRESHOLD,
+        metavar="SCORE",
+        help="FFmpeg's scene score above which a scene starts, which no window crosses; 0 = off (default: %(default)s)",
+    )
+
+
+def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of DeblurOptions that `add_network_arguments` reads."""
+    names = ("model", "backend", "precision", "threads", "stride", "tile", "memory", "scene_threshold")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def _pair(text: str) -> tuple[str, str]:

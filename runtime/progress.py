@@ -61,7 +61,7 @@ class ProgressBar:
         if not total or total < done:
             return f"{done} frames{speed}"
         bar = ("#" * (BAR_WIDTH * done // total)).ljust(BAR_WIDTH, "-") + " " if self._terminal else ""
-        left = f"  {_clock_text((total - done) / pace)} left" if pace else ""
+        left = f"  {clock_text((total - done) / pace)} left" if pace else ""
         return f"{100 * done // total:3d} % {bar}{done}/{total} frames{speed}{left}"
 
     def _pace(self) -> float:
@@ -79,7 +79,7 @@ class ProgressBar:
         self._drawn = line
 
 
-def _clock_text(seconds: float) -> str:
+def clock_text(seconds: float) -> str:
     """H:MM:SS, or M:SS under an hour."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.engine import Engine
+from runtime.contract import Contract
 from runtime.errors import InputError
 
 Frame = npt.NDArray[Any]
+
+
+class RunsWindows(Protocol):
+    """An `Engine`, or a `TiledEngine`."""
+
+    contract: Contract
+
+    def run(self, window: Frame, bits: int | None = None, color_range: str | None = None) -> Frame:
+        """See `Engine.run`."""
+        ...
 
 
 class StreamDeblurrer:
@@ -26,7 +36,9 @@ class StreamDeblurrer:
     `Engine.run`.
     """
 
-    def __init__(self, engine: Engine, stride: int | None = None, bits: int | None = None, color_range: str | None = None) -> None:
+    def __init__(
+        self, engine: RunsWindows, stride: int | None = None, bits: int | None = None, color_range: str | None = None
+    ) -> None:
         self._engine, self._size = engine, engine.contract.frames
         self._stride = self._size if stride is None else stride
         if not 1 <= self._stride <= self._size:

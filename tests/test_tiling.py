@@ -1,0 +1,126 @@
+"""Tiled equals whole: the grid's arithmetic exhaustively, and a real network whose receptive field is the shipped one's."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from runtime import Engine, InputError
+from runtime.tiling import TiledEngine, halo_of, largest_grid, square_grid, whole_grid
+
+CONTRACT = SimpleNamespace(frames=5, multiple=8, receptive_field=158, height=None, width=None, batch=None)
+
+
+class Blur:
+    """A box filter of a given radius after a pooling of 2 x 2, at the picture's edges as convolutions do it: a small network."""
+
+    def __init__(self, radius, contract):
+        self.radius, self.contract, self.shapes = radius, contract, set()
+
+    def run(self, window, bits=None, color_range=None):
+        self.shapes.add(window.shape)
+        height, width = window.shape[-2:]
+        pooled = window.reshape(5, height // 2, 2, width // 2, 2).max((2, 4)).repeat(2, 1).repeat(2, 2)
+        reach = self.radius - 1  # a pooled pixel is up to one further away
+        for axis in (1, 2):
+            sums = np.cumsum(np.pad(pooled, [(0, 0)] + [(reach + 1, reach) if n == axis else (0, 0) for n in (1, 2)]), axis)
+            length = 2 * reach + 1
+            pooled = np.take(sums, range(length, sums.shape[axis]), axis) - np.take(sums, range(sums.shape[axis] - length), axis)
+        return pooled[None]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (40, 64), (47, 63), (120, 33)])
+@pytest.mark.parametrize("tile", [8, 16, 24, 40])
+def test_every_grid_gives_the_whole(size, tile):
+    contract = SimpleNamespace(**{**vars(CONTRACT), "receptive_field": 6})
+    window = np.random.default_rng(0).integers(0, 255, (1, 5, *size)).astype(np.int64)
+    engine = Blur(6, contract)
+    whole = TiledEngine(engine, whole_grid(*size, contract)).run(window)
+    engine.shapes.clear()
+    grid = square_grid(*size, contract, tile)
+    tiled = TiledEngine(engine, grid).run(window)
+    assert (tiled == whole).all()
+    assert tiled.shape == window.shape
+    assert engine.shapes == {(1, 5, *grid.tile)}
+
+
+def test_a_smaller_halo_would_not_do():
+    """The test above can fail: with a halo that is a little too small, seams are seen."""
+    contract, window = SimpleNamespace(**{**vars(CONTRACT), "receptive_field": 8}), np.zeros((1, 5, 64, 64), np.int64)
+    window[..., 31, 31] = 1000
+    engine = Blur(14, contract)
+    whole, tiled = engine.run(window), TiledEngine(engine, square_grid(64, 64, contract, 8)).run(window)
+    assert (tiled != whole).any()
+
+
+@pytest.mark.parametrize("size", [(416, 480), (403, 477)])
+@pytest.mark.parametrize(("dtype", "bits"), [(np.float32, None), (np.uint8, 8), (np.uint16, 10)])
+def test_the_network_tiled_equals_the_network_whole(size, dtype, bits, tiny_model):
+    noise = np.random.default_rng(1).random((1, 5, *size), dtype=np.float32)
+    window = noise if bits is None else (noise * (2**bits - 1)).astype(dtype)
+    with Engine(tiny_model, precision="fp32") as engine:
+        assert engine.contract.receptive_field == 158
+        grid = square_grid(*size, engine.contract, 64)
+        assert grid.rows * grid.columns == 6
+        tiled, whole = TiledEngine(engine, grid).run(window, bits), engine.run(window, bits)
+    assert (tiled.dtype, tiled.shape) == (window.dtype, window.shape)
+    difference = np.abs(tiled.astype(np.float64) - whole)
+    assert not (whole == window).all()
+    assert difference.max() <= (1e-5 if bits is None else 1)  # a code may be rounded the other way
+    assert bits is None or (difference > 0).mean() < 1e-3
+
+
+def test_a_halo_of_half_is_seen_in_the_network(tiny_model):
+    """The receptive field is not much larger than it must be: cut in half it shows."""
+    window = np.random.default_rng(1).random((1, 5, 248, 248), dtype=np.float32)
+    with Engine(tiny_model, precision="fp32") as engine:
+        whole = engine.run(window)
+        engine.contract = replace(engine.contract, receptive_field=32)
+        tiled = TiledEngine(engine, square_grid(248, 248, engine.contract, 64)).run(window)
+    assert np.abs(tiled - whole).max() > 1e-5
+
+
+def test_halo_is_the_receptive_field_at_the_next_start_of_a_tile():
+    assert halo_of(CONTRACT) == 160
+
+
+@pytest.mark.parametrize(("height", "width"), [(2160, 3840), (1080, 1920), (720, 1280), (4320, 7680)])
+@pytest.mark.parametrize("pixels", [200_000, 500_000, 1_000_000, 4_000_000])
+def test_the_largest_grid_keeps_the_limit_with_the_least_work(height, width, pixels):
+    grid = largest_grid(height, width, CONTRACT, pixels)
+    assert grid.tile[0] * grid.tile[1] <= pixels
+    assert grid.tile[0] % 8 == grid.tile[1] % 8 == 0
+    for tile in (200, 400, 600, 800, 1000):
+        other = square_grid(height, width, CONTRACT, tile)
+        assert other.tile[0] * other.tile[1] > pixels or other.pixels >= grid.pixels
+
+
+def test_what_fits_is_not_cut():
+    assert str(largest_grid(720, 1280, CONTRACT, 720 * 1280)) == "whole"
+    assert str(whole_grid(99, 55, CONTRACT)) == "whole"
+    assert str(largest_grid(2160, 3840, CONTRACT, 4_000_000)).endswith("x2160")
+
+
+def test_a_model_of_one_size_serves_larger_pictures():
+    contract = SimpleNamespace(**{**vars(CONTRACT), "height": 720, "width": 1280})
+    grid = whole_grid(2160, 3840, contract)
+    assert (grid.tile, grid.rows, grid.columns) == ((720, 1280), 5, 4)
+    assert str(grid) == "4 x 5 tiles of 1280x720"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: square_grid(720, 1280, CONTRACT, 7), "the tile is 7 pixels, expected 8 or more, or 0 for none"),
+        (lambda: largest_grid(720, 1280, CONTRACT, 50_000), r"memory for 50000 pixels at once, the smallest tile has \d+"),
+        (
+            lambda: whole_grid(720, 1280, SimpleNamespace(**{**vars(CONTRACT), "height": 256, "width": 256})),
+            r"a tile of 256x256 is all halo \(160 pixels at each edge\)",
+        ),
+        (lambda: TiledEngine(Blur(1, CONTRACT), whole_grid(64, 64, CONTRACT)).run(np.zeros((1, 5, 72, 64))), "expected 64x64"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
