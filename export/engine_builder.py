@@ -31,6 +31,7 @@ PLATFORMS = ("SameAsBuild", "WindowsAMD64")
 TYPE_FLAGS = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}  # of weakly typed builders
 HARDWARE_VALUES = {"none": "NONE", "ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
 PLATFORM_VALUES = {"SameAsBuild": "SAME_AS_BUILD", "WindowsAMD64": "WINDOWS_AMD64"}
+GONE_SOURCES = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # tactic sources that old scripts name and newer versions dropped
 NO_EFFECT_ON_RTX = {  # option: flag as trtexec spells it; TensorRT-RTX accepts and ignores them, tried with 1.7
     "optimization_level": "--builderOptimizationLevel",
     "max_aux_streams": "--maxAuxStreams",
@@ -253,6 +254,8 @@ def _set_numbers(library: Library, config: Any, options: BuildOptions) -> None:
 def _tactic_sources(library: Library, config: Any, changes: tuple[str, ...]) -> int:
     mask = int(config.get_tactic_sources())
     for change in changes:
+        if change[1:] in GONE_SOURCES and change[1:] not in library.module.TacticSource.__members__:
+            continue
         bit = 1 << int(_member(library, "TacticSource", change[1:]))
         mask = mask | bit if change[0] == "+" else mask & ~bit
     return mask
@@ -338,7 +341,9 @@ def _notes(library: Library, options: BuildOptions) -> tuple[str, ...]:
     ignored = [flag for name, flag in NO_EFFECT_ON_RTX.items() if getattr(options, name) is not None]
     if options.hardware_compatibility != "none":
         ignored.append("--hardwareCompatibilityLevel")
-    return (f"TensorRT-RTX ignores {', '.join(ignored)}",) if ignored and library.name == "tensorrt_rtx" else ()
+    gone = [change for change in options.tactic_sources if change[1:] not in library.module.TacticSource.__members__]
+    notes = [f"TensorRT-RTX ignores {', '.join(ignored)}"] if ignored and library.name == "tensorrt_rtx" else []
+    return (*notes, *(f"{library.name} {library.version} has no tactic source {change[1:]}" for change in gone))
 
 
 def _member(library: Library, kind: str, name: str) -> Any:

@@ -32,7 +32,6 @@ UNITS = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}  # of si
 POOLS = {"workspace": "WORKSPACE", "tacticSharedMem": "TACTIC_SHARED_MEMORY"}
 PRECISION_FLAGS = ("fp16", "bf16", "int8", "fp8")
 BEST = ("fp16", "int8")
-GONE_SOURCES = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # tactic sources that TensorRT 10 dropped
 
 DESCRIPTION = """Builds a TensorRT or TensorRT-RTX engine from an ONNX file, with trtexec's flags.
 
@@ -147,7 +146,7 @@ def _build_options(given: argparse.Namespace, profiles: tuple[Profile, ...]) -> 
         avg_timing=given.avgTiming,
         tiling_level=given.tilingOptimizationLevel,
         l2_limit=given.l2LimitForTiling,
-        tactic_sources=tuple(change for change in given.tacticSources or () if change[1:] not in GONE_SOURCES),
+        tactic_sources=given.tacticSources or (),
         timing_cache=given.timingCacheFile,
         builder_cache=not given.noBuilderCache,
         error_on_timing_cache_miss=given.errorOnTimingCacheMiss,
@@ -214,9 +213,6 @@ def _notes(given: argparse.Namespace) -> Iterator[str]:
     for flag, (_, reason) in NO_EFFECT.items():
         if getattr(given, _name(flag)):
             yield f"{flag} has no effect: {reason}"
-    for change in given.tacticSources or ():
-        if change[1:] in GONE_SOURCES:
-            yield f"--tacticSources={change} has no effect: TensorRT 10 dropped it"
     if given.heuristic:
         yield "--heuristic is --builderOptimizationLevel=2 now"
     if given.refit or given.stripWeights:

@@ -19,6 +19,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 import onnx
 
 from calibration.onnx_file import load_onnx
+from export.inspector_types import inspector_types
 from export.layer_precision import asked_precisions, layer_sizes, layers
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="videodeblur types", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="ONNX file, typed or not")
-    parser.add_argument("--layer-log", type=Path, help="TensorRT-RTX's list of layers, instead of asking OpenVINO")
+    parser.add_argument("--layer-log", type=Path, help="what TensorRT says of its layers, instead of asking OpenVINO")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="OpenVINO's arithmetic for fp32 nodes")
     parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the window (default: the file's, or 184 320)")
     parser.add_argument("--layers", action="store_true", help="also print every convolution")
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = load_onnx(options.model)
     size = options.size or fixed_size(model)
     if options.layer_log:
-        ran = tensorrt_types(options.layer_log.read_text())
+        text = options.layer_log.read_text()
+        ran = inspector_types(text) if text.lstrip().startswith("{") else tensorrt_types(text)
     else:
         ran = openvino_types(options.model, options.precision, *size)
     rows = layer_types(model, ran, *size)

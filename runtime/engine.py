@@ -60,7 +60,7 @@ class Engine:
         `window` is (N, F, H, W), F frames as `contract.frames` says (5), any H and W; the result is a new array of the same
         shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
         depth (default 8 and 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
-        An array on the GPU (`__cuda_array_interface__`) goes to a TensorRT engine as it is, in the engine's own dtype and one of its
+        An array on the GPU (`__cuda_array_interface__`) goes to a TensorRT engine as it is, in the engine's dtype and one of its
         shapes, is not looked into, and yields a `runtime.device_memory.DeviceArray`.
         Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
         """

@@ -165,6 +165,13 @@ def test_options_without_effect_are_told(tiny_model):
     assert found.notes == ("TensorRT-RTX ignores --builderOptimizationLevel, --hardwareCompatibilityLevel",)
 
 
+def test_tactic_sources(tiny_model):
+    found = build_engine(options(tiny_model, tactic_sources=("-JIT_CONVOLUTIONS", "-CUBLAS")))
+    assert found.notes == (f"tensorrt_rtx {found.version} has no tactic source CUBLAS",)
+    with pytest.raises(InputError, match="has no TacticSource JIT, it has EDGE_MASK_CONVOLUTIONS"):
+        build_engine(options(tiny_model, tactic_sources=("-JIT",)))
+
+
 def test_rtx_types_are_those_of_the_file():
     assert strongly_typed(load_library("tensorrt_rtx"))
 

@@ -60,7 +60,7 @@ def test_trtexecs_forms(tiny_model):
     assert build.profiles == (Profile((1, 5, 64, 64), (1, 5, 96, 96), (2, 5, 128, 128)),)
     assert build.memory_pools == (("WORKSPACE", 512 << 20), ("TACTIC_SHARED_MEMORY", 64 << 10))
     assert (build.optimization_level, build.tf32, build.tiling_level, build.sparsity) == (4, False, "moderate", True)
-    assert build.tactic_sources == ("-EDGE_MASK_CONVOLUTIONS",)
+    assert build.tactic_sources == ("-EDGE_MASK_CONVOLUTIONS", "+CUDNN")
     assert build.hardware_compatibility == "ampere+"
     assert build.compute_capabilities == ((8, 6), (8, 9), (12, 0))
 
