@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
-from runtime.device_memory import DRIVER_LIBRARY, DeviceArray, DeviceBuffer, Event, PinnedArray, Stream, open_gpu, use_gpu
+from runtime.device_memory import (
+    DRIVER_LIBRARY,
+    DeviceArray,
+    DeviceBuffer,
+    Event,
+    Graph,
+    PinnedArray,
+    Stream,
+    free_memory,
+    open_gpu,
+    use_gpu,
+)
 from runtime.plan import load_plan, record_path
 from runtime.tensorrt_library import load_library
 from runtime.tensorrt_runner import RING, TensorRtRunner, _LoadedEngine
@@ -77,6 +88,41 @@ def test_rtx_judges_the_header_before_it_loads(tiny_engine):
 def test_cuda_takes_our_arguments_and_misses_its_driver(make):
     with pytest.raises(BackendError, match=r"CUDA failed while .*: cudaErrorInsufficientDriver, .*: this needs an NVIDIA GPU"):
         make()
+
+
+def without_handle(kind, **attributes):
+    """One of our objects as if CUDA had made its handle, which without a driver nothing looks into."""
+    made = object.__new__(kind)
+    vars(made).update(attributes)
+    return made
+
+
+STREAM, EVENT = without_handle(Stream, handle=0), without_handle(Event, handle=0)
+BUFFER, ARRAY = without_handle(DeviceBuffer, pointer=256, size=1024), np.zeros(256, np.float32)
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: STREAM.copy_in(BUFFER, ARRAY),
+        lambda: STREAM.copy_out(ARRAY, BUFFER),
+        lambda: STREAM.fill(BUFFER, 0xFF),
+        lambda: STREAM.wait_for(EVENT),
+        STREAM.synchronize,
+        lambda: EVENT.record(STREAM),
+        EVENT.synchronize,
+        lambda: EVENT.elapsed_since(EVENT),
+        lambda: Graph(STREAM, lambda: None),
+        lambda: without_handle(Graph, _executable=0).launch(STREAM),
+        free_memory,
+        lambda: DeviceArray.of(elsewhere()),
+        lambda: DeviceArray.of(elsewhere(stream=1)),
+    ],
+)
+def test_cuda_takes_the_arguments_of_every_call(call):
+    with pytest.raises(BackendError, match="cudaErrorInsufficientDriver"):
+        call()
 
 
 @dataclasses.dataclass
