@@ -11,7 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from export.build_monitor import Progress
-from export.engine_builder import BuildOptions, BuiltEngine, build_engine, strongly_typed
+from export.build_options import BuildOptions
+from export.builder_config import strongly_typed
+from export.engine_builder import BuiltEngine, build_engine
 from runtime.contract import Contract, read_contract
 from runtime.errors import BackendError, InputError, MissingPackageError
 from runtime.plan import Plan, file_sha256

@@ -21,9 +21,10 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.collect_ranges import CollectOptions, collect
-from export.engine_builder import BuildOptions
+from export.build_options import BuildOptions
 from export.engine_maker import EngineRequest, make_engine
 from export.export_options import DEFAULT_CLIP, ExportOptions
+from export.flag_values import capabilities
 from export.onnx_exporter import export_onnx
 from export.precision_bench import SearchOptions
 from export.qdq_rules import QdqOptions
@@ -32,7 +33,7 @@ from export.search_precision import search
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_bundle import summary as bundle_summary
 from export.to_qdq import QuantizeRequest, to_qdq
-from export.trtexec_flags import RUNTIMES, capabilities, preset
+from export.trtexec_flags import RUNTIMES, preset
 from export.typed_file import LostParityError
 from export.verify import VerifyOptions, verify
 from model import default_checkpoint

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from export.engine_builder import PLATFORMS, TILING_LEVELS, VERBOSITIES, BuildOptions
+from export import flag_values
+from export.build_options import PLATFORMS, VERBOSITIES, BuildOptions
 from export.engine_maker import MIN_TYPE_SHARE, EngineRequest
 from runtime.contract import INPUT, Contract, read_contract
 from runtime.errors import InputError, MissingPackageError
@@ -28,8 +28,7 @@ PRESETS = {  # height, width in pixels
     "1440p": (1440, 2560),
     "2160p": (2160, 3840),
 }
-UNITS = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}  # of sizes in memory; trtexec's bare numbers are MiB
-POOLS = {"workspace": "WORKSPACE", "tacticSharedMem": "TACTIC_SHARED_MEMORY"}
+SHAPE = f"{INPUT}:NxFxHxW"
 PRECISION_FLAGS = ("fp16", "bf16", "int8", "fp8")
 BEST = ("fp16", "int8")
 
@@ -261,7 +260,7 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--best", action="store_true", help="--int8 --fp16")
     group.add_argument("--noTF32", action="store_true", help="exact fp32, for parity with PyTorch; TF32 is on by default")
     group.add_argument(
-        "--layerPrecisions", type=_layer_types, metavar="PATTERN:TYPE,...", help="types of nodes, * matches anything"
+        "--layerPrecisions", type=flag_values.layer_types, metavar="PATTERN:TYPE,...", help="types of nodes, * matches anything"
     )
     group.add_argument("--precision", type=Path, metavar="FILE", help="precision.json, from videodeblur search")
     group.add_argument("--ranges", type=Path, metavar="FILE", help="ranges.json, from videodeblur calibrate")
@@ -269,24 +268,24 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
         "--calib", type=Path, metavar="DATA", help="a video or a folder to calibrate on (default: the shipped clips)"
     )
     text = "fail when less of the convolutions' arithmetic runs in the types that were asked for (default %(default)s)"
-    group.add_argument("--minTypeShare", type=_share, default=MIN_TYPE_SHARE, metavar="SHARE", help=text)
+    group.add_argument("--minTypeShare", type=flag_values.share, default=MIN_TYPE_SHARE, metavar="SHARE", help=text)
 
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("shapes")
     for kind, text in (("min", "smallest"), ("opt", "tuned for"), ("max", "largest")):
-        group.add_argument(f"--{kind}Shapes", action=_Shape, type=_shape, const=kind, metavar=f"{INPUT}:NxFxHxW", help=text)
-    group.add_argument("--shapes", action=_Shape, type=_shape, const="shapes", metavar=f"{INPUT}:NxFxHxW", help="the only one")
+        group.add_argument(f"--{kind}Shapes", action=_Shape, type=flag_values.shape, const=kind, metavar=SHAPE, help=text)
+    group.add_argument("--shapes", action=_Shape, type=flag_values.shape, const="shapes", metavar=SHAPE, help="the only one")
     group.add_argument("--profile", action=_ProfileNumber, type=int, metavar="I", help="the shapes that follow are of profile I")
     sizes = f"one engine for each size: {', '.join(PRESETS)} or WIDTHxHEIGHT"
-    group.add_argument("--for", dest="sizes", type=_list, metavar="SIZE,...", help=sizes)
+    group.add_argument("--for", dest="sizes", type=flag_values.names, metavar="SIZE,...", help=sizes)
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("target")
     group.add_argument("--runtime", choices=tuple(RUNTIMES), help="library (default: tensorrt if it is installed, else rtx)")
     text = "GPUs to build for with --runtime rtx, such as 8.6,8.9 (default: any from 8.0 on)"
-    group.add_argument("--computeCapabilities", type=capabilities, metavar="X.Y,...", help=text)
+    group.add_argument("--computeCapabilities", type=flag_values.capabilities, metavar="X.Y,...", help=text)
     group.add_argument("--device", type=int, default=0, metavar="N", help="the GPU that full TensorRT builds on and for")
 
 
@@ -294,18 +293,18 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("effort and memory")
     group.add_argument("--builderOptimizationLevel", type=int, metavar="0..5", help="of the search (default 3)")
     group.add_argument(
-        "--memPoolSize", type=_pools, metavar="POOL:SIZE,...", help="workspace or tacticSharedMem; MiB, or B, K, M, G"
+        "--memPoolSize", type=flag_values.pools, metavar="POOL:SIZE,...", help="workspace or tacticSharedMem; MiB, or B, K, M, G"
     )
-    group.add_argument("--workspace", type=_size, metavar="MIB", help="the old name of --memPoolSize=workspace")
+    group.add_argument("--workspace", type=flag_values.size, metavar="MIB", help="the old name of --memPoolSize=workspace")
     text = "default: one for each GPU and version, in the user's cache"
     group.add_argument("--timingCacheFile", type=Path, metavar="FILE", help=text)
     for name in ("noBuilderCache", "errorOnTimingCacheMiss", "noCompilationCache", "heuristic"):
         group.add_argument(f"--{name}", action="store_true")
     for name in ("maxAuxStreams", "maxTactics", "avgTiming"):
         group.add_argument(f"--{name}", type=int, metavar="N")
-    group.add_argument("--tilingOptimizationLevel", type=_tiling, metavar="0..3")
+    group.add_argument("--tilingOptimizationLevel", type=flag_values.tiling, metavar="0..3")
     group.add_argument("--l2LimitForTiling", type=int, metavar="BYTES")
-    group.add_argument("--tacticSources", type=_list, metavar="+X,-Y")
+    group.add_argument("--tacticSources", type=flag_values.names, metavar="+X,-Y")
     group.add_argument("--sparsity", choices=("disable", "enable"), default="disable")
 
 
@@ -342,64 +341,6 @@ class _ProfileNumber(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, given: Any, value: Any, flag: str | None = None) -> None:
         given.profile_number = value
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    name, _, sizes = text.replace("'", "").rpartition(":")
-    if name != INPUT or not re.fullmatch(r"\d+(x\d+)+", sizes):
-        raise ArgumentTypeError(f"got the shape {text!r}, expected {INPUT}:NxFxHxW such as {INPUT}:1x5x720x1280")
-    return tuple(int(length) for length in sizes.split("x"))
-
-
-def _layer_types(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = tuple((name, kind) for name, _, kind in (part.rpartition(":") for part in text.split(",")))
-    if not all(name and kind for name, kind in pairs):
-        raise ArgumentTypeError(f"got the layer precisions {text!r}, expected PATTERN:TYPE,... such as c1*:fp32")
-    return pairs
-
-
-def capabilities(text: str) -> tuple[tuple[int, int], ...]:
-    """8.6, 86 and sm86 are the same."""
-    numbers = [part.strip().lower().removeprefix("sm").replace(".", "") for part in text.split(",")]
-    if not all(re.fullmatch(r"\d{2,3}", number) for number in numbers):
-        raise ArgumentTypeError(f"got the compute capabilities {text!r}, expected X.Y,... such as 8.6,8.9")
-    return tuple((int(number[:-1]), int(number[-1])) for number in numbers)
-
-
-def _pools(text: str) -> tuple[tuple[str, int], ...]:
-    pairs = [part.partition(":")[::2] for part in text.split(",")]
-    for name, _ in pairs:
-        if name not in POOLS:
-            raise ArgumentTypeError(f"got the memory pool {name!r}, expected one of {', '.join(POOLS)}")
-    return tuple((POOLS[name], _size(size)) for name, size in pairs)
-
-
-def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([BKMG]?)(?:i?B)?", text, re.IGNORECASE)
-    if not found:
-        raise ArgumentTypeError(f"got the size {text!r}, expected a number of MiB, or one with B, K, M or G")
-    return int(float(found[1]) * UNITS[found[2].upper()])
-
-
-def _share(text: str) -> float:
-    """0.9 and 90% are the same."""
-    try:
-        share = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-    except ValueError as error:
-        raise ArgumentTypeError(f"got the share {text!r}, expected 0 to 1, or percents such as 90%") from error
-    if not 0 <= share <= 1:
-        raise ArgumentTypeError(f"got the share {text!r}, expected 0 to 1, or percents such as 90%")
-    return share
-
-
-def _tiling(text: str) -> str:
-    if text not in ("0", "1", "2", "3"):
-        raise ArgumentTypeError(f"got the tiling optimization level {text!r}, expected 0 to 3")
-    return TILING_LEVELS[int(text)]
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _name(flag: str) -> str:

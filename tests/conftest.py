@@ -46,7 +46,7 @@ def tiny_model(request):
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_model, tmp_path_factory):
     """The same as a TensorRT-RTX engine for 64x96 pixels, with its record; its builder needs no GPU, running it does."""
-    from export.engine_builder import BuildOptions
+    from export.build_options import BuildOptions
     from export.engine_maker import EngineRequest, make_engine
     from runtime.plan import Profile
 

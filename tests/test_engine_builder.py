@@ -6,7 +6,9 @@ import onnx
 import pytest
 
 from export.build_monitor import build_monitor
-from export.engine_builder import BuildOptions, build_engine, strongly_typed
+from export.build_options import BuildOptions
+from export.builder_config import strongly_typed
+from export.engine_builder import build_engine
 from export.timing_cache import cache_name
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.plan import Profile

@@ -145,7 +145,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from calibration.onnx_file import load_onnx
-from export.engine_builder import BuildOptions, build_engine
+from export.build_options import BuildOptions
+from export.engine_builder import build_engine
 from runtime import DeployError, Engine
 from runtime.plan import Profile
 shape = (1, 5, 64, 96)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.engine_builder import BuildOptions, build_engine
+from export.build_options import BuildOptions
+from export.engine_builder import build_engine
 from runtime import Engine
 from runtime.plan import Profile
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tensorrt_rtx
 
-from export import engine_builder
+from export import build_options, builder_config
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILDERS = ("tensorrt-8.6", "tensorrt-11.4", "tensorrt_rtx")
@@ -51,6 +51,11 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "error": "ParserError",
         "config": "IBuilderConfig",
         "added": "IOptimizationProfile",
+    },
+    "export/builder_config.py": {
+        "library.module": "module",
+        "builder": "Builder",
+        "config": "IBuilderConfig",
     },
     "export/build_monitor.py": {"trt": "module", "trt.IProgressMonitor": "IProgressMonitor"},
     "export/timing_cache.py": {"config": "IBuilderConfig", "self._config": "IBuilderConfig", "merged": "ITimingCache"},
@@ -143,12 +148,12 @@ def test_tables_name_what_the_code_says():
 
 def enumeration_members():
     """(enumeration, member) that the builder looks up by their names as strings."""
-    yield from (("BuilderFlag", name) for name in engine_builder.TYPE_FLAGS.values())
-    yield from (("HardwareCompatibilityLevel", name) for name in engine_builder.HARDWARE_VALUES.values())
-    yield from (("RuntimePlatform", name) for name in engine_builder.PLATFORM_VALUES.values())
-    yield from (("TilingOptimizationLevel", name.upper()) for name in engine_builder.TILING_LEVELS)
-    yield from (("ProfilingVerbosity", name.upper()) for name in engine_builder.VERBOSITIES)
-    tree = ast.parse((ROOT / "export/engine_builder.py").read_text())
+    yield from (("BuilderFlag", name) for name in build_options.TYPE_FLAGS.values())
+    yield from (("HardwareCompatibilityLevel", name) for name in builder_config.HARDWARE_VALUES.values())
+    yield from (("RuntimePlatform", name) for name in builder_config.PLATFORM_VALUES.values())
+    yield from (("TilingOptimizationLevel", name.upper()) for name in build_options.TILING_LEVELS)
+    yield from (("ProfilingVerbosity", name.upper()) for name in build_options.VERBOSITIES)
+    tree = ast.parse((ROOT / "export/builder_config.py").read_text())
     flags = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_set_flags")
     wanted = next(node for node in ast.walk(flags) if isinstance(node, ast.Dict))
     yield from (("BuilderFlag", key.value) for key in wanted.keys)
@@ -161,8 +166,8 @@ NEWER = {  # than 8.6: `_member` refuses them there, naming what there is
     ("BuilderFlag", "ERROR_ON_TIMING_CACHE_MISS"),
     ("BuilderFlag", "DISABLE_COMPILATION_CACHE"),
     ("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"),
-    *(("RuntimePlatform", name) for name in engine_builder.PLATFORM_VALUES.values()),
-    *(("TilingOptimizationLevel", name.upper()) for name in engine_builder.TILING_LEVELS),
+    *(("RuntimePlatform", name) for name in builder_config.PLATFORM_VALUES.values()),
+    *(("TilingOptimizationLevel", name.upper()) for name in build_options.TILING_LEVELS),
 }
 
 

@@ -170,7 +170,7 @@ def installed():
 @pytest.fixture(scope="module")
 def engine(tiny_model, tmp_path_factory):
     """Built on this machine, in exact fp32."""
-    from export.engine_builder import BuildOptions
+    from export.build_options import BuildOptions
     from export.engine_maker import EngineRequest, make_engine
     from runtime.plan import Profile
 
@@ -201,7 +201,8 @@ def reference(tiny_model, window):
 @pytest.mark.gpu
 def test_full_tensorrt_keeps_its_timings(tiny_model, tmp_path):
     pytest.importorskip("tensorrt", reason="full TensorRT is not installed")
-    from export.engine_builder import BuildOptions, build_engine
+    from export.build_options import BuildOptions
+    from export.engine_builder import build_engine
     from runtime.plan import Profile
 
     cache = tmp_path / "timings"
