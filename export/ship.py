@@ -212,7 +212,8 @@ def _bundle(members: Sequence[Path], gates: Sequence[Gate], bench: _Bench) -> No
     report.write_text(json.dumps([asdict(gate) for gate in gates], indent=1) + "\n")
     attached = (bench.ranges, report, *sorted(bench.folder.glob("precision-*.json")))
     clip = bench.options.clips if bench.options.clips.is_file() else DEFAULT_CLIP
-    manifest = write_bundle(BundleRequest(bench.reference, tuple(members), bench.options.output, attached, clip))
+    engines_first = sorted(members, key=lambda path: path.suffix == ".onnx")  # else a GPU would wait for the CPU
+    manifest = write_bundle(BundleRequest(bench.reference, tuple(engines_first), bench.options.output, attached, clip))
     bench.say(bundle_summary(bench.options.output, manifest))
     with Engine(bench.options.output) as engine:
         bench.say(f"opened here: {engine.reason}")

@@ -18,7 +18,8 @@ RUNTIMES = (*BUILDERS, "tensorrt_lean-11.4")
 
 RECEIVERS = {  # file: {expression: the TensorRT class behind it}
     "runtime/tensorrt_library.py": {"module": "module", "trt": "module", "trt.ILogger": "ILogger"},
-    "runtime/tensorrt_runner.py": {
+    "runtime/tensorrt_runner.py": {"context": "IExecutionContext", "self._contexts[profile]": "IExecutionContext"},
+    "runtime/loaded_engine.py": {
         "trt": "module",
         "library.module": "module",
         "self.library.module": "module",
@@ -31,8 +32,6 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "self.engine": "ICudaEngine",
         "loaded.engine": "ICudaEngine",
         "self.engine.create_engine_inspector()": "EngineInspector",
-        "context": "IExecutionContext",
-        "self._contexts[profile]": "IExecutionContext",
         "config": "IRuntimeConfig",
         "self._cache": "IRuntimeCache",
     },

@@ -25,9 +25,11 @@ from runtime.device_memory import (
     open_gpu,
     use_gpu,
 )
+from runtime.loaded_engine import LoadedEngine
 from runtime.plan import load_plan, record_path
 from runtime.tensorrt_library import load_library
-from runtime.tensorrt_runner import RING, TensorRtRunner, _LoadedEngine
+from runtime.tensorrt_runner import TensorRtRunner
+from runtime.window_ring import RING
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (1, 5, 64, 96)
@@ -70,7 +72,7 @@ def test_lean_runtime_is_not_asked_without_a_driver(tiny_engine, tmp_path):
 @without_gpu
 def test_rtx_judges_the_header_before_it_loads(tiny_engine):
     with pytest.raises(BackendError, match=r"TensorRT-RTX says that .* does not run on this GPU or release"):
-        _LoadedEngine(load_library("tensorrt_rtx"), tiny_engine, load_plan(tiny_engine))
+        LoadedEngine(load_library("tensorrt_rtx"), tiny_engine, load_plan(tiny_engine))
 
 
 @without_gpu

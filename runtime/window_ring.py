@@ -1,0 +1,58 @@
+"""Buffers of windows in flight: one computes while the next is copied in and the last is copied out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import Any
+
+import numpy as np
+
+from runtime.device_memory import DeviceBuffer, Event, Graph, PinnedArray
+from runtime.errors import BackendError
+
+RING = 2  # windows in flight
+
+
+class Slot:
+    """The buffers of one window in flight; input and output have the same shape and dtype."""
+
+    def __init__(self, number: int, shape: tuple[int, ...], dtype: np.dtype[Any], context: Any, owned: ExitStack) -> None:
+        self.number, self.shape, self.context = number, shape, context
+        self.host_in, self.host_out = (owned.enter_context(closing(PinnedArray(shape, dtype))) for _ in range(2))
+        size = self.host_in.array.nbytes
+        self.device_in, self.device_out = (owned.enter_context(closing(DeviceBuffer(size))) for _ in range(2))
+        self.arrived, self.computed, self.returned = (owned.enter_context(closing(Event())) for _ in range(3))
+        owned.callback(self.drop_graph)
+        self.graph: Graph | None = None
+        self.ready = self.waiting = False
+
+    def drop_graph(self) -> None:
+        """Frees the recorded graph, if there is one."""
+        if self.graph is not None:
+            self.graph.close()
+            self.graph = None
+
+
+class Ring:
+    """`RING` slots for one input shape, taken in turn."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], context: Any) -> None:
+        with ExitStack() as owned:
+            self.slots = [Slot(number, shape, dtype, context, owned) for number in range(RING)]
+            self._owned = owned.pop_all()
+        self._taken = 0
+
+    def take(self) -> Slot:
+        """The next slot. Raises BackendError when its last result was not taken yet."""
+        slot = self.slots[self._taken % RING]
+        if slot.waiting:
+            raise BackendError(f"{RING} windows are in flight: take a result before submitting another")
+        self._taken += 1
+        return slot
+
+    def close(self) -> None:
+        """Waits for what is in flight, then frees the buffers."""
+        for slot in self.slots:
+            if slot.waiting:
+                slot.returned.synchronize()
+        self._owned.close()
