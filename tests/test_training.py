@@ -26,6 +26,7 @@ from training.synthesis import BlurOptions, Samples
 from training.textures import Textures
 from training.trainer import TrainingError, TrainOptions
 from training.trainer import train as run_training
+from training.validation import measure_gain
 from training.widening import full_width, narrowed, widened
 
 TINY = NetworkConfig(channel_divisor=16)
@@ -345,6 +346,18 @@ def test_the_gain_of_a_new_network_is_nothing(tmp_path, capsys):
     arguments = ["--pictures", str(tmp_path / "picture.png"), "--model", str(tmp_path / "new.safetensors"), "--device", "cpu"]
     assert gain.main([*arguments, "--samples", "4", "--crop", "32"]) == 0
     assert "all                   20     +0.00" in capsys.readouterr().out.replace("-0.00", "+0.00")
+
+
+def test_dead_generators_and_large_activations_are_seen():
+    samples = Samples(*torch.rand(2, 2, 5, 32, 32, generator=torch.Generator().manual_seed(0)))
+    network = DeblurNetwork(TINY)
+    alive = measure_gain(network, samples)
+    assert alive.spread > 1e-3
+    with torch.no_grad():
+        network.spatial.generator.layer7.bias.fill_(-1e5)
+    dead = measure_gain(network, samples)
+    assert dead.spread < 1e-6
+    assert dead.largest > 9e4 > alive.largest
 
 
 def test_parts_are_joined_and_checked(tmp_path):

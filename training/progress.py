@@ -12,7 +12,18 @@ from types import TracebackType
 
 from training.validation import CLASSES, Gain
 
-COLUMNS = ("step", "samples", "seconds", "learning_rate", "loss", "skipped", "input_db", "output_db", "largest_activation")
+COLUMNS = (
+    "step",
+    "samples",
+    "seconds",
+    "learning_rate",
+    "loss",
+    "skipped",
+    "input_db",
+    "output_db",
+    "largest_activation",
+    "generator_spread",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +54,7 @@ class ProgressLog:
     def write(self, row: LogRow) -> None:
         """Writes and shows one row."""
         gain = row.gain
-        measured = [gain.input, gain.output, gain.largest, *gain.by_class] if gain else [math.nan] * (len(CLASSES) + 2)
+        measured = [gain.input, gain.output, gain.largest, gain.spread, *gain.by_class] if gain else [math.nan] * (len(CLASSES) + 3)
         values = [row.step, row.samples, row.elapsed, row.learning_rate, row.loss, row.skipped, *measured]
         self._writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
         print(self._line(row), file=sys.stderr, flush=True)
@@ -51,18 +62,15 @@ class ProgressLog:
 
     def _line(self, row: LogRow) -> str:
         before = self._last
-        pace = (
-            (row.samples - before.samples) / max(row.elapsed - before.elapsed, 1e-9)
-            if before
-            else row.samples / max(row.elapsed, 1e-9)
-        )
+        samples, seconds = (before.samples, before.elapsed) if before else (0, 0.0)
+        pace = (row.samples - samples) / max(row.elapsed - seconds, 1e-9)
         line = f"step {row.step}  loss {row.loss:.5f}  rate {row.learning_rate:.1e}  {pace:.1f} samples/s  {_time(row.left)} left"
         if row.skipped:
             line += f"  {row.skipped} steps skipped"
         if row.gain:
             classes = " ".join(f"{gain:+.2f}" for gain in row.gain.by_class)
             line += f"  gain {row.gain.mean:+.3f} dB (input {row.gain.input:.2f}; by class {classes})"
-            line += f"  largest activation {row.gain.largest:.3g}"
+            line += f"  largest activation {row.gain.largest:.3g}, generator spread {row.gain.spread:.2g}"
         return line
 
     def close(self) -> None:
