@@ -11,7 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
@@ -27,17 +28,20 @@ from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.pipeline import overlap
+from runtime.plan import file_sha256
 from runtime.progress import ProgressBar
 from runtime.streaming import StreamDeblurrer
 from runtime.tiling import Grid, TiledEngine, fitting_grid, square_grid, whole_grid
 
 if TYPE_CHECKING:
+    from runtime.segments import ResumableWriter
     from runtime.video import Frame, VideoInfo, VideoReader, VideoWriter
 
 Plane = npt.NDArray[Any]
 Progress = Callable[[int, Optional[int]], None]  # (frames done, frames expected, None when unknown)
 Say = Callable[[str], None]
 
+MIN_SEGMENT = 10  # frames, two windows
 GB = 1_000_000_000  # bytes
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
@@ -64,13 +68,17 @@ class DeblurOptions:
     memory: float | None = None  # GB (10^9 bytes) for the network on a CPU; None = half of what is at hand
     scene_threshold: float = DEFAULT_SCENE_THRESHOLD  # FFmpeg's scene score above which a scene starts; 0 = one scene
     compare: str | None = None  # one of comparison.KINDS: a before/after video instead of the sharp one
+    resume: bool = False  # keep finished segments beside the output, and go on from those of an earlier run
+    resume_every: int = 250  # frames of a segment, about; what a kill can cost
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     overwrite: bool = False  # replace the output if it exists
 
     def __post_init__(self) -> None:
-        """Raises InputError where the output is the source, or exists and may not be replaced."""
+        """Raises InputError where the output is the source, or exists and may not be replaced, or segments are too short."""
         if self.output.exists() and self.source.exists() and self.output.samefile(self.source):
             raise InputError(f"{self.output} is the input too, expected another file: the input is never changed")
+        if self.resume_every < MIN_SEGMENT:
+            raise InputError(f"a segment has {self.resume_every} frames, expected {MIN_SEGMENT} or more")
         if self.output.exists() and not self.overwrite:
             raise InputError(f"{self.output} exists already: add -y to overwrite it, or choose another name")
 
@@ -113,12 +121,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         **network_options(arguments),
         compare=arguments.compare,
         encoder=EncoderOptions(arguments.codec, arguments.crf, dict(arguments.encoder), arguments.drop_unsupported),
+        resume=arguments.resume,
+        resume_every=arguments.resume_every,
         overwrite=arguments.overwrite,
     )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
     with ProgressBar() as bar:
-        summary = deblur_video(options, None if arguments.no_progress else bar, _say)
+        try:
+            summary = deblur_video(options, None if arguments.no_progress else bar, _say)
+        except KeyboardInterrupt:
+            if options.resume:
+                _say(f"{options.output}.resume has what is done; the same command goes on from there")
+            raise
     for note in summary.notes:
         _say(f"note: {note}")
     if arguments.json:
@@ -142,25 +157,30 @@ def deblur_video(
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
     from runtime.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
-    from runtime.video import VideoReader, VideoWriter
+    from runtime.video import VideoReader
 
     with VideoReader(options.source, options.frames) as reader:
         info = reader.info
         view = _View(options.compare, info)
-        with VideoWriter(options.output, reader, options.encoder, view.width) as writer:
+        with _open_writer(options, reader, view.width) as writer:
             with nullcontext(engine) if engine else open_engine(options, say) as engine:
-                stream = _stream(options, info, engine, say)
+                grid = grid_for(options, info, engine)
+                if say and grid.count > 1:
+                    say(f"{info.width}x{info.height} pixels in {grid}")
+                stream = StreamDeblurrer(TiledEngine(engine, grid), options.stride, info.bits, info.color_range)
+                done = _begin(writer, options, info, engine, grid, say)
                 sink = _Sink(writer, view, progress, _expected(info, options.frames))
+                scenes = _Scenes(mark_scenes(reader, info, options.scene_threshold))
+                segment = options.resume_every if options.resume else None
                 started = time.perf_counter()
-                frames = mark_scenes(reader, info, options.scene_threshold)
-                overlap(frames, lambda marked: sharpen(marked, stream), sink, depth=engine.contract.frames)
+                overlap(islice(scenes, done, None), lambda frames: sharpen(frames, stream, segment), sink, engine.contract.frames)
             _check_count(reader, writer)
             writer.finish()
             seconds = time.perf_counter() - started
     return Summary(
         output=str(options.output),
         frames=writer.frames,
-        scenes=sink.scenes,
+        scenes=scenes.count,
         seconds=seconds,
         fps=writer.frames / seconds,
         backend=engine.backend,
@@ -179,22 +199,27 @@ def grid_for(options: DeblurOptions, info: VideoInfo, engine: Engine) -> Grid:
     return square_grid(info.height, info.width, engine.contract, options.tile)
 
 
-def _check_count(reader: VideoReader, writer: VideoWriter) -> None:
+def _check_count(reader: VideoReader, writer: VideoWriter | ResumableWriter) -> None:
     if writer.frames != reader.frames:
         raise RuntimeError(f"{reader.frames} frames went in and {writer.frames} came out")
 
 
-def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer) -> Iterator[tuple[Frame, Plane]]:
+def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer, segment: int | None = None) -> Iterator[tuple[Frame, Plane]]:
     """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more.
 
-    A frame that starts a scene starts a new stream: no window holds frames of two scenes.
+    A frame that starts a scene starts a new stream: no window holds frames of two scenes. Where nothing is at work after
+    `segment` frames, the next is marked as the start of one; overlapping windows always hold some, and are cut off at twice that.
     """
     waiting: deque[Frame] = deque()
+    count = 0  # frames of this segment
     for frame in frames:
-        if frame.starts_scene:
+        if frame.starts_scene or (segment and count >= 2 * segment):
             for sharp in deblurrer.flush():
                 yield waiting.popleft(), sharp
+        if segment and count >= segment and not waiting:
+            frame, count = replace(frame, starts_segment=True), 0
         waiting.append(frame)
+        count += 1
         for sharp in deblurrer.push(frame.luma):
             yield waiting.popleft(), sharp
     for sharp in deblurrer.flush():
@@ -203,24 +228,61 @@ def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer) -> Iterator[tuple[Fra
         raise RuntimeError(f"the deblurrer kept {len(waiting)} frames")
 
 
-def _stream(options: DeblurOptions, info: VideoInfo, engine: Engine, say: Say | None) -> StreamDeblurrer:
-    grid = grid_for(options, info, engine)
-    if say and grid.count > 1:
-        say(f"{info.width}x{info.height} pixels in {grid}")
-    return StreamDeblurrer(TiledEngine(engine, grid), options.stride, info.bits, info.color_range)
+class _Scenes:
+    """Counts the scenes of the frames that go by."""
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames, self.count = frames, 1
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            self.count += frame.starts_scene
+            yield frame
+
+
+def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> VideoWriter | ResumableWriter:
+    if options.resume:
+        from runtime.segments import ResumableWriter  # here, since it needs a Unix
+
+        return ResumableWriter(options.output, reader, options.encoder, width)
+    from runtime.video import VideoWriter  # here, so that options and help need no PyAV
+
+    return VideoWriter(options.output, reader, options.encoder, width)
+
+
+def _begin(
+    writer: VideoWriter | ResumableWriter, options: DeblurOptions, info: VideoInfo, engine: Engine, grid: Grid, say: Say | None
+) -> int:
+    """The frames that an earlier run has finished."""
+    if not options.resume:
+        return 0
+    from runtime.segments import ResumableWriter, describe_source
+
+    assert isinstance(writer, ResumableWriter)
+
+    job = {
+        **describe_source(options.source, info),
+        "model": file_sha256(engine.path) if engine.path.is_file() else engine.contract.checkpoint_sha256,
+        "engine": f"{engine.backend} {engine.precision}",
+        "tiles": str(grid),
+        **{name: getattr(options, name) for name in ("stride", "frames", "scene_threshold", "compare", "resume_every")},
+        "encoder": asdict(options.encoder),
+    }
+    done = writer.begin(job)
+    if say and done:
+        say(f"{done} frames are done already")
+    return done
 
 
 class _Sink:
     """Where sharp frames go: written, counted, told."""
 
-    def __init__(self, writer: VideoWriter, view: _View, progress: Progress | None, expected: int | None) -> None:
+    def __init__(self, writer: VideoWriter | ResumableWriter, view: _View, progress: Progress | None, expected: int | None) -> None:
         self._writer, self._view, self._progress, self._expected = writer, view, progress, expected
-        self.scenes = 1
 
     def __call__(self, frame_and_sharp: tuple[Frame, Plane]) -> None:
         frame, sharp = frame_and_sharp
         self._writer.write(frame, *self._view.planes(frame, sharp))
-        self.scenes += frame.starts_scene
         if self._progress:
             self._progress(self._writer.frames, self._expected)
 
@@ -230,15 +292,13 @@ class _View:
 
     def __init__(self, compare: str | None, info: VideoInfo) -> None:
         self._comparison = Comparison(compare, info.bits, info.chroma_step) if compare else None
-        self._time_base, self._first_pts = info.time_base, 0
+        self._time_base, self._first_pts = info.time_base, info.first_pts
         self.width = self._comparison.width(info.width) if self._comparison else info.width
 
     def planes(self, frame: Frame, sharp: Plane) -> tuple[Plane, tuple[Plane, ...]]:
         """Luma, and the other planes."""
         if not self._comparison:
             return sharp, frame.chroma
-        if frame.number == 0:
-            self._first_pts = frame.pts
         seconds = float((frame.pts - self._first_pts) * self._time_base)
         luma, *chroma = self._comparison.compose(frame.luma, sharp, frame.chroma, seconds)
         return luma, tuple(chroma)
@@ -275,6 +335,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-y", "--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
     add("--frames", type=int, metavar="N", help="stop after N frames, for a preview")
+    add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
+    add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
     add_network_arguments(parser)
     encoder = parser.add_argument_group("the encoder")
     encoder.add_argument("-c", "--codec", default=DEFAULT_CODEC, help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")

@@ -39,6 +39,7 @@ class VideoInfo:
     color_tags: tuple[int, int, int, int]  # range, matrix, primaries and transfer as stated, FFmpeg's numbers
     codec: str  # FFmpeg's name of the decoder
     time_base: Fraction  # seconds, the unit of every pts and duration
+    first_pts: int  # of the first frame, in time_base
     frame_rate: Fraction | None  # frames per second on average; the frames may come at any time
     frames: int | None  # as the container counts them; None when it does not
     duration: float | None  # seconds
@@ -66,6 +67,7 @@ class Frame:
     duration: int  # until the next one is shown, in VideoInfo.time_base
     decoded: av.VideoFrame  # the owner of the planes
     starts_scene: bool = False  # where a cut is known, see scene_cuts
+    starts_segment: bool = False  # where a resumable run begins a new file, see segments
 
 
 def plane_of(frame: av.VideoFrame, index: int) -> Plane:

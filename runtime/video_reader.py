@@ -103,6 +103,14 @@ class VideoReader:
             while packets and (until is None or _start(packets[0]) < until):
                 yield packets.popleft()
 
+    def skim(self) -> Iterator[None]:
+        """Reads the rest without decoding, for `take_packets`; yields after every packet of the picture."""
+        for packet in self.container.demux():
+            if packet.stream is self.stream:
+                yield
+            else:
+                self._set_aside(packet)
+
     def close(self) -> None:
         """Closes the file; calling it again does nothing. Frames that were read stay valid."""
         self.container.close()
@@ -232,6 +240,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         color_tags=(stated, first.colorspace, first.color_primaries, first.color_trc),
         codec=stream.codec_context.name,
         time_base=stream.time_base,
+        first_pts=first.pts or 0,
         frame_rate=stream.average_rate or stream.guessed_rate,
         frames=indexed or stream.frames or None,
         duration=float(duration) or None,

@@ -28,6 +28,7 @@ except ImportError as missing:
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
+SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
 
 
@@ -39,24 +40,33 @@ class VideoWriter:
 
     Carried over: times, colour tags, sample aspect ratio, display matrix, chapters, metadata, captions and other side data of
     the frames; audio, subtitle, data and attachment streams packet by packet. `notes` says in a line each what could not be.
-    `width` is the output's, when it is wider than the source. Raises VideoError when the encoder or the container refuses, or
-    the file cannot be written.
+    `width` is the output's, when it is wider than the source; `part` another name until it is complete. A `segment` has the
+    picture alone, its times moved by `segment_shift`, for `write_coded` of another writer. Raises VideoError when the encoder or
+    the container refuses, or the file cannot be written.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], reader: VideoReader, encoder: EncoderOptions | None = None, width: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        reader: VideoReader,
+        encoder: EncoderOptions | None = None,
+        width: int | None = None,
+        part: Path | None = None,
+        segment: bool = False,
     ) -> None:
         self.path, self.frames = Path(path), 0  # frames written so far
+        self._segment, self._shift = segment, segment_shift(reader) if segment else 0
         self.notes: list[str] = []
         self._reader, self._width = reader, width or reader.info.width
         self._encoder = encoder or EncoderOptions()
-        self._encoded, self._written_until = 0, Fraction(0)
-        self._part = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self._pictures = self._encoded = 0  # handed to the encoder, and coded
+        self._written_until = Fraction(0)
+        self._part = part or self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._open = True
-        self._container = _open_output(self.path, self._part, reader.info.time_base)
+        self._container = _open_output(self.path, self._part, reader.info.time_base, segment)
         try:
             self._stream = self._add_picture()
-            self._copies = self._add_copies()
+            self._copies = {} if segment else self._add_copies()
             with self._explained("cannot be written", logged=True):
                 self._container.metadata.update(_metadata(reader.container.metadata))
                 self._container.set_chapters(reader.container.chapters())
@@ -79,10 +89,26 @@ class VideoWriter:
         for index, plane in enumerate((luma, *(frame.chroma if chroma is None else chroma))):
             plane_of(picture, index)[:] = plane
         with self._explained("writing failed"):
+            self._pictures += 1
             self._mux(self._stream.encode(picture))
             self.frames += 1
             self._written_until = (frame.pts + frame.duration) * self._reader.info.time_base
             self._copy_packets(self._written_until)
+
+    def write_coded(self, packet: av.Packet[Any], pts: int, dts: int, duration: int) -> None:
+        """Takes a picture that an encoder of the same options has made, in order of decoding; times as the source counts them."""
+        packet.stream, packet.time_base = self._stream, self._reader.info.time_base
+        packet.pts, packet.dts, packet.duration = pts, dts, duration
+        with self._explained("writing failed"):
+            self._written_until = max(self._written_until, (pts + duration) * self._reader.info.time_base)
+            self._mux([packet])
+            self.frames += 1
+            self._copy_packets(self._written_until)
+
+    @property
+    def extradata(self) -> bytes | None:
+        """What the encoder says about all of its pictures."""
+        return self._stream.codec_context.extradata
 
     def finish(self) -> None:
         """Completes the file and gives it its final name; afterwards the writer is closed.
@@ -92,12 +118,14 @@ class VideoWriter:
         if not self._open:
             return
         with self._explained("writing failed", logged=True):
-            self._mux(self._stream.encode(None))
+            if self._pictures:
+                self._mux(self._stream.encode(None))
             self._copy_packets(self._written_until if self._reader.limit else None)
             self._container.close()
         if self._encoded != self.frames:
             raise VideoError(f"{self.path}: {self._encoder.codec} made {self._encoded} frames of {self.frames}: take another codec")
-        self._note_losses()
+        if not self._segment:
+            self._note_losses()
         try:
             self._part.replace(self.path)
         except OSError as error:
@@ -227,7 +255,7 @@ class VideoWriter:
             picture = av.VideoFrame(self._width, self._reader.info.height, self._stream.pix_fmt or "")
             picture.color_range, picture.colorspace = self._stream.color_range, frame.decoded.colorspace
             picture.color_primaries, picture.color_trc = frame.decoded.color_primaries, frame.decoded.color_trc
-        picture.pts, picture.duration, picture.time_base = frame.pts, frame.duration, self._reader.info.time_base
+        picture.pts, picture.duration, picture.time_base = frame.pts + self._shift, frame.duration, self._reader.info.time_base
         return picture
 
     def _mux(self, packets: list[av.Packet[Any]]) -> None:
@@ -272,18 +300,25 @@ class VideoWriter:
             raise VideoError(f"{self.path}: {what} ({reason}): {remedy}") from error
 
 
+def segment_shift(reader: VideoReader) -> int:
+    """What is added to a time of the video, in its time base, to have that of a segment, which is never negative."""
+    return round(SEGMENT_START / reader.info.time_base) - reader.info.first_pts
+
+
 def _settle_layout(copy: Stream) -> None:
     """Some containers only count the channels; others must be told which they are, and take the usual ones for the number."""
     if isinstance(copy, AudioStream) and copy.layout.name.endswith(" channels"):
         copy.codec_context.layout = f"{copy.layout.nb_channels}c"
 
 
-def _open_output(path: Path, part: Path, time_base: Fraction) -> OutputContainer:
+def _open_output(path: Path, part: Path, time_base: Fraction, segment: bool) -> OutputContainer:
     if not path.parent.is_dir():
         raise VideoError(f"{path}: there is no folder {path.parent}: make it first")
     options = {"movflags": "+faststart"}  # the index in front, so that players and browsers can start at once
     if time_base.numerator == 1:  # exact times; by default start times are rounded to milliseconds
         options.update(movie_timescale=str(time_base.denominator), video_track_timescale=str(time_base.denominator))
+    if segment:
+        options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
     try:
         container = av.open(str(part.absolute()), "w", container_options=options, metadata_errors="surrogateescape")
     except ValueError as error:

@@ -1,0 +1,265 @@
+"""A run that is killed goes on, and its output is that of a run that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+from video_clips import VARIABLE, Clip, read, same
+
+from runtime import Engine
+from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.encoder_options import EncoderOptions
+from runtime.errors import InputError, VideoError
+from runtime.segments import ResumableWriter
+from runtime.video import VideoReader, VideoWriter
+
+ROOT = Path(__file__).resolve().parents[1]
+B_FRAMES = EncoderOptions(options={"crf": "20", "preset": "ultrafast", "bf": "3", "b_strategy": "0"})
+LOSSLESS = EncoderOptions(options={"qp": "0", "preset": "ultrafast"})
+
+
+def rich(path, frames=47, **more):
+    """Variable rate with B-frames, a start that is not zero, and sound that starts before and ends after."""
+    times = [1000 + cycle * 17020 + time for cycle in range(9) for time in VARIABLE][:frames]
+    clip = Clip(times=times, moving=True, audio=["aac"], audio_after=Fraction(1, 2), color=(1, 1, 1, 1), **more)
+    return clip.write(path)
+
+
+@pytest.fixture
+def engine(tiny_model):
+    with Engine(tiny_model, "onnxruntime", threads=1) as opened:
+        yield opened
+
+
+def assert_equal(left, right):
+    assert (left.times, left.duration, left.packets, left.tags) == (right.times, right.duration, right.packets, right.tags)
+    assert same(left.pictures, right.pictures)
+    assert left.streams == right.streams
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_after(frames):
+    def progress(done, _):
+        if done >= frames:
+            raise StopError
+
+    return progress
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encoder"),
+    [(".mp4", LOSSLESS), (".mkv", LOSSLESS), (".mkv", EncoderOptions("ffv1")), (".mp4", EncoderOptions("libx265"))],
+)
+def test_segments_join_to_what_one_file_would_be(suffix, encoder, engine, tmp_path):
+    source = rich(tmp_path / "in.mp4", options={"bf": "3"}, aspect=Fraction(4, 3), rotation=90, metadata={"title": "Title"})
+    if encoder.codec == "libx265":
+        encoder = EncoderOptions("libx265", options={"x265-params": "log-level=none:lossless=1", "preset": "ultrafast"})
+    for name, resume in (("plain", False), ("joined", True)):
+        options = DeblurOptions(source, tmp_path / f"{name}{suffix}", resume=resume, resume_every=10, encoder=encoder)
+        summary = deblur_video(options, engine=engine)
+        assert summary.frames == 47
+    before, after = read(tmp_path / f"plain{suffix}"), read(tmp_path / f"joined{suffix}")
+    assert (after.times, after.packets, after.tags, after.streams) == (before.times, before.packets, before.tags, before.streams)
+    assert same(after.pictures, before.pictures)
+    if suffix == ".mp4" and encoder.codec == "libx264":  # Matroska has none, and reordered pictures have another in MP4
+        assert after.duration == read(source).duration
+    assert (after.aspect, after.matrix, after.container.get("title")) == (
+        before.aspect,
+        before.matrix,
+        before.container.get("title"),
+    )
+    assert names(tmp_path) == sorted(["in.mp4", f"joined{suffix}", f"plain{suffix}"])
+
+
+def test_times_of_decoding_rise_and_never_pass_those_of_showing(engine, tmp_path):
+    options = DeblurOptions(rich(tmp_path / "in.mp4"), tmp_path / "out.mp4", resume=True, resume_every=10, encoder=B_FRAMES)
+    deblur_video(options, engine=engine)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    decoded = [packet.dts for packet in packets]
+    assert decoded == sorted(set(decoded))
+    assert all(packet.dts <= packet.pts for packet in packets)
+    assert [packet.pts for packet in packets] != sorted(packet.pts for packet in packets)
+    assert sum(packet.is_keyframe for packet in packets) == 5
+
+
+@pytest.mark.parametrize("stop", [1, 9, 10, 26, 47])
+@pytest.mark.parametrize("stride", [None, 2])
+def test_an_interrupted_run_goes_on_where_it_was(stop, stride, engine, tmp_path):
+    source, said = rich(tmp_path / "in.mp4"), []
+    common = {"stride": stride, "resume": True, "resume_every": 10, "encoder": B_FRAMES, "compare": "wipe"}
+    whole, output = DeblurOptions(source, tmp_path / "whole.mp4", **common), DeblurOptions(source, tmp_path / "out.mp4", **common)
+    deblur_video(whole, engine=engine)
+    with pytest.raises(StopError):
+        deblur_video(output, stop_after(stop), engine=engine)
+    assert not (tmp_path / "out.mp4").exists()
+    assert (tmp_path / "out.mp4.resume").exists() == (stop > 20 or (stop > 10 and stride is None))
+    summary = deblur_video(output, say=said.append, engine=engine)
+    assert summary.frames == 47
+    assert any("frames are done already" in line for line in said) == (stop > 20)
+    assert_equal(read(tmp_path / "out.mp4"), read(tmp_path / "whole.mp4"))
+    assert names(tmp_path) == ["in.mp4", "out.mp4", "whole.mp4"]
+
+
+def start(source, output, model, *arguments):
+    command = [sys.executable, "-m", "runtime.deblur_video", source, output, "--model", model, "--threads", "1", "--no-progress"]
+    options = ["--backend", "onnxruntime", "--resume", "--resume-every", "10", "-e", "preset=ultrafast", "-e", "crf=20", *arguments]
+    return subprocess.Popen([*map(str, command), *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_kill_at_ten_random_moments(tiny_model, engine, tmp_path):
+    """Every process is killed from outside at a moment drawn by lot, after it has begun to work."""
+    source = rich(tmp_path / "in.mp4", frames=108, size=(192, 128))
+    deblur_video(DeblurOptions(source, tmp_path / "whole.mp4", resume=True, resume_every=10, encoder=B_FRAMES), engine=engine)
+    lot, done, kills = random.Random(0), [], 0
+    while kills < 10:
+        with start(source, tmp_path / "out.mp4", tiny_model, "-e", "bf=3", "-e", "b_strategy=0") as process:
+            process.stderr.readline()  # it says what was chosen, and starts
+            time.sleep(lot.uniform(0, 0.6))
+            killed = process.poll() is None
+            process.kill()
+        if not killed or (tmp_path / "out.mp4").exists():
+            (tmp_path / "out.mp4").unlink()  # it was over; once more
+            done.clear()
+            continue
+        kills += 1
+        done.append(journalled(tmp_path / "out.mp4.resume"))
+        assert done == sorted(done), "finished segments were lost"
+    with start(source, tmp_path / "out.mp4", tiny_model, "-e", "bf=3", "-e", "b_strategy=0") as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert_equal(read(tmp_path / "out.mp4"), read(tmp_path / "whole.mp4"))
+    assert names(tmp_path) == ["in.mp4", "out.mp4", "whole.mp4"]
+
+
+def journalled(folder):
+    path = folder / "journal.jsonl"
+    return (
+        sum(json.loads(line)["frames"] for line in path.read_text().splitlines()[1:] if line.endswith("}")) if path.exists() else 0
+    )
+
+
+@pytest.fixture
+def stopped(engine, tmp_path):
+    """A run that was stopped after 27 frames, and the options to go on with."""
+    options = DeblurOptions(
+        rich(tmp_path / "in.mp4"), tmp_path / "out.mp4", resume=True, resume_every=10, encoder=B_FRAMES, scene_threshold=0
+    )
+    with pytest.raises(StopError):
+        deblur_video(options, stop_after(27), engine=engine)
+    return options
+
+
+def test_a_broken_journal_costs_what_it_broke(stopped, engine, tmp_path):
+    journal = tmp_path / "out.mp4.resume" / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    assert len(lines) == 3
+    journal.write_text("\n".join([*lines[:2], lines[2][:20]]))
+    said = []
+    deblur_video(stopped, say=said.append, engine=engine)
+    assert "10 frames are done already" in said
+    assert len(read(stopped.output).times) == 47
+
+
+def test_a_segment_that_was_cut_off_is_done_again(stopped, engine, tmp_path):
+    segment = tmp_path / "out.mp4.resume" / "000000.nut"
+    segment.write_bytes(segment.read_bytes()[:-10])
+    said = []
+    deblur_video(stopped, say=said.append, engine=engine)
+    assert not [line for line in said if "already" in line]
+    assert len(read(stopped.output).times) == 47
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stride": 3}, "stride was None, is 3"),
+        ({"encoder": EncoderOptions("ffv1")}, "encoder was .*libx264.*, is .*ffv1"),
+        ({"tile": 64}, None),  # whole all the same
+    ],
+)
+def test_another_run_does_not_go_on_with_it(change, message, stopped, engine):
+    other = DeblurOptions(**{**vars(stopped), **change})
+    if message is None:
+        assert deblur_video(other, engine=engine).frames == 47
+        return
+    with pytest.raises(
+        InputError, match=rf"out\.mp4\.resume holds a run that was begun differently \({message}.*delete the folder"
+    ):
+        deblur_video(other, engine=engine)
+    assert deblur_video(stopped, engine=engine).frames == 47  # which it left alone
+
+
+def test_a_source_that_was_changed_is_another_run(stopped, engine):
+    os.utime(stopped.source, ns=(1, 1))
+    with pytest.raises(InputError, match="changed was "):
+        deblur_video(stopped, engine=engine)
+
+
+def test_two_processes_at_one_run(stopped, engine, tmp_path):
+    with VideoReader(stopped.source) as reader, ResumableWriter(stopped.output, reader, B_FRAMES) as writer:
+        with pytest.raises(InputError, match="begun differently"):
+            writer.begin({"source": "another"})
+        assert writer.begin(json.loads((tmp_path / "out.mp4.resume" / "journal.jsonl").read_text().splitlines()[0])) == 20
+        with pytest.raises(InputError, match="another process is at this run"):
+            deblur_video(stopped, engine=engine)
+        writer.close()
+    assert deblur_video(stopped, engine=engine).frames == 47
+
+
+def test_segments_of_another_encoder_are_not_joined(stopped, engine, tmp_path):
+    """As after an update of FFmpeg in the middle of a run, which the journal does not tell."""
+    folder = tmp_path / "out.mp4.resume"
+    other, path = EncoderOptions(options={"qp": "0", "bf": "0"}), tmp_path / "other.nut"
+    with VideoReader(stopped.source, 10) as reader, VideoWriter(path, reader, other, segment=True) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    (tmp_path / "other.nut").replace(folder / "000000.nut")
+    journal = folder / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[1]["bytes"] = (folder / "000000.nut").stat().st_size
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(VideoError, match=r"000000\.nut: was encoded by another encoder: delete the folder"):
+        deblur_video(stopped, engine=engine)
+
+
+def test_a_first_error_leaves_no_folder(engine, tmp_path):
+    source = rich(tmp_path / "in.mp4")
+    with pytest.raises(StopError):
+        deblur_video(DeblurOptions(source, tmp_path / "out.mp4", resume=True), stop_after(20), engine=engine)
+    assert names(tmp_path) == ["in.mp4"]
+
+
+def test_ctrl_c_says_how_to_go_on(tiny_model, tmp_path):
+    source = rich(tmp_path / "in.mp4", frames=108, size=(192, 128))
+    process = start(source, tmp_path / "out.mp4", tiny_model)
+    while not (tmp_path / "out.mp4.resume" / "000000.nut").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "out.mp4.resume has what is done; the same command goes on from there" in err
+    assert names(tmp_path) == ["in.mp4", "out.mp4.resume"]
+
+
+def test_segments_that_are_too_short_are_refused(tmp_path):
+    with pytest.raises(InputError, match="a segment has 4 frames, expected 10 or more"):
+        DeblurOptions(tmp_path / "in.mp4", tmp_path / "out.mp4", resume=True, resume_every=4)
