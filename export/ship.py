@@ -62,6 +62,7 @@ class ShipOptions:
     budget: float | None = None  # dB of PSNR against the truth that INT8 may cost; None: no INT8
     clips: Path = DEFAULT_CLIP  # calibrated, compared and tested on
     windows: int = VERIFIED_WINDOWS  # compared with PyTorch
+    min_psnr: float | None = None  # dB of PyTorch that every model must come to; None: that of its precision
 
     def __post_init__(self) -> None:
         """Raises InputError on another target, or a bundle that is there."""
@@ -202,7 +203,7 @@ def _request(target: str, size: str, precision: tuple[str, ...], layers: Path | 
 def _held_to_network(checkpoint: Path, path: Path, bench: _Bench) -> Gate:
     bench.say(f"comparing {path.name} with PyTorch")
     candidate = f"{path}@{_exact_backend(path)}"
-    verdict = verify(VerifyOptions(str(checkpoint), candidate, bench.options.clips, bench.options.windows))
+    verdict = verify(VerifyOptions(str(checkpoint), candidate, bench.options.clips, bench.options.windows, bench.options.min_psnr))
     parity = None if verdict.psnr == float("inf") else round(verdict.psnr, 2)
     return Gate(path.name, read_contract(path).precision, parity, verdict.min_psnr, verdict.passed)
 
@@ -250,6 +251,7 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
     parser.add_argument("--budget", type=_decibels, metavar="DB", help="PSNR that INT8 may cost, such as 0.05dB (default: no INT8)")
     parser.add_argument("--clips", type=Path, default=DEFAULT_CLIP, help="a video or a folder (default: the shipped clip)")
     parser.add_argument("--windows", type=int, default=VERIFIED_WINDOWS, help="compared with PyTorch (default %(default)s)")
+    parser.add_argument("--min-psnr", type=_decibels, metavar="DB", help="parity that every model needs (default by its precision)")
     given = parser.parse_args(argv)
     return ShipOptions(
         output=given.output,
@@ -260,6 +262,7 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         budget=given.budget,
         clips=given.clips,
         windows=given.windows,
+        min_psnr=given.min_psnr,
     )
 
 

@@ -47,11 +47,9 @@ def test_checkpoint_becomes_a_bundle_that_runs(tiny_checkpoint, tmp_path, capsys
     assert [path.name for path in tmp_path.iterdir()] == ["x.bundle"]
 
 
-def test_gate_that_fails_leaves_nothing(tiny_checkpoint, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(ship_module.verify.__globals__["MIN_PARITY"], "fp32", 1000.0)
-    monkeypatch.setattr("export.parity.GATE", 50.0)
+def test_gate_that_fails_leaves_nothing(tiny_checkpoint, tmp_path, capsys):
     output = tmp_path / "x.bundle"
-    assert main([str(tiny_checkpoint), "--output", str(output), "--windows", "1"]) == 1
+    assert main([str(tiny_checkpoint), "--output", str(output), "--windows", "1", "--min-psnr", "1000dB"]) == 1
     told = capsys.readouterr()
     assert "FAILED" in told.out
     assert "was not written" in told.err
