@@ -155,6 +155,8 @@ def test_folders_with_some_ground_truth(tmp_path):
     score = score_video(video, identity, 5, "P2")
     assert score.frames == 1
     assert score.input.psnr == score.outputs["overlapping"].psnr == pytest.approx(28.13, abs=0.01)
+    assert score.frame_psnr == {"2.png": (score.input.psnr,) * 3}
+    assert "/2.png  28.13  28.13  28.13" in evaluate.frame_table([score])
     save(tmp_path / "sharp" / "9.png", picture(2))
     with pytest.raises(InputError, match="has 9, which"):
         video_from_folders(tmp_path / "blur", tmp_path / "sharp")

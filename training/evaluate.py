@@ -42,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     windows = WINDOWS if arguments.windows == "both" else (arguments.windows,)
     with _opened(arguments.model or default_checkpoint(), arguments.precision, arguments.device) as (run, frames):
         scores = _with_progress(score_videos(dataset.videos, run, frames, arguments.protocol, windows), len(dataset.videos))
+    if arguments.frames:
+        print(frame_table(scores))
     print(table(arguments.protocol, scores))
     if dataset.skipped:
         print(f"{len(dataset.skipped)} videos skipped")
@@ -59,6 +61,13 @@ def table(protocol: str, scores: Sequence[VideoScore]) -> str:
         columns = [score.input, *score.outputs.values()]
         cells = "".join(f"{f'{s.psnr:.2f} / {s.ssim:.4f} / {s.luma_psnr:.2f}':<24}" for s in columns)
         lines.append(f"{score.name:<16}{score.frames:>7}  {cells}".rstrip())
+    return "\n".join(lines)
+
+
+def frame_table(scores: Sequence[VideoScore]) -> str:
+    """A row a frame: its RGB PSNR before and after."""
+    lines = ["RGB PSNR of each frame, dB: input, " + ", ".join(scores[0].outputs)]
+    lines += [f"{s.name}/{file}  " + "  ".join(f"{v:.2f}" for v in values) for s in scores for file, values in s.frame_psnr.items()]
     return "\n".join(lines)
 
 
@@ -102,6 +111,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--model", type=Path, help="checkpoint or exported model (default: the shipped checkpoint)")
     add("--precision", default="auto", help=f"of a checkpoint: {', '.join(PRECISIONS)}; of an exported model: as Engine takes it")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for checkpoints")
+    add("--frames", action="store_true", help="also print the PSNR of each frame")
     add("--json", type=Path, help="also write the scores here, for training.tables")
     return parser.parse_args(argv)
 

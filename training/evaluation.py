@@ -28,6 +28,7 @@ class VideoScore:
     frames: int
     input: FrameScore
     outputs: dict[str, FrameScore]  # by the name of the windows
+    frame_psnr: dict[str, tuple[float, ...]]  # dB, RGB, by the frame's file: of the input, then of each output
 
 
 def score_videos(
@@ -45,12 +46,14 @@ def score_video(video: PairedVideo, run: Run, frames: int, protocol: str, window
         raise InputError(f"{video.name} has no frame with ground truth among its {len(video.frames)} that {protocol} looks at")
     blurry = read_frames([pair.blurry for pair in video.frames])
     truth = {i: _truth(video, i, blurry.shape[1:]) for i in chosen}
-    outputs = {}
+    scores = {"input": [score_frame(protocol, blurry[i], truth[i]) for i in chosen]}
     for name in windows:
         sharp = deblur_frames(blurry, run, frames, stride=frames if name == "five-by-five" else 1)
-        outputs[name] = mean_score([score_frame(protocol, sharp[i], truth[i]) for i in chosen])
-    before = mean_score([score_frame(protocol, blurry[i], truth[i]) for i in chosen])
-    return VideoScore(video.name, len(chosen), before, outputs)
+        scores[name] = [score_frame(protocol, sharp[i], truth[i]) for i in chosen]
+    files = [video.frames[i].blurry.name for i in chosen]
+    frame_psnr = {file: tuple(score.psnr for score in each) for file, each in zip(files, zip(*scores.values()))}
+    means = {name: mean_score(each) for name, each in scores.items()}
+    return VideoScore(video.name, len(chosen), means.pop("input"), means, frame_psnr)
 
 
 def deblur_frames(blurry: np.ndarray, run: Run, frames: int, stride: int) -> np.ndarray:
@@ -66,9 +69,8 @@ def deblur_frames(blurry: np.ndarray, run: Run, frames: int, stride: int) -> np.
 
 def mean_of_videos(scores: Sequence[VideoScore]) -> VideoScore:
     """The mean over videos, each counting the same."""
-    windows = scores[0].outputs
-    outputs = {name: mean_score([score.outputs[name] for score in scores]) for name in windows}
-    return VideoScore("average", sum(score.frames for score in scores), mean_score([score.input for score in scores]), outputs)
+    outputs = {name: mean_score([score.outputs[name] for score in scores]) for name in scores[0].outputs}
+    return VideoScore("average", sum(score.frames for score in scores), mean_score([score.input for score in scores]), outputs, {})
 
 
 class _Windows:
