@@ -53,7 +53,7 @@ def open_model(path: Path, how: How) -> Choice:
     if path.suffix in SUFFIXES:
         return _open_engine(path, how)
     if path.suffix != ".onnx":
-        raise ModelError(f"{path} is not an .onnx file: make one with export/to_onnx.py")
+        raise ModelError(f"{path} is not an .onnx file, an engine or a bundle's folder: make one with export/to_onnx.py")
     contract = read_contract(path)
     return open_runner(path, contract, how)
 
