@@ -39,7 +39,7 @@ class Result:
     parity: float  # dB against PyTorch in fp32, over all windows
     from_host: float  # numpy array in, numpy array out, CUDA graph
     from_host_plain: float  # the same without CUDA graph
-    on_device: float  # memory of the GPU in and out
+    on_device: float  # memory of the GPU in and out, the latter allocated by the call; without CUDA graph
     streamed: float  # numpy arrays, submitted ahead: wall time / windows
     megabytes: float  # engine file
     build_seconds: float
@@ -114,7 +114,7 @@ def table(results: Sequence[Result]) -> str:
     for row in results:
         times = "".join(f"{value:9.2f}" for value in (row.from_host, row.from_host_plain, row.on_device, row.streamed))
         lines.append(f"{row.engine:32}{row.parity:8.1f}{times}{row.megabytes:8.1f}{row.build_seconds:9.1f}{row.memory:8.0f}")
-    lines.append("streamed below host: copies in and out hide behind compute; at device: they hide wholly")
+    lines.append("streamed below host: copies in and out hide behind compute; device allocates its result, and uses no graph")
     return "\n".join(lines)
 
 
