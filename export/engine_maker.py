@@ -40,6 +40,7 @@ class EngineRequest:
     ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
     calibration_data: Path | None = None  # to measure on; None: the shipped clip
     min_type_share: float = MIN_TYPE_SHARE
+    typed: Path | None = None  # the file with these types, where an engine for another size made it already
 
     def __post_init__(self) -> None:
         """Raises InputError where the flags contradict one another."""
@@ -63,7 +64,8 @@ class MadeEngine:
     """An engine file, with its record and its log beside it."""
 
     engine: Path
-    onnx: Path  # the file that it was built from, typed
+    source: Path  # the file that the user named
+    onnx: Path  # the file with the engine's types; the same when none were asked for
     plan: Plan
     layer_log: str
     log: Path
@@ -99,11 +101,15 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
         build_seconds=round(built.seconds, 2),
     )
     plan = _write(request.engine, built, plan)
-    return MadeEngine(request.engine, options.onnx, plan, built.layer_log, log, (*typing_notes, *built.notes, *notes))
+    return MadeEngine(
+        request.engine, request.build.onnx, onnx_path, plan, built.layer_log, log, (*typing_notes, *built.notes, *notes)
+    )
 
 
 def _typed_graph(request: EngineRequest, library: Library, say: Say) -> tuple[Path, tuple[str, ...]]:
     """The file whose types are what was asked for, the user's own or one made of it, and what the user should know."""
+    if request.typed:
+        return request.typed, ()
     source, contract = request.build.onnx, read_contract(request.build.onnx)
     rest = request.rest if strongly_typed(library) else "fp32"  # a weakly typed builder lowers the rest by itself
     by_layer = request.layer_types or request.precisions

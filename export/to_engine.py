@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
@@ -26,9 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     for note in flags.notes:
         _say(f"note: {note}")
+    typed: Path | None = None
     for request in flags.requests:
         with _progress_line(request.engine.name) as progress:
-            made = make_engine(request, progress, _say)
+            made = make_engine(replace(request, typed=typed), progress, _say)
+        typed = made.onnx  # of all sizes
         if flags.verbose:
             _say(made.log.read_text())
         if flags.layer_information:
@@ -54,7 +57,7 @@ def summary(made: MadeEngine) -> str:
         f"  convolution FLOPs run in {types}{rounded}",
         *(f"  note: {note}" for note in made.notes),
         f"  its record {record_path(made.engine).name}, and the library's log {made.log.name}, are beside it",
-        f"next: videodeblur bundle --engine {made.engine} --onnx {made.onnx} --output {made.engine.with_suffix('.bundle')}",
+        f"next: videodeblur bundle --engine {made.engine} --onnx {made.source} --output {made.engine.with_suffix('.bundle')}",
     ]
     return "\n".join(lines)
 

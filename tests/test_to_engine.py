@@ -166,6 +166,15 @@ def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys)
     assert capsys.readouterr().out == f"tensorrt_rtx {plan.version}\n"
 
 
+def test_types_are_written_once_for_all_sizes(tiny_model, tmp_path, capsys):
+    engine = tmp_path / "m.engine"
+    assert main([f"--onnx={tiny_model}", "--bf16", "--for=96x64,64x96", f"--saveEngine={engine}", *RTX]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("writing") == 1
+    assert told.out.count("100.0% bf16") == 2
+    assert f"videodeblur bundle --engine {tmp_path / 'm-96x64.engine'} --onnx {tiny_model}" in told.out
+
+
 def test_int8_calibrates_by_itself(tiny_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(engine_maker, "CALIBRATION_WINDOWS", 1)
     engine = tmp_path / "m.engine"
