@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import numpy.typing as npt
@@ -34,20 +36,24 @@ from runtime.streaming import StreamDeblurrer
 from runtime.tiling import Grid, TiledEngine, fitting_grid, square_grid, whole_grid
 
 if TYPE_CHECKING:
-    from runtime.segments import ResumableWriter
-    from runtime.video import Frame, VideoInfo, VideoReader, VideoWriter
+    from runtime.video import Frame, VideoInfo, VideoReader
 
 Plane = npt.NDArray[Any]
 Progress = Callable[[int, Optional[int]], None]  # (frames done, frames expected, None when unknown)
 Say = Callable[[str], None]
 
+MAX_RATE_DENOMINATOR = 1001  # as in 30000/1001 frames per second
 MIN_SEGMENT = 10  # frames, two windows
 GB = 1_000_000_000  # bytes
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
+PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
+RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
+
 EPILOG = f"""
 Quality without --crf: {", ".join(f"crf {crf} for {codec}" for codec, crf in DEFAULT_CRF.items())}.
 Lossless: `-e qp=0` with libx264; `-c ffv1` and an .mkv output, which also takes odd sizes and every pixel format.
+Pipes: `ffmpeg -i in.mp4 -f nut - | videodeblur run - - | x264 --demuxer y4m -o out.264 -`; `-f nut` keeps times and sound.
 All but luma is carried over: chroma, times, sound, subtitles, chapters, metadata, rotation, colour tags.
 """
 
@@ -56,13 +62,14 @@ All but luma is carried over: chroma, times, sound, subtitles, chapters, metadat
 class DeblurOptions:
     """What to deblur, with what, into what."""
 
-    source: Path
-    output: Path  # its suffix chooses the container
+    source: Path  # a video file, "-" for standard input, a sequence such as %05d.png, or a folder of pictures
+    output: Path  # its suffix chooses the container; "-" for standard output, %05d.png or a folder for pictures
     model: Path | None = None  # an .onnx file; None = the shipped checkpoint, see default_model
     backend: str = "auto"  # see Engine
     precision: str = "auto"  # see Engine
     threads: int | None = None  # CPU cores for the network; None = all
     stride: int | None = None  # frames between the starts of two windows; None = the window's length
+    rate: float = 25.0  # frames per second at which pictures are shown
     frames: int | None = None  # stop after so many; None = all
     tile: int | None = None  # side in pixels that a tile adds; 0 = the whole picture; None = what memory allows
     memory: float | None = None  # GB (10^9 bytes) for the network on a CPU; None = half of what is at hand
@@ -77,10 +84,29 @@ class DeblurOptions:
         """Raises InputError where the output is the source, or exists and may not be replaced, or segments are too short."""
         if self.output.exists() and self.source.exists() and self.output.samefile(self.source):
             raise InputError(f"{self.output} is the input too, expected another file: the input is never changed")
+        if self.resume and (self.to_pictures or "-" in (str(self.source), str(self.output))):
+            raise InputError("a run can be resumed from a video file to a video file only: leave out --resume")
+        if not self.rate > 0:
+            raise InputError(f"the rate is {self.rate} frames per second, expected more than 0")
         if self.resume_every < MIN_SEGMENT:
             raise InputError(f"a segment has {self.resume_every} frames, expected {MIN_SEGMENT} or more")
-        if self.output.exists() and not self.overwrite:
+        if self.to_pictures:
+            self._check_pictures()
+        elif self.output.exists() and not self.overwrite:
             raise InputError(f"{self.output} exists already: add -y to overwrite it, or choose another name")
+
+    def _check_pictures(self) -> None:
+        folder, source = _folder(self.output) or self.output, _folder(self.source)
+        if source and source.exists() and folder.exists() and folder.samefile(source):
+            raise InputError(f"{folder} is the input's folder too, expected another: the input is never changed")
+        if not self.overwrite and any(folder.glob("*.png")):
+            raise InputError(f"{folder} has pictures already: add -y to replace those of the same name, or choose another folder")
+
+    @property
+    def to_pictures(self) -> bool:
+        """Whether the output is pictures: a numbered name, or a folder, which is there or comes from pictures."""
+        folder = not self.output.suffix and str(self.output) != "-" and (self.output.is_dir() or _folder(self.source) is not None)
+        return "%" in self.output.name or folder
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,25 @@ class Summary:
     precision: str
     reason: str  # why these two
     notes: tuple[str, ...]  # what could not be carried over, a line each
+
+
+class Writer(Protocol):
+    """What `deblur_video` needs of a `VideoWriter`, `ResumableWriter` or `PictureWriter`."""
+
+    frames: int
+    notes: list[str]
+
+    def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
+        """Takes a frame's sharp luma."""
+        ...
+
+    def finish(self) -> None:
+        """Completes the output."""
+        ...
+
+    def __enter__(self) -> Writer: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
 class Deblurrer(Protocol):
@@ -120,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         frames=arguments.frames,
         **network_options(arguments),
         compare=arguments.compare,
-        encoder=EncoderOptions(arguments.codec, arguments.crf, dict(arguments.encoder), arguments.drop_unsupported),
+        encoder=_encoder(arguments),
+        rate=arguments.rate,
         resume=arguments.resume,
         resume_every=arguments.resume_every,
         overwrite=arguments.overwrite,
@@ -136,12 +182,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
     for note in summary.notes:
         _say(f"note: {note}")
+    told = sys.stderr if str(options.output) == "-" else sys.stdout
     if arguments.json:
-        print(json.dumps(asdict(summary)))
+        print(json.dumps(asdict(summary)), file=told)
     else:
         print(
             f"{summary.output}: {summary.frames} frames, {summary.fps:.1f} fps, {summary.backend} {summary.precision},"
-            f" {summary.seconds:.1f} s"
+            f" {summary.seconds:.1f} s",
+            file=told,
         )
     return 0
 
@@ -159,7 +207,7 @@ def deblur_video(
     from runtime.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
     from runtime.video import VideoReader
 
-    with VideoReader(options.source, options.frames) as reader:
+    with VideoReader(options.source, options.frames, Fraction(options.rate).limit_denominator(MAX_RATE_DENOMINATOR)) as reader:
         info = reader.info
         view = _View(options.compare, info)
         with _open_writer(options, reader, view.width) as writer:
@@ -199,7 +247,7 @@ def grid_for(options: DeblurOptions, info: VideoInfo, engine: Engine) -> Grid:
     return square_grid(info.height, info.width, engine.contract, options.tile)
 
 
-def _check_count(reader: VideoReader, writer: VideoWriter | ResumableWriter) -> None:
+def _check_count(reader: VideoReader, writer: Writer) -> None:
     if writer.frames != reader.frames:
         raise RuntimeError(f"{reader.frames} frames went in and {writer.frames} came out")
 
@@ -240,7 +288,11 @@ class _Scenes:
             yield frame
 
 
-def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> VideoWriter | ResumableWriter:
+def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> Writer:
+    if options.to_pictures:
+        from runtime.picture_writer import PictureWriter  # here, so that options and help need no PyAV
+
+        return PictureWriter(options.output, reader, width)
     if options.resume:
         from runtime.segments import ResumableWriter  # here, since it needs a Unix
 
@@ -250,9 +302,7 @@ def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> Vid
     return VideoWriter(options.output, reader, options.encoder, width)
 
 
-def _begin(
-    writer: VideoWriter | ResumableWriter, options: DeblurOptions, info: VideoInfo, engine: Engine, grid: Grid, say: Say | None
-) -> int:
+def _begin(writer: Writer, options: DeblurOptions, info: VideoInfo, engine: Engine, grid: Grid, say: Say | None) -> int:
     """The frames that an earlier run has finished."""
     if not options.resume:
         return 0
@@ -277,7 +327,7 @@ def _begin(
 class _Sink:
     """Where sharp frames go: written, counted, told."""
 
-    def __init__(self, writer: VideoWriter | ResumableWriter, view: _View, progress: Progress | None, expected: int | None) -> None:
+    def __init__(self, writer: Writer, view: _View, progress: Progress | None, expected: int | None) -> None:
         self._writer, self._view, self._progress, self._expected = writer, view, progress, expected
 
     def __call__(self, frame_and_sharp: tuple[Frame, Plane]) -> None:
@@ -318,6 +368,21 @@ def _expected(info: VideoInfo, limit: int | None) -> int | None:
     return min(known) if known else None
 
 
+def _folder(path: Path) -> Path | None:
+    """Where the pictures of a sequence or a folder are; None for anything else."""
+    if "%" in path.name:
+        return path.parent
+    return path if path.is_dir() else None
+
+
+def _encoder(arguments: argparse.Namespace) -> EncoderOptions:
+    kind = PIPES.get(arguments.format, arguments.format)
+    if kind is None and str(arguments.output) == "-":
+        kind = PIPES["y4m"]
+    codec = arguments.codec or RAW_CODECS.get(kind or "", DEFAULT_CODEC)
+    return EncoderOptions(codec, arguments.crf, dict(arguments.encoder), kind, arguments.drop_unsupported)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -330,16 +395,25 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", type=Path, metavar="INPUT", help="the blurry video")
-    add("output", type=Path, metavar="OUTPUT", help="the sharp video; the suffix chooses the container (.mp4, .mkv, .mov, ...)")
+    add("source", type=Path, metavar="INPUT", help="the blurry video; - for standard input, %%05d.png or a folder for pictures")
+    add(
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="the sharp video, by its suffix (.mp4, .mkv, .mov, ...); - for standard output, %%05d.png or a folder for pictures",
+    )
     add("-y", "--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
     add("--frames", type=int, metavar="N", help="stop after N frames, for a preview")
+    add("--rate", type=float, default=25.0, metavar="FPS", help="at which pictures are shown (default: %(default)g)")
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
     add_network_arguments(parser)
     encoder = parser.add_argument_group("the encoder")
-    encoder.add_argument("-c", "--codec", default=DEFAULT_CODEC, help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")
+    encoder.add_argument("-c", "--codec", help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")
+    encoder.add_argument(
+        "-f", "--format", help="FFmpeg's name of the container (default: by the suffix; y4m to standard output, where nut goes too)"
+    )
     encoder.add_argument("--crf", type=float, help="constant rate factor: lower is better and larger")
     encoder.add_argument(
         "-e",

@@ -34,6 +34,7 @@ class VideoInfo:
     height: int
     pixel_format: str  # FFmpeg's name
     bits: int  # of a sample, 8 to 16
+    rgb_bits: int | None  # of the samples in the file where they are RGB, which is read as yuv444p16le; else None
     chroma_step: int  # luma columns per column of chroma: 2 for 4:2:0 and 4:2:2, 1 for 4:4:4 and gray
     color_range: str  # "limited" or "full"; full where the file does not say and the format is yuvj* or gray, else limited
     color_tags: tuple[int, int, int, int]  # range, matrix, primaries and transfer as stated, FFmpeg's numbers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime import rgb
 from runtime.errors import InputError, MissingPackageError, VideoError
 from runtime.video_format import (
     FULL,
@@ -24,11 +26,11 @@ from runtime.video_format import (
     NOT_STATED,
     Frame,
     VideoInfo,
-    ffmpeg_says,
     is_format,
     plane_of,
     side_data_of,
 )
+from runtime.video_sources import open_source
 
 try:
     import av
@@ -41,18 +43,23 @@ except ImportError as missing:
 WIDE = 64  # pixels, divisible by every chroma subsampling
 CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration
 CUT_OFF = Fraction(1, 2)  # seconds; a Matroska file that ends this much before its header says was cut off
+PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
+BT601 = 6  # of AVColorSpace
+BIG_ENDIAN = {f"gray{bits}be": f"gray{bits}le" for bits in (10, 12, 16)}
+RGB_BITS = {"rgb24": 8, "bgr24": 8, "bgr0": 8, "rgb0": 8, "pal8": 8, "gbrp": 8, "rgb48be": 16, "rgb48le": 16}
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
 
 
 class VideoReader:
     """The frames of a video file, once, in order of display; a context manager.
 
-    `limit` ends the video after so many frames. Raises VideoError when the file is missing, is no video, is of a kind that is
-    not served, breaks off or is broken; the message names the file and the frame.
+    `path` may also be "-" for standard input, a numbered sequence of pictures (%05d.png) or a folder of them, shown at `rate`
+    frames per second. `limit` ends the video after so many frames. Raises VideoError when the file is missing, is no video, is of
+    a kind that is not served, breaks off or is broken; the message names the file and the frame.
     """
 
-    def __init__(self, path: str | os.PathLike[str], limit: int | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], limit: int | None = None, rate: Fraction = PICTURE_RATE) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
         self.path, self.limit = Path(path), limit
@@ -61,15 +68,21 @@ class VideoReader:
         self.frames = 0  # handed out so far
         self.notes: list[str] = []  # what is worth telling about the file, complete after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
-        self.container = _open_input(self.path)
+        source = open_source(self.path)
+        self.container, self.pictures, self._rate = source.container, source.pictures, rate
+        self._rgb_bits: int | None = None
         try:
             self.stream = _picture_stream(self.path, self.container)
-            self._indexed = len(self.stream.index_entries) if is_format(self.container, MP4_LIKE) else 0
+            self._indexed = len(self.pictures) or (len(self.stream.index_entries) if is_format(self.container, MP4_LIKE) else 0)
             self._decoded = self._decode()
             self._ahead = next(self._decoded, None)
             if self._ahead is None:
                 raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
             self.info = _describe(self.container, self.stream, self._ahead, self._indexed)
+            if self.pictures:
+                self.info = replace(
+                    self.info, rgb_bits=self._rgb_bits, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None
+                )
         except BaseException:
             self.close()
             raise
@@ -131,7 +144,8 @@ class VideoReader:
                     continue
                 packets += packet.size > 0
                 hidden += packet.is_discard
-                for frame in self.stream.decode(packet):
+                for decoded in self.stream.decode(packet):
+                    frame = self._readable(decoded) if self.pictures else decoded
                     self._check(frame, frames)
                     yield frame
                     frames += 1
@@ -140,6 +154,21 @@ class VideoReader:
         except av.FFmpegError as error:
             raise self._broken(frames, error.strerror) from error
         self._check_end(frames, packets, hidden)
+
+    def _readable(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """RGB and big-endian gray, which pictures hold, as what videos hold."""
+        name = picture.format.name
+        if name in BIG_ENDIAN:
+            return picture.reformat(format=BIG_ENDIAN[name])
+        if name not in RGB_BITS:
+            return picture
+        self._rgb_bits = RGB_BITS[name]
+        pixels = picture.to_ndarray(format="rgb24" if self._rgb_bits == 8 else "rgb48le")
+        frame = av.VideoFrame(picture.width, picture.height, "yuv444p16le")
+        for index, plane in enumerate(rgb.to_ycc(pixels)):
+            plane_of(frame, index)[:] = plane
+        frame.color_range, frame.colorspace, frame.pts = FULL, BT601, picture.pts
+        return frame
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
@@ -183,6 +212,8 @@ class VideoReader:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
 
     def _time_of(self, decoded: av.VideoFrame, previous: int | None, number: int) -> int:
+        if self.pictures:
+            return number
         if decoded.pts is None:  # raw streams carry no times
             return 0 if previous is None else previous + self._step()
         if previous is not None and decoded.pts <= previous:
@@ -194,6 +225,8 @@ class VideoReader:
 
     def _duration_of(self, decoded: av.VideoFrame, pts: int) -> int:
         """Until the next frame. What the decoder says is in decoding order, so only the last frame falls back on it."""
+        if self.pictures:
+            return 1
         if self._ahead is not None:
             return max(1, self._ahead.pts - pts) if self._ahead.pts is not None else self._step()
         left = (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
@@ -201,18 +234,6 @@ class VideoReader:
 
     def _step(self) -> int:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
-
-
-def _open_input(path: Path) -> InputContainer:
-    if path.is_dir() or not path.exists():
-        raise VideoError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}, expected a video file")
-    said: list[str] = []
-    try:
-        with ffmpeg_says(said):
-            return av.open(str(path.absolute()), "r", metadata_errors="surrogateescape")
-    except (av.FFmpegError, OSError) as error:
-        reason = (said or [error.strerror or str(error)])[-1]
-        raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
 
 
 def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
@@ -235,6 +256,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         height=first.height,
         pixel_format=name,
         bits=first.format.components[0].bits,
+        rgb_bits=None,
         chroma_step=WIDE // first.format.chroma_width(WIDE),
         color_range="full" if full else "limited",
         color_tags=(stated, first.colorspace, first.color_primaries, first.color_trc),

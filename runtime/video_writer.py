@@ -15,6 +15,7 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, MissingPackageError, VideoError
 from runtime.video_format import FULL, MP4_LIKE, Frame, Plane, ffmpeg_says, is_format, plane_of
 from runtime.video_reader import VideoReader
+from runtime.video_sources import STANDARD
 
 try:
     import av
@@ -27,6 +28,8 @@ except ImportError as missing:
 
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
+Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
+PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
@@ -35,8 +38,9 @@ ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and for
 class VideoWriter:
     """Writes sharpened frames with all the rest of the source; a context manager.
 
-    Leaving the `with` block completes the file and gives it its final name, replacing what had that name; leaving it by an
-    exception, Ctrl-C too, deletes it. Until then it is `.NAME.PID.part.EXT` in the same folder.
+    `path` may be "-" for standard output, with the encoder's `format` "nut", "matroska", or "yuv4mpegpipe" and codec
+    "wrapped_avframe". Leaving the `with` block completes the file and gives it its final name, replacing what had that name;
+    leaving it by an exception, Ctrl-C too, deletes it. Until then it is `.NAME.PID.part.EXT` in the same folder.
 
     Carried over: times, colour tags, sample aspect ratio, display matrix, chapters, metadata, captions and other side data of
     the frames; audio, subtitle, data and attachment streams packet by packet. `notes` says in a line each what could not be.
@@ -62,8 +66,9 @@ class VideoWriter:
         self._pictures = self._encoded = 0  # handed to the encoder, and coded
         self._written_until = Fraction(0)
         self._part = part or self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self._piped = self.path == STANDARD
         self._open = True
-        self._container = _open_output(self.path, self._part, reader.info.time_base, segment)
+        self._container = _open_output(self.path, self._part, reader.info.time_base, segment, self._encoder.format)
         try:
             self._stream = self._add_picture()
             self._copies = {} if segment else self._add_copies()
@@ -124,6 +129,9 @@ class VideoWriter:
             self._container.close()
         if self._encoded != self.frames:
             raise VideoError(f"{self.path}: {self._encoder.codec} made {self._encoded} frames of {self.frames}: take another codec")
+        if self._piped:
+            self._open = False
+            return
         if not self._segment:
             self._note_losses()
         try:
@@ -139,7 +147,8 @@ class VideoWriter:
         self._open = False
         with suppress(av.FFmpegError):  # the reason for deleting it is already on its way
             self._container.close()
-        self._part.unlink(missing_ok=True)
+        if not self._piped:
+            self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -202,7 +211,11 @@ class VideoWriter:
                 copy.metadata.update(_metadata(source.metadata))
                 copy.disposition = source.disposition
                 _settle_layout(copy)
-            elif source.type in ("audio", "subtitle") and not self._encoder.drop_unsupported:
+            elif (
+                source.type in ("audio", "subtitle")
+                and not self._encoder.drop_unsupported
+                and not is_format(self._container, {Y4M})
+            ):
                 raise VideoError(
                     f"{self.path.suffix} cannot hold {name} of {self._reader.path} ({source.name or 'unknown codec'}):"
                     " write an .mkv, or leave it out with --drop-unsupported"
@@ -311,16 +324,22 @@ def _settle_layout(copy: Stream) -> None:
         copy.codec_context.layout = f"{copy.layout.nb_channels}c"
 
 
-def _open_output(path: Path, part: Path, time_base: Fraction, segment: bool) -> OutputContainer:
+def _open_output(path: Path, part: Path, time_base: Fraction, segment: bool, kind: str | None) -> OutputContainer:
+    piped = path == STANDARD
+    if piped and kind not in PIPED:
+        raise InputError(f"the format of standard output is {kind}, expected one of {', '.join(PIPED)}")
     if not path.parent.is_dir():
         raise VideoError(f"{path}: there is no folder {path.parent}: make it first")
     options = {"movflags": "+faststart"}  # the index in front, so that players and browsers can start at once
     if time_base.numerator == 1:  # exact times; by default start times are rounded to milliseconds
         options.update(movie_timescale=str(time_base.denominator), video_track_timescale=str(time_base.denominator))
+    if piped:
+        options = {"strict": "-1"}  # y4m of more than 8 bits
     if segment:
         options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
     try:
-        container = av.open(str(part.absolute()), "w", container_options=options, metadata_errors="surrogateescape")
+        target = "pipe:1" if piped else str(part.absolute())
+        container = av.open(target, "w", format=kind, container_options=options, metadata_errors="surrogateescape")
     except ValueError as error:
         raise InputError(f"{path}: {path.suffix or 'no suffix'} is no video format: take .mp4, .mkv or .mov") from error
     if container.format.name.startswith("image2"):

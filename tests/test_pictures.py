@@ -1,0 +1,221 @@
+"""Pictures in and out: numbered sequences and folders, 8 and 16 bits, gray and RGB."""
+
+import shutil
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from video_clips import Clip, same
+
+from runtime import Engine, InputError, StreamDeblurrer, VideoError, rgb
+from runtime.deblur_video import DeblurOptions, deblur_video, main
+from runtime.encoder_options import EncoderOptions
+from runtime.picture_writer import PictureWriter
+from runtime.video import VideoReader
+
+SIZE = (64, 48)
+
+
+def save(path, pixels, pixel_format):
+    frame = av.VideoFrame.from_ndarray(pixels, pixel_format)
+    codec = {".png": "png", ".jpg": "mjpeg"}[path.suffix]
+    context = av.CodecContext.create(codec, "w")
+    context.width, context.height, context.pix_fmt, context.time_base = frame.width, frame.height, pixel_format, Fraction(1, 25)
+    path.write_bytes(b"".join(bytes(packet) for packet in context.encode(frame) + context.encode(None)))
+
+
+def load(path):
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    return frame.format.name, frame.to_ndarray()
+
+
+def noise(count, pixel_format, seed=0):
+    shape = (SIZE[1], SIZE[0], 3) if pixel_format.startswith("rgb") else (SIZE[1], SIZE[0])
+    deep = "48" in pixel_format or "16" in pixel_format
+    lot = np.random.default_rng(seed)
+    return [lot.integers(0, 2**16 if deep else 256, shape).astype(np.uint16 if deep else np.uint8) for _ in range(count)]
+
+
+def copied(source, target):
+    with VideoReader(source) as reader, PictureWriter(target, reader) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    return writer
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("pixel_format", ["gray", "gray16be", "rgb24", "rgb48be"])
+def test_pictures_come_back_as_they_were(pixel_format, tmp_path):
+    pictures = noise(3, pixel_format)
+    for number, pixels in enumerate(pictures):
+        save(tmp_path / f"{number + 7:05d}.png", pixels, pixel_format)
+    (tmp_path / "out").mkdir()
+    copied(tmp_path / "%05d.png", tmp_path / "out" / "%03d.png")
+    assert names(tmp_path / "out") == ["007.png", "008.png", "009.png"]
+    for number, pixels in enumerate(pictures):
+        name, found = load(tmp_path / "out" / f"{number + 7:03d}.png")
+        assert name == pixel_format
+        assert np.abs(found.astype(np.int64) - pixels).max() <= (1 if pixel_format == "rgb48be" else 0)
+
+
+def test_every_colour_of_8_bits_comes_back():
+    levels = np.arange(0, 256, 5, dtype=np.uint8)
+    cube = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(52, -1, 3)
+    assert same(rgb.to_rgb(*rgb.to_ycc(cube), np.uint8), cube)
+
+
+def test_luma_of_rgb_is_bt601():
+    pixels = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    assert rgb.to_ycc(pixels)[0].tolist() == [[round(65535 * weight) for weight in (0.299, 0.587, 0.114, 1)]]
+
+
+def test_info_and_times_of_pictures(tmp_path):
+    for number, pixels in enumerate(noise(3, "rgb24")):
+        save(tmp_path / f"{number}.png", pixels, "rgb24")
+    with VideoReader(tmp_path, rate=Fraction(30)) as reader:
+        info, frames = reader.info, list(reader)
+    assert (info.frames, info.bits, info.rgb_bits, info.color_range, info.pixel_format) == (3, 16, 8, "full", "yuv444p16le")
+    assert [(frame.pts * info.time_base, frame.duration) for frame in frames] == [(Fraction(n, 30), 1) for n in range(3)]
+
+
+def test_a_folder_is_in_the_order_of_its_numbers(tmp_path):
+    source = tmp_path / "it's in"
+    source.mkdir()
+    pictures = noise(3, "gray")
+    for name, pixels in zip(("f2.png", "f10.png", "f100.png"), pictures):
+        save(source / name, pixels, "gray")
+    (source / "notes.txt").write_text("not a picture")
+    copied(source, tmp_path / "out")
+    assert names(tmp_path / "out") == ["f10.png", "f100.png", "f2.png"]
+    with VideoReader(source) as reader:
+        assert same([frame.luma for frame in reader], pictures)
+
+
+def test_jpeg_in_png_out(tmp_path):
+    for number in range(2):
+        luma, frame = noise(1, "gray", number)[0], av.VideoFrame(*SIZE, "yuvj420p")
+        frame = av.VideoFrame.from_ndarray(luma, "gray").reformat(format="yuvj420p")
+        save(tmp_path / f"{number}.jpg", frame.to_ndarray(), "yuvj420p")
+    copied(tmp_path, tmp_path / "out")
+    with VideoReader(tmp_path) as reader:
+        expected = [frame.luma for frame in reader]
+    for number in range(2):
+        name, found = load(tmp_path / "out" / f"{number}.png")
+        assert name == "rgb24"
+        gray = np.repeat(expected[number][..., None], 3, -1).astype(int)
+        assert np.abs(found - gray).mean() < 2  # colour differences of a gray JPEG are zero but for its compression
+
+
+def test_the_network_sees_pictures_as_a_video(tiny_model, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    pictures = noise(7, "gray16be")
+    for number, pixels in enumerate(pictures):
+        save(source / f"{number:05d}.png", pixels, "gray16be")
+    arguments = ["--model", str(tiny_model), "--precision", "fp32", "--threads", "1", "--scene-thresh", "0", "--no-progress"]
+    assert main([str(source), str(tmp_path / "out"), *arguments]) == 0
+    with Engine(tiny_model, precision="fp32", threads=1) as engine:
+        stream = StreamDeblurrer(engine, None, 16, "full")
+        sharp = [luma for pixels in pictures for luma in stream.push(pixels)] + stream.flush()
+    assert same([load(tmp_path / "out" / f"{number:05d}.png")[1] for number in range(7)], sharp)
+    assert names(tmp_path) == ["in", "out"]
+
+
+@pytest.mark.parametrize(("source", "output"), [("video", "%05d.png"), ("pictures", "video"), ("video", "folder")])
+def test_videos_and_pictures_become_each_other(source, output, tiny_model, tmp_path):
+    video = Clip(pixel_format="yuv420p10le", times=list(range(0, 6000, 1000)), audio=["aac"]).write(tmp_path / "in.mp4")
+    for number, pixels in enumerate(noise(6, "rgb24")):
+        save(tmp_path / f"{number:03d}.png", pixels, "rgb24")
+    (tmp_path / "folder").mkdir()
+    outputs = {"%05d.png": tmp_path / "new" / "%05d.png", "video": tmp_path / "out.mkv", "folder": tmp_path / "folder"}
+    sources = {"video": video, "pictures": tmp_path / "%03d.png"}
+    options = DeblurOptions(sources[source], outputs[output], scene_threshold=0, encoder=EncoderOptions("ffv1"))
+    with Engine(tiny_model, precision="fp32", threads=1) as engine:
+        summary = deblur_video(options, engine=engine)
+    assert summary.frames == 6
+    if output == "video":
+        with VideoReader(tmp_path / "out.mkv") as reader:
+            assert (len(list(reader)), reader.info.pixel_format) == (6, "yuv444p16le")
+        return
+    folder, first = {"%05d.png": (tmp_path / "new", "00001.png"), "folder": (tmp_path / "folder", "00000001.png")}[output]
+    assert names(folder)[0] == first
+    assert len(names(folder)) == 6
+    assert load(folder / first)[0] == "rgb48be"
+    assert summary.notes == ("all but the picture is left out: pictures have no sound",)
+
+
+def fail_after_one(reader, writer, folder):
+    frame = next(iter(reader))
+    writer.write(frame, frame.luma)
+    assert len(names(folder)) == 4  # it is being written
+    raise InputError
+
+
+def test_an_error_midway_leaves_no_pictures(tmp_path):
+    for number, pixels in enumerate(noise(3, "gray")):
+        save(tmp_path / f"{number}.png", pixels, "gray")
+    with VideoReader(tmp_path) as reader, pytest.raises(InputError), PictureWriter(tmp_path / "out", reader) as writer:
+        fail_after_one(reader, writer, tmp_path)
+    assert names(tmp_path) == ["0.png", "1.png", "2.png"]
+
+
+@pytest.fixture
+def three(tmp_path):
+    for number, pixels in enumerate(noise(3, "gray")):
+        save(tmp_path / f"{number}.png", pixels, "gray")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("spoil", "path", "message"),
+    [
+        (lambda folder: (folder / "1.png").unlink(), "%d.png", r"1\.png is missing in a sequence that goes to 2\.png"),
+        (lambda folder: None, "%05d.png", r"there is no such picture, expected files such as 00001\.png"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "", "is a folder without pictures"),
+        (
+            lambda folder: save(folder / "1.png", noise(1, "gray")[0][:24], "gray"),
+            "",
+            "changes from 64x48 gray to 64x24 gray at frame 1",
+        ),
+        (lambda folder: (folder / "1.png").write_bytes(b"no picture"), "", r"broken or cut off at frame 1"),
+        (lambda folder: shutil.copy(__file__, folder / "0.png"), "", r"broken or cut off|not a video|no frame"),
+        (
+            lambda folder: [save(folder / f"{n}.png", np.zeros((48, 64, 4), np.uint8), "rgba") for n in range(3)],
+            "",
+            "its samples are rgba, expected",
+        ),
+    ],
+)
+def test_pictures_that_are_no_video_are_refused(spoil, path, message, three):
+    spoil(three)
+    with pytest.raises(VideoError, match=message), VideoReader(three / path) as reader:
+        list(reader)
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("", "", "is the input"),
+        ("%d.png", "%03d.png", "is the input's folder too"),
+        ("", "full", "full has pictures already: add -y"),
+        ("", "full/%d.png", "full has pictures already: add -y"),
+    ],
+)
+def test_pictures_are_never_replaced_unasked(source, output, message, three):
+    (three / "full").mkdir()
+    shutil.copy(three / "0.png", three / "full")
+    with pytest.raises(InputError, match=message):
+        DeblurOptions(three / source, three / output)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("out/%d.jpg", "pictures are written as .png, not .jpg"), ("a/b/%d.png", "there is no folder")]
+)
+def test_outputs_that_cannot_be(output, message, three):
+    with VideoReader(three) as reader, pytest.raises(InputError, match=message):
+        PictureWriter(three / output, reader)

@@ -1,0 +1,140 @@
+"""Standard input and output, with a real second process at each end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from video_clips import VARIABLE, Clip, read, same
+
+from runtime import Engine, StreamDeblurrer
+from runtime.deblur_video import DeblurOptions
+from runtime.errors import InputError
+from runtime.video import VideoReader
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCE = """
+import sys, av
+from fractions import Fraction
+with av.open(sys.argv[1]) as source, av.open("pipe:1", "w", format=sys.argv[2], options={"strict": "-1"}) as target:
+    video = source.streams.video[0]
+    if sys.argv[2] == "yuv4mpegpipe":
+        stream = target.add_stream("wrapped_avframe", rate=25)
+        stream.width, stream.height, stream.pix_fmt = video.width, video.height, video.pix_fmt
+        for number, frame in enumerate(source.decode(video)):
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    else:
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                target.mux(packet)
+"""
+
+
+def run(tiny_model, *arguments, stdin=subprocess.DEVNULL):
+    command = [
+        sys.executable,
+        "-m",
+        "runtime.deblur_video",
+        *map(str, arguments),
+        "--model",
+        str(tiny_model),
+        "--precision",
+        "fp32",
+    ]
+    options = ["--threads", "1", "--scene-thresh", "0", "--no-progress"]
+    return subprocess.Popen([*command, *options], cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def produce(source, kind):
+    return subprocess.Popen([sys.executable, "-c", PRODUCE, str(source), kind], stdout=subprocess.PIPE)
+
+
+def sharp_luma(source, model):
+    with VideoReader(source) as reader, Engine(model, precision="fp32", threads=1) as engine:
+        stream = StreamDeblurrer(engine, None, reader.info.bits, reader.info.color_range)
+        return [sharp for frame in reader for sharp in stream.push(frame.luma)] + stream.flush()
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le", "gray", "yuv444p16le"])
+def test_y4m_through_pipes_at_both_ends(pixel_format, tiny_model, tmp_path):
+    source = Clip("ffv1", pixel_format, times=VARIABLE[:7]).write(tmp_path / "in.mkv")
+    with produce(source, "yuv4mpegpipe") as producer, run(tiny_model, "-", "-", stdin=producer.stdout) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    assert out.startswith(b"YUV4MPEG2 ")
+    assert b"-: 7 frames, " in err
+    (tmp_path / "out.y4m").write_bytes(out)
+    before, after = read(source), read(tmp_path / "out.y4m")
+    assert same(after.luma, sharp_luma(source, tiny_model))
+    assert same(after.chroma, before.chroma)
+    assert after.pixel_format == pixel_format
+
+
+def test_nut_keeps_times_and_sound(tiny_model, tmp_path):
+    source = Clip(audio=["flac"], times=VARIABLE[:7]).write(tmp_path / "in.mkv")
+    with produce(source, "nut") as producer, run(tiny_model, "-", "-", "-f", "nut", stdin=producer.stdout) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    (tmp_path / "out.nut").write_bytes(out)
+    before, after = read(source), read(tmp_path / "out.nut")
+    assert same(after.luma, sharp_luma(source, tiny_model))
+    assert same(after.chroma, before.chroma)
+    assert [time - after.times[0] for time in after.times] == [time - before.times[0] for time in before.times]
+    assert [payload for payload, _ in after.packets["audio1"]] == [payload for payload, _ in before.packets["audio1"]]
+
+
+def test_a_file_to_y4m_leaves_out_its_sound_and_says_so(tiny_model, tmp_path):
+    source = Clip(audio=["aac"], times=VARIABLE[:5]).write(tmp_path / "in.mp4")
+    with run(tiny_model, source, "-") as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    assert b"note: audio stream 1 (aac) is not in the output" in err
+    (tmp_path / "out.y4m").write_bytes(out)
+    assert same(read(tmp_path / "out.y4m").luma, sharp_luma(source, tiny_model))
+
+
+def test_a_reader_that_leaves_ends_the_run_with_one_line(tiny_model, tmp_path):
+    source = Clip(size=(320, 240), times=list(range(0, 60000, 1000)), moving=True).write(tmp_path / "in.mp4")
+    with run(tiny_model, source, "-") as process:
+        process.stdout.read(1000)
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert err.splitlines()[-1].startswith("error: -: writing failed (Broken pipe)")
+    assert "Traceback" not in err
+
+
+def test_whole_frames_of_a_producer_that_dies_arrive(tiny_model, tmp_path):
+    """Nobody can tell it from one that ended, since y4m has no mark of the end: that is the shell's pipefail to tell."""
+    source = Clip("ffv1", times=VARIABLE[:7]).write(tmp_path / "in.mkv")
+    with produce(source, "yuv4mpegpipe") as producer:
+        data = producer.stdout.read()
+    with run(tiny_model, "-", tmp_path / "out.mkv", "-c", "ffv1", stdin=subprocess.PIPE) as process:
+        _, err = process.communicate(data[: len(data) * 2 // 3], timeout=120)
+    assert process.returncode == 0, err.decode()
+    assert same(read(tmp_path / "out.mkv").chroma, read(source).chroma[:4])
+
+
+@pytest.mark.parametrize("data", [b"", b"no video" * 100])
+def test_input_that_is_no_video(data, tiny_model, tmp_path):
+    with run(tiny_model, "-", tmp_path / "out.mkv", stdin=subprocess.PIPE) as process:
+        _, err = process.communicate(data, timeout=120)
+    assert process.returncode == 1
+    assert err.startswith(b"error: -: not a video that FFmpeg can read")
+
+
+def test_formats_that_cannot_go_through_a_pipe(tiny_model, tmp_path):
+    source = Clip(times=VARIABLE[:3]).write(tmp_path / "in.mp4")
+    with run(tiny_model, source, "-", "-f", "mp4") as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert b"error: the format of standard output is mp4, expected one of yuv4mpegpipe, nut, matroska" in err
+
+
+def test_a_pipe_cannot_be_resumed():
+    with pytest.raises(InputError, match="leave out --resume"):
+        DeblurOptions(Path("-"), Path("out.mp4"), resume=True)
