@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from runtime.errors import ModelError
 
@@ -17,7 +16,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
-    except (DecodeError, onnx.checker.ValidationError, ValueError, TypeError) as error:
+    except Exception as error:  # protobuf's and the checker's errors share no base but Exception
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path} is not a valid ONNX file ({reason}): export or copy it again") from error
     return model
