@@ -93,7 +93,7 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({str(self.path)!r}, {self.reason})"
 
-    def _run_on_device(self, window: Any) -> Any:
+    def _run_on_device(self, window: Any) -> npt.NDArray[Any]:
         if self.backend != "tensorrt":
             raise InputError(f"got an array on the GPU, {self.backend} takes numpy arrays: open a TensorRT engine, or copy it")
         with self._lock:
