@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import MissingPackageError
+from runtime.hdr import Hdr
 
 try:
     import av
@@ -47,6 +48,7 @@ class VideoInfo:
     sample_aspect_ratio: Fraction | None  # width to height of a pixel
     rotation: int  # degrees counter-clockwise, for display
     display_matrix: tuple[int, ...] | None  # FFmpeg's 3 x 3 matrix behind `rotation`, with flips
+    hdr: Hdr  # static metadata of the first frame
     side_data: frozenset[str]  # what else FFmpeg knows of the first frame, such as "MASTERING_DISPLAY_METADATA"
 
     @property

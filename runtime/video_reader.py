@@ -20,6 +20,7 @@ import numpy as np
 
 from runtime import rgb
 from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.hdr import Hdr
 from runtime.video_format import (
     FULL,
     MP4_LIKE,
@@ -269,6 +270,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         sample_aspect_ratio=stream.sample_aspect_ratio,
         rotation=first.rotation,
         display_matrix=_display_matrix(first),
+        hdr=_hdr(first),
         side_data=frozenset(data.type.name for data in side_data_of(first)) - NOT_OF_THE_PICTURE,
     )
 
@@ -284,6 +286,11 @@ def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:
         f"{path}: its samples are {pixel_format.name}, expected planar YUV or gray of 8 to 16 bits: convert it first,"
         f" for example ffmpeg -i {path.name} -pix_fmt yuv444p -c:v ffv1 converted.mkv"
     )
+
+
+def _hdr(frame: av.VideoFrame) -> Hdr:
+    found = {data.type: bytes(data) for data in side_data_of(frame)}
+    return Hdr.from_side_data(found.get(SideDataType.MASTERING_DISPLAY_METADATA), found.get(SideDataType.CONTENT_LIGHT_LEVEL))
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

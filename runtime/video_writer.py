@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.hdr import with_hdr
 from runtime.video_format import FULL, MP4_LIKE, Frame, Plane, ffmpeg_says, is_format, plane_of
 from runtime.video_reader import VideoReader
 from runtime.video_sources import STANDARD
@@ -43,7 +44,9 @@ class VideoWriter:
     leaving it by an exception, Ctrl-C too, deletes it. Until then it is `.NAME.PID.part.EXT` in the same folder.
 
     Carried over: times, colour tags, sample aspect ratio, display matrix, chapters, metadata, captions and other side data of
-    the frames; audio, subtitle, data and attachment streams packet by packet. `notes` says in a line each what could not be.
+    the frames, HDR10's static metadata by the encoders in `hdr`; audio, subtitle, data and attachment streams packet by packet.
+    `notes` says in a line each what could not be.
+
     `width` is the output's, when it is wider than the source; `part` another name until it is complete. A `segment` has the
     picture alone, its times moved by `segment_shift`, for `write_coded` of another writer. Raises VideoError when the encoder or
     the container refuses, or the file cannot be written.
@@ -172,7 +175,7 @@ class VideoWriter:
         stated, context.colorspace, context.color_primaries, context.color_trc = info.color_tags
         context.color_range = FULL if info.color_range == "full" else stated
         context.flags |= av.codec.context.Flags.frame_duration
-        context.options = self._encoder.resolved()
+        context.options = with_hdr(codec, self._encoder.resolved(), info.hdr)
         stream.metadata.update(_metadata(self._reader.stream.metadata, without=STATISTICS))
         stream.disposition = self._reader.stream.disposition
         if info.display_matrix:

@@ -22,7 +22,16 @@ HEAVY = {  # folder: {library: the files that may import it; None = any of the f
     "runtime": {
         "onnxruntime": {"onnxruntime_runner.py", "onnxruntime_cuda_runner.py"},
         "openvino": {"openvino_runner.py"},
-        "av": {"video_format.py", "video_reader.py", "video_writer.py", "still_pictures.py", "scene_cuts.py", "segments.py", "video_sources.py", "picture_writer.py"},
+        "av": {
+            "video_format.py",
+            "video_reader.py",
+            "video_writer.py",
+            "still_pictures.py",
+            "scene_cuts.py",
+            "segments.py",
+            "video_sources.py",
+            "picture_writer.py",
+        },
         "cuda": {"device_memory.py"},
         "skimage": {"ssim.py"},
     },

@@ -255,18 +255,60 @@ def test_what_the_container_cannot_hold_is_noted(tmp_path):
     ]
 
 
+LIGHT = "max-cll=1000,400"
+MASTERING = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
+
+
+def hdr_clip(path, params=f"{LIGHT}:{MASTERING}"):
+    options = {"x265-params": f"log-level=none:hdr10=1:{params}", "preset": "ultrafast"}
+    return Clip("libx265", "yuv420p10le", color=(1, 9, 9, 16), times=VARIABLE[:3], options=options).write(path)
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libx264", {"qp": "0"}),
+        ("libx265", {"x265-params": "log-level=none:lossless=1"}),
+        ("libsvtav1", {"preset": "12", "svtav1-params": "lp=1"}),
+    ],
+)
+@pytest.mark.parametrize("params", [f"{LIGHT}:{MASTERING}", LIGHT])
+def test_hdr10_metadata_is_carried_over(codec, options, params, tmp_path):
+    source = hdr_clip(tmp_path / "in.mp4", params)
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "out.mp4", reader, EncoderOptions(codec, options=options)) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    assert writer.notes == []
+    with VideoReader(source) as before, VideoReader(tmp_path / "out.mp4") as after:
+        assert after.info.hdr.light == before.info.hdr.light == (1000, 400)
+        close = {"rel": 1e-3, "abs": 1e-4}  # AV1 has coarser units
+        if params == LIGHT:
+            assert after.info.hdr.primaries is None
+        else:
+            assert [float(value) for value in after.info.hdr.primaries] == pytest.approx(
+                [0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.3127, 0.329], **close
+            )
+            assert [float(value) for value in after.info.hdr.luminance] == pytest.approx([0.0001, 1000], **close)
+        assert after.info.color_tags == before.info.color_tags == (1, 9, 9, 16)
+
+
+def test_what_the_user_says_of_hdr_counts(tmp_path):
+    options = EncoderOptions("libx265", options={"x265-params": "log-level=none:max-cll=500,200"})
+    with VideoReader(hdr_clip(tmp_path / "in.mp4")) as reader, VideoWriter(tmp_path / "out.mp4", reader, options) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    with VideoReader(tmp_path / "out.mp4") as after:
+        assert after.info.hdr.light == (500, 200)
+        assert after.info.hdr.luminance == (Fraction(1, 10000), 1000)
+
+
 def test_hdr_metadata_that_the_encoder_drops_is_noted(tmp_path):
-    light = "max-cll=1000,400:master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)"
-    hdr = f"log-level=none:hdr10=1:{light}"
-    clip = Clip(
-        "libx265", "yuv420p10le", color=(1, 9, 9, 16), times=VARIABLE[:3], options={"x265-params": hdr, "preset": "ultrafast"}
-    )
-    source = clip.write(tmp_path / "in.mp4")
-    notes = rewrite(source, tmp_path / "out.mp4")
-    before, after = read(source), read(tmp_path / "out.mp4")
+    source = hdr_clip(tmp_path / "in.mp4")
+    notes = rewrite(source, tmp_path / "out.mkv", FFV1)
+    before, after = read(source), read(tmp_path / "out.mkv")
     assert_only_luma_changed(before, after, 10)
     assert after.tags == before.tags == (1, 9, 9, 16)
-    assert notes == ["side data is not in the output: libx264 in .mp4 lost CONTENT_LIGHT_LEVEL, MASTERING_DISPLAY_METADATA"]
+    assert notes == ["side data is not in the output: ffv1 in .mkv lost CONTENT_LIGHT_LEVEL, MASTERING_DISPLAY_METADATA"]
 
 
 def test_a_sound_that_does_not_fit_is_refused_or_dropped_on_demand(tmp_path):
