@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,10 +19,13 @@ from runtime import backends, padding, sample_codes
 from runtime.bundle import open_bundle
 from runtime.contract import Contract
 from runtime.errors import BackendError, InputError
+from runtime.submissions import Submissions
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
 SMALLEST_CODES = 5  # pixels; such graphs reflect up to 8, and a reflection needs one sample more than it adds
 CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
+Observer = Callable[[int, float, bool], None]  # (frames, seconds, failed) of a call
+
 CODE_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 
 
@@ -32,8 +39,8 @@ class Engine:
 
     A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must.
 
-    Raises ModelError for a broken, changed or foreign file, BackendError when nothing here can run it. Calls from several
-    threads are served one after the other.
+    Raises ModelError for a broken, changed or foreign file, BackendError when nothing here can run it. Every method may be called
+    from several threads; windows are served one after the other.
     """
 
     def __init__(
@@ -53,6 +60,8 @@ class Engine:
         self.backend, self.precision = self._runner.name, self._runner.precision
         self.reason = f"{self.backend} {self.precision}: {choice.reason}"
         self._lock, self._closed = threading.Lock(), False
+        self._submissions = Submissions(self.run)
+        self._observers: list[Observer] = []
 
     def run(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> npt.NDArray[Any]:
         """Deblurs one or more windows of consecutive luma frames.
@@ -67,7 +76,7 @@ class Engine:
         if hasattr(window, "__cuda_array_interface__"):
             return self._run_on_device(window)
         self._check(window)
-        with self._lock:
+        with self._lock, self._observed(window.shape[0] * window.shape[1]):
             if self._closed:
                 raise BackendError("the engine is closed: open another")
             if self.contract.io != "f32":
@@ -77,8 +86,21 @@ class Engine:
             depth, meaning = bits or CODE_BITS[window.dtype], color_range or "full"
             return sample_codes.from_unit(self._run_unit(sample_codes.to_unit(window, depth, meaning)), depth, meaning)
 
+    def submit(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> Future[npt.NDArray[Any]]:
+        """`run` in the background: a future whose `result()` is the sharp window, or raises what `run` raises.
+
+        Windows are served in the order in which they came; do not change one before its result is there. Blocks while four are
+        unfinished. Raises BackendError when the engine is closed.
+        """
+        return self._submissions.submit(window, bits, color_range)
+
+    def observe(self, observer: Observer) -> None:
+        """Calls `observer(frames, seconds, failed)` after every window on the host, in the thread that ran it; see `Telemetry`."""
+        self._observers.append(observer)
+
     def close(self) -> None:
-        """Frees the backend; calling it again does nothing."""
+        """Frees the backend; calling it again does nothing. Waits for the window at work, and cancels those submitted after."""
+        self._submissions.close()
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -92,6 +114,16 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({str(self.path)!r}, {self.reason})"
+
+    @contextmanager
+    def _observed(self, frames: int) -> Iterator[None]:
+        started, failed = time.perf_counter(), True
+        try:
+            yield
+            failed = False
+        finally:
+            for observer in self._observers:
+                observer(frames, time.perf_counter() - started, failed)
 
     def _run_on_device(self, window: Any) -> npt.NDArray[Any]:
         if self.backend != "tensorrt":

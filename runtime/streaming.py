@@ -49,8 +49,10 @@ class StreamDeblurrer:
     def push(self, frame: Frame) -> list[Frame]:
         """(H, W) luma, all of one shape and dtype -> the sharp frames that became final, oldest first, maybe none.
 
-        The frame is copied only into the window that the backend sees; do not change it until it has been returned.
+        Whatever numpy can look at is a frame: an array, a torch tensor on the host. It is copied only into the window that the
+        backend sees; do not change it until it has been returned.
         """
+        frame = _as_array(frame)
         if self._recent and (frame.shape != self._recent[-1].shape or frame.dtype != self._recent[-1].dtype):
             was = self._recent[-1]
             raise InputError(
@@ -91,6 +93,16 @@ class StreamDeblurrer:
         if position == len(self._estimates):
             self._estimates.append([])
         self._estimates[position].append(sharp)
+
+
+def _as_array(frame: Any) -> Frame:
+    try:
+        array = np.asarray(frame)
+    except TypeError as error:  # on a GPU
+        raise InputError(f"got {type(frame).__name__} ({error}), expected a frame in host memory: copy it there first") from error
+    if array.ndim != 2:
+        raise InputError(f"got a frame of shape {array.shape}, expected (H, W) luma: take one plane")
+    return array
 
 
 def _mirrored(number: int, count: int) -> int:

@@ -1,0 +1,54 @@
+"""`Telemetry`: what an engine did, as Prometheus reads it; nothing to install."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from runtime.engine import Engine
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds, Prometheus' usual ones
+
+
+class Telemetry:
+    """Counts and times the windows of an engine; give it to `Engine.observe`, or to several. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._frames = self._failures = 0
+        self._seconds = 0.0
+        self._windows = [0] * (len(BUCKETS) + 1)  # by the bucket that they end in; the last has no bound
+
+    def __call__(self, frames: int, seconds: float, failed: bool) -> None:
+        """Notes one call of `Engine.run`."""
+        with self._lock:
+            if failed:
+                self._failures += 1
+                return
+            self._frames += frames
+            self._seconds += seconds
+            self._windows[sum(seconds > bound for bound in BUCKETS)] += 1
+
+    def prometheus(self, engine: Engine | None = None) -> str:
+        """The counters in Prometheus' text format, for an endpoint or for a textfile collector; with what `engine` runs on."""
+        with self._lock:
+            windows, frames, seconds, failures = list(self._windows), self._frames, self._seconds, self._failures
+        lines = ["# TYPE deblur_window_seconds histogram"]
+        for place, bound in enumerate([*map(str, BUCKETS), "+Inf"]):
+            lines.append(f'deblur_window_seconds_bucket{{le="{bound}"}} {sum(windows[: place + 1])}')
+        lines += [f"deblur_window_seconds_sum {seconds:.6f}", f"deblur_window_seconds_count {sum(windows)}"]
+        lines += ["# TYPE deblur_frames_total counter", f"deblur_frames_total {frames}"]
+        lines += ["# TYPE deblur_failures_total counter", f"deblur_failures_total {failures}"]
+        if engine:
+            labels = (
+                f'backend="{engine.backend}",precision="{engine.precision}",checkpoint="{engine.contract.checkpoint_sha256[:12]}"'
+            )
+            lines += ["# TYPE deblur_engine_info gauge", f"deblur_engine_info{{{labels}}} 1"]
+        return "\n".join(lines) + "\n"
+
+    def write(self, path: Path, engine: Engine | None = None) -> None:
+        """The text as a file that appears whole, as a textfile collector needs it."""
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part.write_text(self.prometheus(engine))
+        part.replace(path)
