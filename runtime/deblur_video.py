@@ -75,6 +75,7 @@ class DeblurOptions:
     memory: float | None = None  # GB (10^9 bytes) for the network on a CPU; None = half of what is at hand
     scene_threshold: float = DEFAULT_SCENE_THRESHOLD  # FFmpeg's scene score above which a scene starts; 0 = one scene
     compare: str | None = None  # one of comparison.KINDS: a before/after video instead of the sharp one
+    salvage: bool = False  # of a damaged video, deliver what is before the damage, instead of refusing
     resume: bool = False  # keep finished segments beside the output, and go on from those of an earlier run
     resume_every: int = 250  # frames of a segment, about; what a kill can cost
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -167,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compare=arguments.compare,
         encoder=_encoder(arguments),
         rate=arguments.rate,
+        salvage=arguments.salvage,
         resume=arguments.resume,
         resume_every=arguments.resume_every,
         overwrite=arguments.overwrite,
@@ -205,9 +207,8 @@ def deblur_video(
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
     from runtime.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
-    from runtime.video import VideoReader
 
-    with VideoReader(options.source, options.frames, Fraction(options.rate).limit_denominator(MAX_RATE_DENOMINATOR)) as reader:
+    with _open_reader(options) as reader:
         info = reader.info
         view = _View(options.compare, info)
         with _open_writer(options, reader, view.width) as writer:
@@ -274,6 +275,13 @@ def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer, segment: int | None =
         yield waiting.popleft(), sharp
     if waiting:
         raise RuntimeError(f"the deblurrer kept {len(waiting)} frames")
+
+
+def _open_reader(options: DeblurOptions) -> VideoReader:
+    from runtime.video import VideoReader  # here, so that options and help need no PyAV
+
+    rate = Fraction(options.rate).limit_denominator(MAX_RATE_DENOMINATOR)
+    return VideoReader(options.source, options.frames, rate, options.salvage)
 
 
 class _Scenes:
@@ -406,6 +414,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
     add("--frames", type=int, metavar="N", help="stop after N frames, for a preview")
     add("--rate", type=float, default=25.0, metavar="FPS", help="at which pictures are shown (default: %(default)g)")
+    add("--salvage", action="store_true", help="of a damaged INPUT, deliver what is before the damage, instead of refusing it")
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
     add_network_arguments(parser)

@@ -94,10 +94,13 @@ def is_format(container: InputContainer | OutputContainer, formats: set[str]) ->
 def ffmpeg_says(said: list[str]) -> Iterator[None]:
     """Collects FFmpeg's error log: the reason behind its errors, which say no more than 'Invalid argument'."""
     level = av.logging.get_level()
+    repeated = av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # two broken files may be broken alike
     try:
         with av.logging.Capture(local=False) as log:
             yield
     finally:
         av.logging.set_level(level)
+        av.logging.set_skip_repeated(repeated)
         said += [text.strip() for _, _, text in log if text.strip()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -56,11 +57,14 @@ class VideoReader:
     """The frames of a video file, once, in order of display; a context manager.
 
     `path` may also be "-" for standard input, a numbered sequence of pictures (%05d.png) or a folder of them, shown at `rate`
-    frames per second. `limit` ends the video after so many frames. Raises VideoError when the file is missing, is no video, is of
+    frames per second. `limit` ends the video after so many frames; with `salvage` a video that breaks off ends there, and a note
+    says so. Raises VideoError when the file is missing, is no video, is of
     a kind that is not served, breaks off or is broken; the message names the file and the frame.
     """
 
-    def __init__(self, path: str | os.PathLike[str], limit: int | None = None, rate: Fraction = PICTURE_RATE) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], limit: int | None = None, rate: Fraction = PICTURE_RATE, salvage: bool = False
+    ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
         self.path, self.limit = Path(path), limit
@@ -75,7 +79,7 @@ class VideoReader:
         try:
             self.stream = _picture_stream(self.path, self.container)
             self._indexed = len(self.pictures) or (len(self.stream.index_entries) if is_format(self.container, MP4_LIKE) else 0)
-            self._decoded = self._decode()
+            self._decoded = self._salvaged() if salvage else self._decode()
             self._ahead = next(self._decoded, None)
             if self._ahead is None:
                 raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
@@ -134,6 +138,18 @@ class VideoReader:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _salvaged(self) -> Iterator[av.VideoFrame]:
+        """The frames up to the first damage, those that the decoder still holds too."""
+        frames = 0
+        try:
+            for frame in self._decode():
+                yield frame
+                frames += 1
+        except _DamageError as error:
+            self.notes.append(str(error).rsplit(":", 1)[0])
+            with suppress(av.FFmpegError):
+                yield from (frame for frame in self.stream.decode(None) if frames and not frame.is_corrupt)
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
@@ -195,9 +211,11 @@ class VideoReader:
             was, now = ("{}x{} {}".format(*shape) for shape in (self._shape, shape))
             raise VideoError(f"{self.path}: changes from {was} to {now} at frame {number}: cut it there into two files")
 
-    def _broken(self, frames: int, reason: str | None = None) -> VideoError:
+    def _broken(self, frames: int, reason: str | None = None) -> _DamageError:
         detail = f" ({reason})" if reason else ""
-        return VideoError(f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file")
+        return _DamageError(
+            f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file, or --salvage what is before"
+        )
 
     def _check_end(self, frames: int, packets: int, hidden: int) -> None:
         """A file cut off between two frames decodes without an error; MP4's index and Matroska's length tell it."""
@@ -235,6 +253,10 @@ class VideoReader:
 
     def _step(self) -> int:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
+
+
+class _DamageError(VideoError):
+    """The file is broken or cut off."""
 
 
 def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:

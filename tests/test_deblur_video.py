@@ -229,6 +229,34 @@ def test_a_file_that_breaks_off_midway_leaves_no_output(run, tmp_path):
     assert names(tmp_path) == ["cut.mkv", "in.mkv"]
 
 
+def lossy(path, target):
+    """Three packets of a transport stream are lost on the air."""
+    data = bytearray(path.read_bytes())
+    del data[188 * 150 : 188 * 153]
+    target.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage", "least"),
+    [
+        (".mkv", lambda path, target: cut(path, target, 0.4), 10),
+        (".mkv", lambda path, target: cut(path, target, 0.7), 30),
+        (".ts", lossy, 10),
+    ],
+)
+def test_what_is_before_the_damage_is_delivered_on_demand(suffix, damage, least, run, tmp_path):
+    whole = Clip(times=list(range(0, 60000, 1000)), options={"g": "10", "bf": "2"}).write(tmp_path / f"in{suffix}")
+    before = read(whole)
+    damage(whole, tmp_path / f"cut{suffix}")
+    assert run(tmp_path / f"cut{suffix}", tmp_path / "out.mkv", *LOSSLESS)[0] == 1
+    status, _, err = run(tmp_path / f"cut{suffix}", tmp_path / "out.mkv", "--salvage", *LOSSLESS)
+    after = read(tmp_path / "out.mkv")
+    assert status == 0
+    assert f"note: {tmp_path / 'cut'}{suffix}: broken or cut off at frame " in err
+    assert least <= len(after.chroma) < 60
+    assert same(after.chroma, before.chroma[: len(after.chroma)])
+
+
 @pytest.mark.parametrize("folder", ["/proc", "{clip}", "{missing}"])
 def test_a_folder_that_cannot_be_written(folder, clip, run, tmp_path):
     output = Path(folder.format(clip=clip, missing=tmp_path / "missing")) / "out.mp4"
