@@ -65,11 +65,13 @@ class TiledEngine:
     def run(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> npt.NDArray[Any]:
         """See `Engine.run`. Raises InputError too when the picture is not of the grid's size."""
         height, width = window.shape[-2:]
-        padded = padding.pad(window, self.contract.multiple)
-        if padded.shape[-2:] != self.grid.picture:
+        if padding.padded_size(height, width, self.contract.multiple) != self.grid.picture:
             raise InputError(
                 f"got {width}x{height} pixels, expected {self.grid.picture[1]}x{self.grid.picture[0]}: make another grid"
             )
+        if self.grid.count == 1:
+            return self._engine.run(window, bits, color_range)
+        padded = padding.pad(window, self.contract.multiple)
         sharp = np.empty_like(padded)
         for read, kept in self._tiles():
             tile = self._engine.run(np.ascontiguousarray(padded[..., read[0], read[1]]), bits, color_range)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime import Engine, InputError
+from runtime import Engine, InputError, padding
 from runtime.tiling import TiledEngine, halo_of, largest_grid, square_grid, whole_grid
 
 CONTRACT = SimpleNamespace(frames=5, multiple=8, receptive_field=158, height=None, width=None, batch=None)
@@ -20,6 +20,7 @@ class Blur:
 
     def run(self, window, bits=None, color_range=None):
         self.shapes.add(window.shape)
+        shown, window = window.shape[-2:], padding.pad(window, self.contract.multiple)
         height, width = window.shape[-2:]
         pooled = window.reshape(5, height // 2, 2, width // 2, 2).max((2, 4)).repeat(2, 1).repeat(2, 2)
         reach = self.radius - 1  # a pooled pixel is up to one further away
@@ -27,7 +28,7 @@ class Blur:
             sums = np.cumsum(np.pad(pooled, [(0, 0)] + [(reach + 1, reach) if n == axis else (0, 0) for n in (1, 2)]), axis)
             length = 2 * reach + 1
             pooled = np.take(sums, range(length, sums.shape[axis]), axis) - np.take(sums, range(sums.shape[axis] - length), axis)
-        return pooled[None]
+        return padding.crop(pooled[None], *shown)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (40, 64), (47, 63), (120, 33)])
