@@ -388,7 +388,8 @@ def _encoder(arguments: argparse.Namespace) -> EncoderOptions:
     if kind is None and str(arguments.output) == "-":
         kind = PIPES["y4m"]
     codec = arguments.codec or RAW_CODECS.get(kind or "", DEFAULT_CODEC)
-    return EncoderOptions(codec, arguments.crf, dict(arguments.encoder), kind, arguments.drop_unsupported)
+    leave_out = tuple(name for name in ("audio", "subtitle") if not getattr(arguments, f"copy_{name}"))
+    return EncoderOptions(codec, arguments.crf, dict(arguments.encoder), kind, leave_out, arguments.drop_unsupported)
 
 
 def _say(line: str) -> None:
@@ -433,6 +434,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="an option of the encoder; may be repeated",
     )
+    for kind in ("audio", "subtitle"):
+        flag = f"--no-copy-{kind}-streams"
+        encoder.add_argument(flag, dest=f"copy_{kind}", action="store_false", help=f"leave out the {kind} streams")
     encoder.add_argument(
         "--drop-unsupported", action="store_true", help="leave out sound and subtitles that OUTPUT's container cannot hold"
     )

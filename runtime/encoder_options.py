@@ -22,6 +22,7 @@ class EncoderOptions:
     crf: float | None = None  # constant rate factor, lower is better; None = DEFAULT_CRF of the codec
     options: Mapping[str, str] = field(default_factory=dict)  # further options of the encoder, as FFmpeg spells them
     format: str | None = None  # FFmpeg's name of the container; None = by the suffix
+    leave_out: tuple[str, ...] = ()  # kinds of streams that are not carried over: "audio", "subtitle"
     drop_unsupported: bool = False  # leave out audio and subtitles that the container cannot hold, instead of refusing
 
     def __post_init__(self) -> None:

@@ -70,6 +70,7 @@ class ResumableWriter:
         journal = (self._folder / JOURNAL).open("a+", encoding="utf-8")
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            job = json.loads(json.dumps(job))  # as it is read back: tuples are lists
             self._segments = list(self._finished(job))
         except BlockingIOError as error:
             journal.close()

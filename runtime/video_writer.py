@@ -71,7 +71,9 @@ class VideoWriter:
         self._part = part or self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._piped = self.path == STANDARD
         self._open = True
-        self._container = _open_output(self.path, self._part, reader.info.time_base, segment, self._encoder.format)
+        self._container = _open_output(
+            self.path, self._part, reader.info.time_base, segment, "nut" if segment else self._encoder.format
+        )
         try:
             self._stream = self._add_picture()
             self._copies = {} if segment else self._add_copies()
@@ -206,7 +208,11 @@ class VideoWriter:
         """Output streams by the index of the source stream whose packets they take."""
         copies = {}
         for source in self._reader.container.streams:
-            if source.index == self._reader.stream.index or self._is_chapter_track(source):
+            if (
+                source.index == self._reader.stream.index
+                or self._is_chapter_track(source)
+                or source.type in self._encoder.leave_out
+            ):
                 continue
             name = f"{source.type} stream {source.index}"
             if self._can_hold(source):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -368,3 +369,15 @@ def test_tiles_change_nothing(run, tmp_path):
         differences = np.abs(np.subtract(lumas, whole, dtype=np.int16))
         assert differences.max() <= 1  # a code may be rounded the other way
         assert (differences > 0).mean() < 1e-3
+
+
+def test_sound_and_subtitles_can_be_left_out(run, tmp_path):
+    clip = Clip(times=[0, 33, 83], time_base=Fraction(1, 1000), audio=["aac"], subtitles=("Hei",))
+    source = clip.write(tmp_path / "in.mkv")
+    for flags, kinds in {
+        (): ["video", "audio", "subtitle"],
+        ("--no-copy-audio-streams",): ["video", "subtitle"],
+        ("--no-copy-audio-streams", "--no-copy-subtitle-streams"): ["video"],
+    }.items():
+        assert run(source, tmp_path / "out.mkv", "-y", *flags)[0] == 0
+        assert [kind for kind, *_ in read(tmp_path / "out.mkv").streams] == kinds

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -102,7 +103,8 @@ def test_times_of_decoding_rise_and_never_pass_those_of_showing(engine, tmp_path
 @pytest.mark.parametrize("stride", [None, 2])
 def test_an_interrupted_run_goes_on_where_it_was(stop, stride, engine, tmp_path):
     source, said = rich(tmp_path / "in.mp4"), []
-    common = {"stride": stride, "resume": True, "resume_every": 10, "encoder": B_FRAMES, "compare": "wipe"}
+    encoder = replace(B_FRAMES, format="mov", leave_out=("subtitle",))
+    common = {"stride": stride, "resume": True, "resume_every": 10, "encoder": encoder, "compare": "wipe"}
     whole, output = DeblurOptions(source, tmp_path / "whole.mp4", **common), DeblurOptions(source, tmp_path / "out.mp4", **common)
     deblur_video(whole, engine=engine)
     with pytest.raises(StopError):
