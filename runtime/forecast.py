@@ -21,9 +21,11 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime import network_memory
 from runtime.command_line import command
-from runtime.deblur_video import DeblurOptions, add_network_arguments, grid_for, network_options, open_engine
+from runtime.deblur_options import DeblurOptions
+from runtime.deblur_video import grid_for, open_engine
 from runtime.engine import Engine
 from runtime.progress import clock_text
+from runtime.run_arguments import add_network_arguments, network_options
 from runtime.tiling import Grid, TiledEngine
 
 NOWHERE = Path(os.devnull)  # nothing is written

@@ -30,6 +30,7 @@ except ImportError as missing:
     raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 JOURNAL = "journal.jsonl"
+TILE = "tile_size"  # in its first line: height and width in pixels
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class ResumableWriter:
         self._last_duration = 0
         VideoWriter(path, reader, encoder, width).close()  # what it refuses is refused now, not at the join
 
-    def begin(self, job: Mapping[str, Any]) -> int:
-        """Takes up the run that `job` (JSON values) describes: the number of frames that are done.
+    def begin(self, job: Mapping[str, Any], tile: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+        """Takes up the run that `job` (JSON values) describes: (frames that are done, height and width of its tiles).
+
+        The tiles are the given ones, or those that the run was begun with, since other tiles round differently.
 
         Raises InputError when another process is at it, or the folder holds a run that was described differently.
         """
@@ -71,7 +74,8 @@ class ResumableWriter:
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
             job = json.loads(json.dumps(job))  # as it is read back: tuples are lists
-            self._segments = list(self._finished(job))
+            before = self._begun(job)
+            self._segments = list(self._finished())
         except BlockingIOError as error:
             journal.close()
             raise InputError(f"{self._folder}: another process is at this run: wait for it, or choose another output") from error
@@ -81,8 +85,9 @@ class ResumableWriter:
         self._journal = journal  # from here on the folder is ours to delete
         self.frames = sum(segment.frames for segment in self._segments)
         self._clean()
-        self._rewrite(job)
-        return self.frames
+        height, width = before.get(TILE, tile)
+        self._rewrite({**job, TILE: (height, width)})
+        return self.frames, (int(height), int(width))
 
     def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
         """See `VideoWriter.write`."""
@@ -128,12 +133,20 @@ class ResumableWriter:
         finally:
             self.close()
 
-    def _finished(self, job: Mapping[str, Any]) -> Iterator[Segment]:
-        """The segments of the journal, up to the first whose line or file is not whole."""
-        lines = (self._folder / JOURNAL).read_text(encoding="utf-8").splitlines()
+    def _begun(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """The run in the journal; nothing when there is none yet."""
+        lines = self._lines()
+        before = (_parsed(lines[0]) or {}) if lines else {}
         if lines:
-            self._check_same(_parsed(lines[0]) or {}, job)
-        for line in lines[1:]:
+            self._check_same(before, job)
+        return before
+
+    def _lines(self) -> list[str]:
+        return (self._folder / JOURNAL).read_text(encoding="utf-8").splitlines()
+
+    def _finished(self) -> Iterator[Segment]:
+        """The segments of the journal, up to the first whose line or file is not whole."""
+        for line in self._lines()[1:]:
             values = _parsed(line)
             if values is None:
                 return

@@ -193,7 +193,8 @@ def test_a_segment_that_was_cut_off_is_done_again(stopped, engine, tmp_path):
     [
         ({"stride": 3}, "stride was None, is 3"),
         ({"encoder": EncoderOptions("ffv1")}, "encoder was .*libx264.*, is .*ffv1"),
-        ({"tile": 64}, None),  # whole all the same
+        ({"tile": 64}, "tile was None, is 64"),
+        ({"memory": 0.5}, None),
     ],
 )
 def test_another_run_does_not_go_on_with_it(change, message, stopped, engine):
@@ -217,8 +218,9 @@ def test_a_source_that_was_changed_is_another_run(stopped, engine):
 def test_two_processes_at_one_run(stopped, engine, tmp_path):
     with VideoReader(stopped.source) as reader, ResumableWriter(stopped.output, reader, B_FRAMES) as writer:
         with pytest.raises(InputError, match="begun differently"):
-            writer.begin({"source": "another"})
-        assert writer.begin(json.loads((tmp_path / "out.mp4.resume" / "journal.jsonl").read_text().splitlines()[0])) == 20
+            writer.begin({"source": "another"}, (48, 64))
+        job = json.loads((tmp_path / "out.mp4.resume" / "journal.jsonl").read_text().splitlines()[0])
+        assert writer.begin(job, (8, 8)) == (20, (48, 64))
         with pytest.raises(InputError, match="another process is at this run"):
             deblur_video(stopped, engine=engine)
         writer.close()
@@ -265,3 +267,14 @@ def test_ctrl_c_says_how_to_go_on(tiny_model, tmp_path):
 def test_segments_that_are_too_short_are_refused(tmp_path):
     with pytest.raises(InputError, match="a segment has 4 frames, expected 10 or more"):
         DeblurOptions(tmp_path / "in.mp4", tmp_path / "out.mp4", resume=True, resume_every=4)
+
+
+def test_a_run_keeps_its_tiles_when_memory_is_another(engine, tmp_path):
+    source, said = rich(tmp_path / "in.mp4", frames=26, size=(496, 352)), []
+    common = {"resume": True, "resume_every": 10, "encoder": B_FRAMES}
+    with pytest.raises(StopError):
+        deblur_video(DeblurOptions(source, tmp_path / "out.mp4", memory=0.42, **common), stop_after(16), said.append, engine)
+    deblur_video(DeblurOptions(source, tmp_path / "out.mp4", memory=4, **common), say=said.append, engine=engine)
+    first, done, again = said
+    assert (first, done) == (again, "10 frames are done already")
+    assert first.startswith("496x352 pixels in ")

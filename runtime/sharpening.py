@@ -1,0 +1,70 @@
+"""`sharpen`: frames of a video with their sharp luma, in step; and `View`, what is written of the two."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
+
+from runtime.comparison import Comparison
+
+if TYPE_CHECKING:  # so that those who only import this need no PyAV
+    from runtime.video import Frame, VideoInfo
+
+Plane = npt.NDArray[Any]
+
+
+class Deblurrer(Protocol):
+    """What `sharpen` needs of a `StreamDeblurrer`."""
+
+    def push(self, frame: Plane) -> list[Plane]:
+        """One frame in; those that became final out, oldest first."""
+        ...
+
+    def flush(self) -> list[Plane]:
+        """The rest."""
+        ...
+
+
+def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer, segment: int | None = None) -> Iterator[tuple[Frame, Plane]]:
+    """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more.
+
+    A frame that starts a scene starts a new stream: no window holds frames of two scenes. Where nothing is at work after
+    `segment` frames, the next is marked as the start of one; overlapping windows always hold some, and are cut off at twice that.
+    """
+    waiting: deque[Frame] = deque()
+    count = 0  # frames of this segment
+    for frame in frames:
+        if frame.starts_scene or (segment and count >= 2 * segment):
+            for sharp in deblurrer.flush():
+                yield waiting.popleft(), sharp
+        if segment and count >= segment and not waiting:
+            frame, count = replace(frame, starts_segment=True), 0
+        waiting.append(frame)
+        count += 1
+        for sharp in deblurrer.push(frame.luma):
+            yield waiting.popleft(), sharp
+    for sharp in deblurrer.flush():
+        yield waiting.popleft(), sharp
+    if waiting:
+        raise RuntimeError(f"the deblurrer kept {len(waiting)} frames")
+
+
+class View:
+    """What is written for a frame and its sharp luma: the sharp frame, or a comparison."""
+
+    def __init__(self, compare: str | None, info: VideoInfo) -> None:
+        self._comparison = Comparison(compare, info.bits, info.chroma_step) if compare else None
+        self._time_base, self._first_pts = info.time_base, info.first_pts
+        self.width = self._comparison.width(info.width) if self._comparison else info.width
+
+    def planes(self, frame: Frame, sharp: Plane) -> tuple[Plane, tuple[Plane, ...]]:
+        """Luma, and the other planes."""
+        if not self._comparison:
+            return sharp, frame.chroma
+        seconds = float((frame.pts - self._first_pts) * self._time_base)
+        luma, *chroma = self._comparison.compose(frame.luma, sharp, frame.chroma, seconds)
+        return luma, tuple(chroma)
