@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import threading
@@ -43,6 +44,9 @@ Say = Callable[[str], None]
 MAX_RATE_DENOMINATOR = 1001  # as in 30000/1001 frames per second
 GB = 1_000_000_000  # bytes
 
+log = logging.getLogger("videodeblur.run")
+log.addHandler(logging.NullHandler())
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -82,6 +86,7 @@ class Writer(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     options, arguments = read_arguments(argv)
+    logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
     with ProgressBar() as bar:
@@ -134,6 +139,7 @@ def deblur_video(
             _check_count(reader, writer)
             writer.finish()
             seconds = time.perf_counter() - started
+    log.info("%s: %d frames in %.1f s, %d scenes", options.output, writer.frames, seconds, scenes.count)
     return Summary(
         output=str(options.output),
         frames=writer.frames,
@@ -237,6 +243,7 @@ def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     say = say or (lambda _: None)
     model = options.model or default_model(say)
     engine = Engine(model, options.backend, options.precision, options.threads)
+    log.info("%s: %s", options.source, engine.reason)
     say(engine.reason)
     return engine
 

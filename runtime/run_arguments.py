@@ -11,6 +11,7 @@ from runtime.comparison import KINDS
 from runtime.deblur_options import DEFAULT_SCENE_THRESHOLD, DeblurOptions
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
 PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
 RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
 
@@ -23,7 +24,7 @@ All but luma is carried over: chroma, times, sound, subtitles, chapters, metadat
 
 
 def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.Namespace]:
-    """What to do, and how to tell about it: `no_progress` and `json`."""
+    """What to do, and how to tell about it: `no_progress`, `json` and `log_level`."""
     arguments = _parser().parse_args(argv)
     options = DeblurOptions(
         source=arguments.source,
@@ -118,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         "--drop-unsupported", action="store_true", help="leave out sound and subtitles that OUTPUT's container cannot hold"
     )
     output = parser.add_argument_group("what is printed")
+    output.add_argument(
+        "--log-level", choices=LOG_LEVELS, default="warning", help="of Python's log on stderr (default: %(default)s)"
+    )
     output.add_argument("--no-progress", action="store_true", help="no progress bar")
     output.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
     return parser

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,9 @@ try:
     import av
 except ImportError as missing:
     raise MissingPackageError("av>=18", "reading and writing video") from missing
+
+log = logging.getLogger("videodeblur.run")
+log.addHandler(logging.NullHandler())
 
 JOURNAL = "journal.jsonl"
 TILE = "tile_size"  # in its first line: height and width in pixels
@@ -190,6 +194,7 @@ class ResumableWriter:
         self._segments.append(segment)
         self._journal.write(json.dumps(asdict(segment)) + "\n")
         self._sync(self._journal)
+        log.info("%s: %d frames are done", self.path, self.frames)
 
     def _sync(self, file: TextIO) -> None:
         file.flush()

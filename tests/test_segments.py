@@ -143,9 +143,11 @@ def test_kill_at_ten_random_moments(tiny_model, engine, tmp_path):
         kills += 1
         done.append(journalled(tmp_path / "out.mp4.resume"))
         assert done == sorted(done), "finished segments were lost"
-    with start(source, tmp_path / "out.mp4", tiny_model, "-e", "bf=3", "-e", "b_strategy=0") as process:
+    with start(source, tmp_path / "out.mp4", tiny_model, "-e", "bf=3", "-e", "b_strategy=0", "--log-level", "info") as process:
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
+    assert "INFO videodeblur.run: " in err
+    assert "out.mp4: 108 frames in " in err
     assert_equal(read(tmp_path / "out.mp4"), read(tmp_path / "whole.mp4"))
     assert names(tmp_path) == ["in.mp4", "out.mp4", "whole.mp4"]
 
