@@ -116,7 +116,7 @@ def largest_grid(height: int, width: int, contract: Contract, pixels: int) -> Gr
 
 
 def fitting_grid(height: int, width: int, engine: Engine, memory: int | None = None) -> Grid:
-    """The least work within `memory` bytes for the network; None = half of what is at hand.
+    """The least work within `memory` bytes for the network; None = half of what is at hand, or what the smallest tile takes.
 
     On a GPU, and where the system does not say what is at hand, the picture stays whole.
     """
@@ -126,8 +126,16 @@ def fitting_grid(height: int, width: int, engine: Engine, memory: int | None = N
         at_hand = network_memory.memory_at_hand()
         if at_hand is None:
             return whole_grid(height, width, engine.contract)
-        memory = int(at_hand * network_memory.SHARE)
+        least = network_memory.bytes_for(_least_pixels(height, width, engine.contract), engine.contract, engine.precision)
+        memory = max(least, int(at_hand * network_memory.SHARE))
     return largest_grid(height, width, engine.contract, network_memory.pixels_within(memory, engine.contract, engine.precision))
+
+
+def _least_pixels(height: int, width: int, contract: Contract) -> int:
+    """Of the smallest tile."""
+    lengths = whole_grid(height, width, contract).picture
+    rows, columns = (_sides(length, halo_of(contract), contract.multiple) for length in lengths)
+    return rows[-1] * columns[-1]
 
 
 def halo_of(contract: Contract) -> int:

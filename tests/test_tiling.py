@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime import Engine, InputError, padding
-from runtime.tiling import TiledEngine, halo_of, largest_grid, square_grid, whole_grid
+from runtime import Engine, InputError, network_memory, padding
+from runtime.tiling import TiledEngine, fitting_grid, halo_of, largest_grid, square_grid, whole_grid
 
 CONTRACT = SimpleNamespace(frames=5, multiple=8, receptive_field=158, height=None, width=None, batch=None)
 
@@ -125,3 +125,15 @@ def test_a_model_of_one_size_serves_larger_pictures():
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("size", "whole"), [((352, 496), False), ((9, 999), False), ((64, 48), True)])
+def test_little_memory_means_small_tiles_not_a_refusal(size, whole, tiny_model, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 9000 kB\n")
+    monkeypatch.setattr(network_memory, "MEMINFO", tmp_path / "meminfo")
+    with Engine(tiny_model, precision="fp32") as engine:
+        grid = fitting_grid(*size, engine)
+        assert (str(grid) == "whole") == whole
+        assert max(grid.tile) <= 328
+        with pytest.raises(InputError, match=r"there are 0\.1 GB for the network"):
+            fitting_grid(*size, engine, 100_000_000)
