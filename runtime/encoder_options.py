@@ -11,6 +11,9 @@ DEFAULT_CODEC = "libx264"
 # Constant quality at which the encoder does not take the sharpness back: 18 is where x264 is widely held to be visually lossless,
 # the others are about the same quality on their own scales.
 DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
+# NVIDIA's encoders call it cq, and keep to 2 Mbit/s unless they are told that the bit rate is free.
+DEFAULT_CQ = {"h264_nvenc": 19, "hevc_nvenc": 21, "av1_nvenc": 28}
+FREE_BIT_RATE = {"rc": "vbr", "b": "0"}
 RATE_CONTROL = {"crf", "qp", "cq", "b", "global_quality", "x264-params", "x265-params"}  # options that replace that default
 
 
@@ -19,7 +22,7 @@ class EncoderOptions:
     """The encoder, its options, and what happens to streams that the output cannot hold."""
 
     codec: str = DEFAULT_CODEC  # FFmpeg's name of an encoder
-    crf: float | None = None  # constant rate factor, lower is better; None = DEFAULT_CRF of the codec
+    crf: float | None = None  # constant rate factor, lower is better; None = that of the codec in DEFAULT_CRF or DEFAULT_CQ
     options: Mapping[str, str] = field(default_factory=dict)  # further options of the encoder, as FFmpeg spells them
     format: str | None = None  # FFmpeg's name of the container; None = by the suffix
     leave_out: tuple[str, ...] = ()  # kinds of streams that are not carried over: "audio", "subtitle"
@@ -33,6 +36,8 @@ class EncoderOptions:
 
     def resolved(self) -> dict[str, str]:
         """What the encoder is given: `options` and the quality."""
+        if self.codec in DEFAULT_CQ and not RATE_CONTROL & self.options.keys():
+            return {**FREE_BIT_RATE, **self.options, "cq": f"{DEFAULT_CQ[self.codec] if self.crf is None else self.crf:g}"}
         if self.crf is not None:
             return {**self.options, "crf": f"{self.crf:g}"}
         if self.codec in DEFAULT_CRF and not RATE_CONTROL & self.options.keys():

@@ -538,10 +538,19 @@ def test_luma_of_another_shape_is_refused(rich, tmp_path):
         rewrite(rich, tmp_path / "out.mp4", change=lambda luma, bits: luma[::2])
 
 
+@pytest.mark.parametrize("codec", ["h264_nvenc", "hevc_nvenc", "av1_nvenc"])
+def test_nvidias_encoders_have_the_options_that_they_are_given(codec):
+    offered = av.CodecContext.create(codec, "w").supported_options
+    assert EncoderOptions(codec).resolved().keys() <= {option.name for option in [*offered.private, *offered.generic]}
+
+
 def test_default_quality_gives_way_to_the_users():
     assert EncoderOptions().resolved() == {"crf": "18"}
     assert EncoderOptions(crf=23.5).resolved() == {"crf": "23.5"}
     assert EncoderOptions(options={"qp": "0"}).resolved() == {"qp": "0"}
     assert EncoderOptions("ffv1").resolved() == {}
+    assert EncoderOptions("hevc_nvenc").resolved() == {"rc": "vbr", "b": "0", "cq": "21"}
+    assert EncoderOptions("h264_nvenc", crf=25).resolved() == {"rc": "vbr", "b": "0", "cq": "25"}
+    assert EncoderOptions("h264_nvenc", options={"b": "8M"}).resolved() == {"b": "8M"}
     with pytest.raises(InputError, match="got crf 20 and qp, expected one of them"):
         EncoderOptions(crf=20, options={"qp": "0"})
