@@ -87,6 +87,7 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=0.0,
         loss="charbonnier",
         charbonnier=0.01,
+        final_mse=0.0,  # it buys 0.04 dB on heavy blur with 0.5 dB on frames that are nearly sharp
         ema=0.998,
         reuse=4,
     ),
