@@ -109,7 +109,7 @@ class PrecisionBench:
     ) -> float:
         path = Path(self._folder.name) / "graph.onnx"
         onnx.save(quantize(self._model, self._ranges, precisions, QdqOptions(rest=rest)), path)
-        with Engine(path, "onnxruntime") as engine:
+        with Engine(path, "openvino" if rest == "bf16" else "onnxruntime") as engine:
             value = judge([engine.run(window) for window in inputs])
         self._built += 1
         if self._progress:

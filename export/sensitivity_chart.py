@@ -33,7 +33,7 @@ def save_chart(path: Path, rows: Sequence[Sensitivity], min_psnr: float) -> None
     axes.tick_params(axis="y", labelsize=7)
     axes.margins(y=0.01)
     handles = [axes.barh([0], [0], color=colour, label=MEANINGS[kind]) for kind, colour in COLOURS.items()]
-    axes.legend(handles=handles, loc="lower right", fontsize=8)
+    axes.legend(handles=handles, loc="upper right", fontsize=8)
     figure.savefig(path)
 
 

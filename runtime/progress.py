@@ -57,12 +57,13 @@ class ProgressBar:
 
     def _line(self, done: int, total: int | None) -> str:
         pace = self._pace()
-        speed = f"  {pace:.1f} fps" if pace else ""
+        rate = f"{pace:.1f} fps" if self._unit == "frames" else f"{pace:.2f} {self._unit}/s"
+        speed = f"  {rate}" if pace else ""
         if not total or total < done:
-            return f"{done} frames{speed}"
+            return f"{done} {self._unit}{speed}"
         bar = ("#" * (BAR_WIDTH * done // total)).ljust(BAR_WIDTH, "-") + " " if self._terminal else ""
         left = f"  {clock_text((total - done) / pace)} left" if pace else ""
-        return f"{100 * done // total:3d} % {bar}{done}/{total} frames{speed}{left}"
+        return f"{100 * done // total:3d} % {bar}{done}/{total} {self._unit}{speed}{left}"
 
     def _pace(self) -> float:
         """Frames per second lately; 0 while that is not known."""
