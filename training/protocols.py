@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.metrics import structural_similarity
 
 from runtime.metrics import psnr
+from runtime.ssim import ssim
 from training.media import luma
 
 PEAK = 255.0
@@ -21,13 +21,6 @@ P1_FRAMES = (  # counted from 1
     *(2, 5, 8, 11, 15, 18, 21, 24, 28, 31, 34, 38, 41, 44, 47),
     *(51, 54, 57, 60, 64, 67, 70, 74, 77, 80, 83, 87, 90, 93, 97),
 )
-SSIM_SETTINGS = {  # Wang et al. 2004
-    "gaussian_weights": True,
-    "sigma": 1.5,
-    "use_sample_covariance": False,
-    "data_range": PEAK,
-    "channel_axis": 2,
-}
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,7 @@ def score_frame(protocol: str, output: np.ndarray, truth: np.ndarray) -> FrameSc
     """Both (H, W, 3) uint8 sRGB."""
     if protocol == "P1":
         output, truth = align(output, truth)
-    ssim = float(structural_similarity(truth, output, **SSIM_SETTINGS))
-    return FrameScore(psnr(output, truth, PEAK), ssim, psnr(luma(output), luma(truth), PEAK))
+    return FrameScore(psnr(output, truth, PEAK), ssim(truth, output, PEAK), psnr(luma(output), luma(truth), PEAK))
 
 
 def align(output: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
