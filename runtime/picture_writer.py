@@ -6,13 +6,13 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from runtime import rgb
 from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.output_writer import OutputWriter
 from runtime.video_format import Frame, Plane, plane_of
 from runtime.video_reader import VideoReader
 from runtime.video_sources import NUMBERED
@@ -25,7 +25,7 @@ except ImportError as missing:
 SUFFIX = ".png"
 
 
-class PictureWriter:
+class PictureWriter(OutputWriter):
     """Writes a PNG for every frame, with the interface of `VideoWriter`; a context manager.
 
     `path` is a name with %d or %05d, numbered from 1 or as the source's pictures are, or a folder, in which pictures have the
@@ -79,16 +79,6 @@ class PictureWriter:
             self._open = False
             with suppress(FileNotFoundError):
                 shutil.rmtree(self._part)
-
-    def __enter__(self) -> PictureWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self.finish()
-        finally:
-            self.close()
 
     def _name(self, number: int) -> str:
         pictures = self._reader.pictures

@@ -15,12 +15,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, MissingPackageError, VideoError
 from runtime.json_records import parse_object, read_record
+from runtime.output_writer import OutputWriter
 from runtime.video_format import Frame, Plane, VideoInfo
 from runtime.video_reader import VideoReader
 from runtime.video_writer import VideoWriter, segment_shift
@@ -47,7 +47,7 @@ class Segment:
     last_duration: int  # of its last frame, in the time base of the source
 
 
-class ResumableWriter:
+class ResumableWriter(OutputWriter):
     """A `VideoWriter` whose work is not lost when the process is killed; a context manager.
 
     `begin` says how many frames are done already; those after them are to be written. A new segment begins with a frame that says
@@ -126,16 +126,6 @@ class ResumableWriter:
             self._journal = None
             if not self._segments:
                 shutil.rmtree(self._folder)
-
-    def __enter__(self) -> ResumableWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self.finish()
-        finally:
-            self.close()
 
     def _begun(self, job: Mapping[str, Any]) -> dict[str, Any]:
         """The run in the journal; nothing when there is none yet."""

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, cast
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, MissingPackageError, VideoError
 from runtime.hdr import with_hdr
+from runtime.output_writer import OutputWriter
 from runtime.video_format import FULL, MP4_LIKE, Frame, Plane, ffmpeg_says, is_format, plane_of
 from runtime.video_reader import VideoReader
 from runtime.video_sources import STANDARD
@@ -36,7 +36,7 @@ SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts be
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
 
 
-class VideoWriter:
+class VideoWriter(OutputWriter):
     """Writes sharpened frames with all the rest of the source; a context manager.
 
     `path` may be "-" for standard output, with the encoder's `format` "nut", "matroska", or "yuv4mpegpipe" and codec
@@ -154,16 +154,6 @@ class VideoWriter:
             self._container.close()
         if not self._piped:
             self._part.unlink(missing_ok=True)
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            if kind is None:
-                self.finish()
-        finally:
-            self.close()
 
     def _add_picture(self) -> av.VideoStream:
         info, codec = self._reader.info, self._encoder.codec
