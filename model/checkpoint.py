@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from model.config import NetworkConfig
@@ -39,7 +39,7 @@ def save_checkpoint(
     metadata = {**(notes or {}), CONFIG_KEY: json.dumps(network.config.to_dict())}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, partial, metadata)
+        partial.write_bytes(save(tensors, metadata))  # save_file's mode is 0600: others could not read the file
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

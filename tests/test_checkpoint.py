@@ -29,6 +29,15 @@ def test_round_trip_keeps_weights_and_configuration(saved):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_others_may_read_it_as_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(DeblurNetwork(TINY), tmp_path / "tiny.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "tiny.safetensors").stat().st_mode & 0o777 == 0o640
+
+
 def test_shipped_checkpoint_is_the_default_network():
     assert load_checkpoint(default_checkpoint()).config.frames == 5
 
