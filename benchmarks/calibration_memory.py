@@ -15,9 +15,9 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.hardware import cpu_name
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import BackendError
+from runtime.hardware import cpu_name
 
 TOLERANCE = 0.10  # how much more the most windows may take than the fewest
 MIB = 1 << 20

@@ -19,9 +19,9 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.hardware import cpu_name
 from runtime import Engine
 from runtime.command_line import command
+from runtime.hardware import cpu_name
 
 ARITHMETIC = ("openvino:bf16", "openvino:fp32", "onnxruntime:fp32")
 

@@ -16,11 +16,11 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.hardware import cpu_name
 from benchmarks.peers import plain_onnxruntime, plain_openvino, pytorch
 from benchmarks.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
+from runtime.hardware import cpu_name
 
 NAIVE = ("pytorch fp32", "pytorch bf16 channels_last", "onnxruntime fp32")  # what people run before they know better
 

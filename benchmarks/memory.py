@@ -18,9 +18,9 @@ import av
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.hardware import cpu_name
 from runtime.command_line import command
 from runtime.errors import BackendError, InputError
+from runtime.hardware import cpu_name
 
 GOAL = 150  # MB, how much more the longest run may take than the shortest
 RATE = 25  # frames per second of the made clips

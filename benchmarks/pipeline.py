@@ -16,12 +16,12 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import memory
-from benchmarks.hardware import cpu_name
 from benchmarks.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
+from runtime.hardware import cpu_name
 from runtime.video import VideoReader, VideoWriter
 
 GOAL = 0.9  # of the engine's own rate, end to end, on a CPU

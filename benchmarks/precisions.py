@@ -18,11 +18,11 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.hardware import cpu_name
 from benchmarks.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
 from runtime.errors import InputError
+from runtime.hardware import cpu_name
 from runtime.metrics import psnr
 from runtime.sample_codes import to_unit
 from runtime.video import VideoReader

@@ -17,11 +17,11 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.contact_sheet import save_sheet
-from benchmarks.hardware import cpu_name
 from model import load_checkpoint
 from model.reference import TorchRunner
 from runtime import DeployError, Engine, InputError
 from runtime.command_line import command
+from runtime.hardware import cpu_name
 from runtime.metrics import psnr
 from runtime.runner import Runner
 from runtime.sample_codes import to_unit

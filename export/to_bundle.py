@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import platform
 import shutil
 import sys
 import time
@@ -27,6 +26,7 @@ from runtime.command_line import command
 from runtime.contract import Contract, read_contract
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
+from runtime.hardware import cpu_name
 from runtime.plan import SUFFIXES, file_sha256, load_plan, record_path
 
 GOLDEN_SIZE = (96, 160)  # pixels of the stored picture, and of the window that models of any size are tested with
@@ -208,7 +208,8 @@ def _measured(folder: Path, member: Member, golden: Golden) -> Member:
         decibels = self_test(folder, golden, choice)
         codes = np.load(folder / golden.input)
         times = [_seconds(lambda: run_golden(choice.runner, choice.contract, golden, codes)) for _ in range(TIMED)]
-    where = f"{choice.runner.name} {choice.runner.precision}, {platform.processor() or platform.machine()}"
+    machine = choice.runner.gpu.name if hasattr(choice.runner, "gpu") else cpu_name()
+    where = f"{choice.runner.name} {choice.runner.precision}, {machine}"
     return replace(member, parity=round(min(decibels, EQUAL), 2), milliseconds=round(1000 * min(times), 2), measured_on=where)
 
 

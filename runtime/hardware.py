@@ -1,0 +1,60 @@
+"""Names the machine that a figure was measured on, and what its CPU has for networks."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+CPUINFO, MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+NOTABLE = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx2")
+EXTENSIONS = {  # what networks gain from: the kernel's names, of which one is enough
+    "AVX2": ("avx2",),
+    "AVX512": ("avx512f",),
+    "VNNI": ("avx512_vnni", "avx_vnni"),  # int8
+    "BF16": ("avx512_bf16", "amx_bf16"),
+    "AMX": ("amx_tile",),
+}
+
+
+def cpu_name() -> str:
+    """For example "AMD EPYC, 2 cores, avx512_bf16 avx512_vnni avx2"."""
+    flags = _cpuinfo().get("flags", "").split()
+    features = [flag for flag in NOTABLE if flag in flags]
+    return f"{cpu_model()}, {os.cpu_count()} cores, {' '.join(features) or 'no known extensions'}"
+
+
+def cpu_model() -> str:
+    """For example "AMD EPYC"."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def cpu_extensions() -> dict[str, bool] | None:
+    """Whether the CPU has each of EXTENSIONS; None where the system does not say."""
+    flags = set(_cpuinfo().get("flags", "").split())
+    return {name: bool(flags & set(names)) for name, names in EXTENSIONS.items()} if flags else None
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_size() -> int | None:
+    """Bytes of memory of the machine; None where the system does not say."""
+    try:
+        return int(_pairs(MEMINFO)["MemTotal"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        return _pairs(CPUINFO)
+    except OSError:
+        return {}
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    pairs = (line.partition(":") for line in path.read_text().splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
