@@ -48,6 +48,15 @@ class Choice:
     reason: str
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What runs an ONNX file, and why."""
+
+    backend: str  # a key of REQUIREMENTS or GPU_REQUIREMENTS
+    precision: str  # arithmetic
+    reason: str
+
+
 def open_model(path: Path, how: How) -> Choice:
     """The runner for an ONNX file or an engine file. Raises ModelError on a broken or foreign file."""
     if path.suffix in SUFFIXES:
@@ -59,28 +68,37 @@ def open_model(path: Path, how: How) -> Choice:
 
 
 def open_runner(path: Path, contract: Contract, how: How) -> Choice:
-    """The runner for an ONNX file.
-
-    Backend "auto" takes the first of OpenVINO and ONNX Runtime that is installed and came close enough to PyTorch when the file
-    was made. Precision "auto" takes bf16 where the CPU
-    multiplies it natively and the model's contract records a sufficient parity for it, and fp32 otherwise.
-    """
+    """The runner for an ONNX file; see `decide`."""
     if how.precision not in PRECISIONS:
         raise InputError(f"precision is {how.precision!r}, expected one of {', '.join(PRECISIONS)}")
     if how.backend == "tensorrt":
         raise InputError(f"TensorRT runs engines, not {path.name}: build one with export/to_engine.py")
-    name, missing = _first_usable(contract) if how.backend == "auto" else (how.backend, "")
-    if departure := _departure(contract, name):
+    if how.backend != "auto" and (departure := _departure(contract, how.backend)):
         raise BackendError(f"{path}: {departure}: take another backend")
+    chosen = decide(contract, how)
+    if chosen.backend == "openvino":
+        return Choice(_load("openvino").OpenVinoRunner(path, chosen.precision, how.threads), contract, chosen.reason)
+    if chosen.backend == "onnxruntime-cuda":
+        runner = _load(chosen.backend).OnnxRuntimeCudaRunner(path, contract.precision, how.device, chosen.precision)
+        return Choice(runner, contract, chosen.reason)
+    return Choice(_load(chosen.backend).OnnxRuntimeRunner(path, contract.precision, how.threads), contract, chosen.reason)
+
+
+def decide(contract: Contract, how: How) -> Decision:
+    """What runs an ONNX file of this contract here.
+
+    Backend "auto" takes the first of OpenVINO and ONNX Runtime that is installed and came close enough to PyTorch when the file
+    was made. Precision "auto" takes bf16 where the CPU multiplies it natively and the model's contract records a sufficient parity
+    for it, and fp32 otherwise. Raises BackendError when there is none.
+    """
+    name, missing = _first_usable(contract) if how.backend == "auto" else (how.backend, "")
     if name == "openvino":
-        chosen, why = _openvino_precision(contract, how.precision)
-        return Choice(_load("openvino").OpenVinoRunner(path, chosen, how.threads), contract, why)
+        return Decision(name, *_openvino_precision(contract, how.precision))
     if name == "onnxruntime-cuda":
-        asked = "fp32" if how.precision == "auto" else how.precision
-        return Choice(_load(name).OnnxRuntimeCudaRunner(path, contract.precision, how.device, asked), contract, "asked for")
+        return Decision(name, "fp32" if how.precision == "auto" else how.precision, "asked for")
     if how.precision in ("tf32", "bf16"):
         raise BackendError("ONNX Runtime computes in the graph's own types on a CPU: for bf16 use backend='openvino'")
-    return Choice(_load(name).OnnxRuntimeRunner(path, contract.precision, how.threads), contract, f"the graph's own types{missing}")
+    return Decision(name, contract.precision, f"the graph's own types{missing}")
 
 
 def _open_engine(path: Path, how: How) -> Choice:
