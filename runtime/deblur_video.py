@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Optional, Protocol
@@ -30,7 +29,7 @@ from runtime.pipeline import overlap
 from runtime.plan import file_sha256
 from runtime.progress import ProgressBar
 from runtime.run_arguments import read_arguments
-from runtime.sharpening import View, sharpen
+from runtime.sharpening import View, sharpen, take_up
 from runtime.streaming import StreamDeblurrer
 from runtime.tiling import Grid, TiledEngine, fitting_grid, square_grid, whole_grid
 
@@ -135,7 +134,8 @@ def deblur_video(
                 scenes = _Scenes(mark_scenes(reader, info, options.scene_threshold))
                 segment = options.resume_every if options.resume else None
                 started = time.perf_counter()
-                overlap(islice(scenes, done, None), lambda frames: sharpen(frames, stream, segment), sink, engine.contract.frames)
+                left = take_up(scenes, stream, done, engine.contract.frames)
+                overlap(left, lambda frames: sharpen(frames, stream, segment), sink, engine.contract.frames)
             _check_count(reader, writer)
             writer.finish()
             seconds = time.perf_counter() - started

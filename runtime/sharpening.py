@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
@@ -26,6 +27,14 @@ class Deblurrer(Protocol):
 
     def flush(self) -> list[Plane]:
         """The rest."""
+        ...
+
+
+class Follower(Protocol):
+    """What `take_up` needs of a `StreamDeblurrer`."""
+
+    def precede(self, frames: Sequence[Plane]) -> None:
+        """What came before."""
         ...
 
 
@@ -51,6 +60,23 @@ def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer, segment: int | None =
         yield waiting.popleft(), sharp
     if waiting:
         raise RuntimeError(f"the deblurrer kept {len(waiting)} frames")
+
+
+def take_up(frames: Iterable[Frame], deblurrer: Follower, done: int, window: int) -> Iterator[Frame]:
+    """The frames after the first `done`, which an earlier run has finished up to the start of a segment.
+
+    The deblurrer is told of the `window` frames before, where they are of the same scene, so that what comes is the same as if one
+    run had done all.
+    """
+    left, before = iter(frames), deque[Plane](maxlen=window)
+    for frame in islice(left, done):
+        before.append(frame.luma)
+    for frame in left:
+        if done and not frame.starts_scene:
+            deblurrer.precede(before)
+        yield frame
+        break
+    yield from left
 
 
 class View:

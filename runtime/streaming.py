@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,6 +62,17 @@ class StreamDeblurrer:
         self._recent.append(frame)
         self._pushed += 1
         return self._run_window() if self._pushed == self._start + self._size else []
+
+    def precede(self, frames: Sequence[Frame]) -> None:
+        """Begins where another stream stopped between two windows; call it before the first `push`.
+
+        `frames` are the last F before the first, in order, sharp already: a window at the end of the stream may mirror into them.
+        Nothing is done when windows overlap, since there is no such place then.
+        """
+        if self._stride == self._size:
+            self._reset()
+            self._recent.extend(_as_array(frame) for frame in frames)
+            self._pushed = self._returned = self._start = len(self._recent)
 
     def flush(self) -> list[Frame]:
         """The rest of the stream's sharp frames; afterwards the deblurrer is ready for another stream."""

@@ -118,6 +118,20 @@ def test_an_interrupted_run_goes_on_where_it_was(stop, stride, engine, tmp_path)
     assert names(tmp_path) == ["in.mp4", "out.mp4", "whole.mp4"]
 
 
+@pytest.mark.parametrize("frames", [41, 42])
+def test_a_last_segment_shorter_than_a_window_mirrors_into_the_one_before(frames, engine, tmp_path):
+    source = rich(tmp_path / "in.mp4", frames)
+    whole = DeblurOptions(source, tmp_path / "whole.mp4", encoder=LOSSLESS)
+    deblur_video(whole, engine=engine)
+    resumed = replace(whole, output=tmp_path / "out.mp4", resume=True, resume_every=10)
+    with pytest.raises(StopError):
+        deblur_video(resumed, stop_after(41), engine=engine)
+    said = []
+    deblur_video(resumed, say=said.append, engine=engine)
+    assert "40 frames are done already" in said
+    assert same(read(resumed.output).luma, read(whole.output).luma)
+
+
 def start(source, output, model, *arguments):
     command = [sys.executable, "-m", "runtime.deblur_video", source, output, "--model", model, "--threads", "1", "--no-progress"]
     options = ["--backend", "onnxruntime", "--resume", "--resume-every", "10", "-e", "preset=ultrafast", "-e", "crf=20", *arguments]
