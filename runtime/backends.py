@@ -17,6 +17,7 @@ GPU_REQUIREMENTS = {
     "onnxruntime-cuda": "onnxruntime-gpu[cuda,cudnn]>=1.31",
     "tensorrt": "cuda-bindings>=12.9",  # the library itself is named by the engine's record
 }
+SERVED_REQUIREMENTS = {"triton": "tritonclient[grpc,http]>=2.73"}
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
@@ -101,6 +102,14 @@ def decide(contract: Contract, how: How) -> Decision:
     return Decision(name, contract.precision, f"the graph's own types{missing}")
 
 
+def open_served(url: str, how: How) -> Choice:
+    """The runner for a model on a Triton server, "grpc://HOST:PORT/MODEL". The server chose what computes, so `how` may not."""
+    if how != How(fallback=how.fallback):
+        raise InputError(f"{url} runs as its server was told: leave out backend, precision, threads and device, or open a file")
+    served = _load("triton").open_served(url)
+    return Choice(served.runner, served.contract, served.reason)
+
+
 def _open_engine(path: Path, how: How) -> Choice:
     plan = load_plan(path)
     if how.backend not in ("auto", "tensorrt"):
@@ -133,7 +142,7 @@ def _load(name: str) -> Any:
     try:
         return import_module(f"runtime.{name.replace('-', '_')}_runner")
     except ImportError as error:
-        raise MissingPackageError({**REQUIREMENTS, **GPU_REQUIREMENTS}[name], f"backend {name!r}") from error
+        raise MissingPackageError({**REQUIREMENTS, **GPU_REQUIREMENTS, **SERVED_REQUIREMENTS}[name], f"backend {name!r}") from error
 
 
 def _openvino_precision(contract: Contract, asked: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError
 
 MIN_SEGMENT = 10  # frames, two windows
+DEFAULT_SERVER_MODEL = "videodeblur"
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
 
@@ -22,6 +23,8 @@ class DeblurOptions:
     backend: str = "auto"  # see Engine
     precision: str = "auto"  # see Engine
     threads: int | None = None  # CPU cores for the network; None = all
+    server: str | None = None  # "grpc://HOST:PORT" or "http://HOST:PORT" of a Triton server that runs the network
+    server_model: str = DEFAULT_SERVER_MODEL  # its name there
     stride: int | None = None  # frames between the starts of two windows; None = the window's length
     rate: float = 25.0  # frames per second at which pictures are shown
     frames: int | None = None  # stop after so many; None = all
@@ -36,11 +39,15 @@ class DeblurOptions:
     overwrite: bool = False  # replace the output if it exists
 
     def __post_init__(self) -> None:
-        """Raises InputError where the output is the source, or exists and may not be replaced, or segments are too short."""
+        """Raises InputError where the output is the source, or exists and may not be replaced, or options contradict each other."""
         if self.output.exists() and self.source.exists() and self.output.samefile(self.source):
             raise InputError(f"{self.output} is the input too, expected another file: the input is never changed")
         if self.resume and (self.to_pictures or "-" in (str(self.source), str(self.output))):
             raise InputError("a run can be resumed from a video file to a video file only: leave out --resume")
+        if self.server and "://" not in self.server:
+            raise InputError(f"the server is {self.server!r}, expected grpc://HOST:PORT or http://HOST:PORT")
+        if self.server and (self.model, self.backend, self.precision, self.threads) != (None, "auto", "auto", None):
+            raise InputError(f"{self.server} has its own model and backend: leave out --model, --backend, --precision, --threads")
         if not self.rate > 0:
             raise InputError(f"the rate is {self.rate} frames per second, expected more than 0")
         if self.resume_every < MIN_SEGMENT:

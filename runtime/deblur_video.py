@@ -241,8 +241,8 @@ class _Sink:
 def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     """The engine that the options name."""
     say = say or (lambda _: None)
-    model = options.model or default_model(say)
-    engine = Engine(model, options.backend, options.precision, options.threads)
+    served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
+    engine = Engine(served or options.model or default_model(say), options.backend, options.precision, options.threads)
     log.info("%s: %s", options.source, engine.reason)
     say(engine.reason)
     return engine

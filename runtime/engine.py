@@ -19,6 +19,7 @@ from runtime import backends, padding, sample_codes
 from runtime.bundle import open_bundle
 from runtime.contract import Contract
 from runtime.errors import BackendError, InputError
+from runtime.runner import EngineElsewhere
 from runtime.submissions import Submissions
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
@@ -32,10 +33,11 @@ CODE_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 class Engine:
     """Runs a model on the best backend of this machine; a context manager.
 
-    `path` is an ONNX file from `export/to_onnx.py`, a TensorRT engine from `export/to_engine.py`, or a bundle (a folder) from
-    `export/to_bundle.py`. `backend` is "auto", "openvino", "onnxruntime", "onnxruntime-cuda" or "tensorrt". `precision` "auto"
-    takes the fastest arithmetic whose parity was measured at export and recorded in the file; "fp32" is exact; "bf16" is taken as
-    said. `threads` limits the CPU cores, `device` picks the GPU. `reason` says in a sentence what was chosen and why.
+    `path` is an ONNX file from `export/to_onnx.py`, a TensorRT engine from `export/to_engine.py`, a bundle (a folder) from
+    `export/to_bundle.py`, or "grpc://HOST:PORT/MODEL" for a model on a Triton server, see docs/serving.md. `backend` is "auto",
+    "openvino", "onnxruntime", "onnxruntime-cuda" or "tensorrt". `precision` "auto" takes the fastest arithmetic whose parity was
+    measured at export and recorded in the file; "fp32" is exact; "bf16" is taken as said. `threads` limits the CPU cores, `device`
+    picks the GPU. `reason` says in a sentence what was chosen and why.
 
     A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must.
 
@@ -54,7 +56,10 @@ class Engine:
     ) -> None:
         self.path = Path(path)
         how = backends.How(backend, precision, threads, device, fallback)
-        choice = (open_bundle if self.path.is_dir() else backends.open_model)(self.path, how)
+        if "://" in str(path):
+            choice = backends.open_served(str(path), how)
+        else:
+            choice = (open_bundle if self.path.is_dir() else backends.open_model)(self.path, how)
         self.contract: Contract = choice.contract
         self._runner = choice.runner
         self.backend, self.precision = self._runner.name, self._runner.precision
@@ -79,6 +84,8 @@ class Engine:
         with self._lock, self._observed(window.shape[0] * window.shape[1]):
             if self._closed:
                 raise BackendError("the engine is closed: open another")
+            if isinstance(self._runner, EngineElsewhere):
+                return self._runner.run_window(window, bits, color_range)
             if self.contract.io != "f32":
                 return self._run_codes(window, bits, color_range)
             if window.dtype == np.float32:

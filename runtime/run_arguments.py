@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.comparison import KINDS
-from runtime.deblur_options import DEFAULT_SCENE_THRESHOLD, DeblurOptions
+from runtime.deblur_options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -51,6 +51,10 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--backend", default="auto", help="auto (default), openvino or onnxruntime")
     model.add_argument("--precision", default="auto", help="auto (default: the fastest with measured parity), fp32 or bf16")
     model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
+    model.add_argument("--server", metavar="URL", help="grpc://HOST:PORT of a Triton server that runs the network; docs/serving.md")
+    model.add_argument(
+        "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="of the network on the server (default: %(default)s)"
+    )
     model.add_argument(
         "--stride", type=int, metavar="N", help="frames between windows, 1 to 5; below 5 overlapping ones are averaged"
     )
@@ -70,7 +74,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of DeblurOptions that `add_network_arguments` reads."""
-    names = ("model", "backend", "precision", "threads", "stride", "tile", "memory", "scene_threshold")
+    names = ("model", "backend", "precision", "threads", "server", "server_model", "stride", "tile", "memory", "scene_threshold")
     return {name: getattr(arguments, name) for name in names}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -22,4 +22,13 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Frees what the runner holds; calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class EngineElsewhere(Protocol):
+    """A `Runner` with a whole `Engine` behind it, which converts, pads and tests where it is."""
+
+    def run_window(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> npt.NDArray[Any]:
+        """See `Engine.run`."""
         ...

@@ -30,10 +30,12 @@ HEAVY = {  # folder: {library: the files that may import it; None = any of the f
             "scene_cuts.py",
             "segments.py",
             "video_sources.py",
+            "video_codecs.py",
             "picture_writer.py",
         },
         "cuda": {"device_memory.py"},
         "skimage": {"ssim.py"},
+        "tritonclient": {"triton_runner.py"},
     },
     "calibration": {"onnx": None, "onnxruntime": None},
 }
@@ -78,7 +80,7 @@ def test_runtime_needs_numpy_only():
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "onnx", "av", "openvino", "onnxruntime", "matplotlib", "safetensors", "tensorrt"}:
+        if name.split(".")[0] in {"torch", "onnx", "av", "openvino", "onnxruntime", "matplotlib", "safetensors", "tensorrt", "tritonclient"}:
             raise ImportError(name + " is blocked")
 sys.meta_path.insert(0, Blocked())
 from runtime import Engine
