@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from model import DeblurNetwork, NetworkConfig, load_checkpoint, save_checkpoint
 from runtime.errors import InputError
 from training import gain, parts, speed, train
 from training.datasets import find_dataset
 from training.losses import loss_of
+from training.normalisation import folded, normalised
 from training.optimizers import Muon, WeightAverage, _orthogonal, build_optimizers, learning_rate
 from training.pairs import load_pairs
 from training.recipes import RECIPES, Recipe, Stage
@@ -88,7 +90,11 @@ def test_fifty_steps_reduce_the_loss(tmp_path, source):
     assert load_checkpoint(result.checkpoint).config == TINY
 
 
-@pytest.mark.parametrize("recipe", [QUICK, replace(QUICK, optimizer="muon", ema=None)], ids=["adamw", "muon"])
+@pytest.mark.parametrize(
+    "recipe",
+    [QUICK, replace(QUICK, optimizer="muon", ema=None), replace(QUICK, optimizer="muon", normalised=True, loss="psnr")],
+    ids=["adamw", "muon", "normalised"],
+)
 def test_resumed_equals_uninterrupted(tmp_path, source, recipe, monkeypatch):
     whole = run_training(options(tmp_path / "whole", recipe=recipe), source)
     advance, calls = train_run().advance, []
@@ -279,8 +285,26 @@ def test_widened_networks_compute_the_same():
     assert torch.allclose(noisy, narrow(window), atol=0.05)
 
 
+def test_normalisation_folds_into_the_kernels():
+    network = normalised(DeblurNetwork(TINY)).train()
+    blurry = torch.rand(4, 5, 32, 32)
+    for _ in range(3):
+        network(blurry)  # moves the running statistics
+    plain = folded(network)
+    assert plain.state_dict().keys() == DeblurNetwork(TINY).state_dict().keys()
+    nn.init.normal_(plain.r2.weight)
+    network.r2.load_state_dict(plain.r2.state_dict())
+    assert torch.allclose(plain(blurry), network.eval()(blurry), atol=1e-5)
+
+
+def test_the_psnr_loss_counts_decibels():
+    target = torch.zeros(1, 2, 8, 8)
+    output = torch.stack([torch.full((8, 8), 0.1), torch.full((8, 8), 0.01)])[None]  # 20 and 40 dB
+    assert float(loss_of("psnr", output, target, 0.0)) == pytest.approx(-0.30)
+
+
 def test_a_run_that_widens_its_generators(tmp_path, textures):
-    recipe = replace(QUICK, stages=(Stage(0, 32, 4, generators=2), Stage(0.5, 32, 4, generators=1)))
+    recipe = replace(QUICK, stages=(Stage(0, 32, 4, generators=2), Stage(0.5, 32, 4, generators=1)), normalised=True)
     config = NetworkConfig(channel_divisor=8)
     result = run_training(options(tmp_path, recipe=recipe, config=config, steps=4, replicas=2), SyntheticSource(textures, recipe))
     assert load_checkpoint(result.checkpoint).config == config

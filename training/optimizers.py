@@ -74,14 +74,18 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.weights = {name: value.clone() for name, value in _averaged(network)}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Takes in the network's present weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.weights.values()), list(network.state_dict().values()), 1 - decay)
+        torch._foreach_lerp_(list(self.weights.values()), [value for _, value in _averaged(network)], 1 - decay)
+
+
+def _averaged(network: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(name, value) for name, value in network.state_dict().items() if value.is_floating_point()]
 
 
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:

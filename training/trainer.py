@@ -19,6 +19,7 @@ from model.network import initialise
 from runtime.errors import DeployError
 from training.interrupts import deferred_interrupts
 from training.losses import loss_of
+from training.normalisation import folded, normalised
 from training.optimizers import WeightAverage, build_optimizers, learning_rate, set_learning_rate
 from training.progress import LogRow, ProgressLog
 from training.recipes import Recipe
@@ -103,18 +104,20 @@ def train(options: TrainOptions, source: Source, validation: Samples | None = No
 class _Run:
     """The network, its average, the optimizers and the counters of a run in progress."""
 
-    def __init__(self, options: TrainOptions, network: DeblurNetwork, divisor: int) -> None:
+    def __init__(self, options: TrainOptions, network: DeblurNetwork, divisor: int, normal: bool = False) -> None:
         self.options, self.recipe = options, options.recipe
         self.device = torch.device(options.device)
         self.checkpoint = options.folder / "network.safetensors"
         self.step = self.samples = self.skipped = self._bad_in_a_row = 0
         self.elapsed = 0.0  # seconds trained before this process
         self._losses: list[float] = []
-        self._take(network, divisor)
+        self._take(network, divisor, normal)
 
-    def _take(self, network: DeblurNetwork, divisor: int) -> None:
-        """Trains `network`, whose generators are narrowed by `divisor`, from now on."""
-        self.divisor = divisor
+    def _take(self, network: DeblurNetwork, divisor: int, normal: bool = False) -> None:
+        """Trains `network`, whose generators are narrowed by `divisor` and `normal`ised, from now on."""
+        self.divisor, self.normalised = divisor, normal
+        if normal:
+            network = normalised(network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
         compiled = torch.compile(self.network) if self.options.compiled else self.network
         self.replicas = Replicas(compiled, self.options.replicas)
@@ -148,11 +151,11 @@ class _Run:
             self.average.update(self.network)
 
     def delivered(self) -> DeblurNetwork:
-        """The averaged weights so far, in evaluation mode; the generators may still be narrow."""
+        """The averaged weights so far, in evaluation mode, normalisation folded in; the generators may still be narrow."""
         network = copy.deepcopy(self.network)
         if self.average:
-            network.load_state_dict(self.average.weights)
-        return network.eval()
+            network.load_state_dict(self.average.weights, strict=False)  # but the counters of normalisation
+        return folded(network)
 
     def row(self, elapsed: float, gain: Gain | None) -> LogRow:
         """The log's line for the steps since the last one."""
@@ -170,6 +173,7 @@ class _Run:
         content = {
             "run": _identity(self.options),
             "divisor": self.divisor,
+            "normalised": self.normalised,
             "network": self.network.state_dict(),
             "average": self.average and (self.average.weights, self.average.updates),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -216,7 +220,7 @@ def _begun(options: TrainOptions) -> _Run:
     initialise(network, options.recipe.initialisation)
     if options.recipe.quiet_generators:
         prepare_generators(network)
-    return _Run(options, network, divisor)
+    return _Run(options, network, divisor, options.recipe.normalised)
 
 
 def _resumed(options: TrainOptions) -> _Run:
@@ -227,7 +231,7 @@ def _resumed(options: TrainOptions) -> _Run:
     ]
     if differing:
         raise TrainingError(f"the run in {options.folder} has {'; '.join(differing)}: ask for the same, or name another folder")
-    run = _Run(options, *_narrowed(DeblurNetwork(_config(options)), content["divisor"]))
+    run = _Run(options, *_narrowed(DeblurNetwork(_config(options)), content["divisor"]), content["normalised"])
     run.restore(content)
     return run
 

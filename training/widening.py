@@ -28,19 +28,25 @@ def prepare_generators(network: DeblurNetwork) -> None:
     """
     for layer in generator_body(network):
         layer.weight.copy_(centred(layer.weight) * CENTRED_GAIN)
-    for _, generator in _generators(network):
+    for _, generator in generators(network):
         generator.layer14.weight.zero_()
         generator.layer14.bias.zero_()
 
 
 def generator_body(network: DeblurNetwork) -> list[nn.Conv2d]:
-    """The generators' convolutions but the last of each."""
+    """The generators' convolutions but the last of each; the normalisation of training/normalisation.py may follow them."""
     return [
-        layer
-        for _, generator in _generators(network)
+        layer[0] if isinstance(layer, nn.Sequential) else layer
+        for _, generator in generators(network)
         for name, layer in generator.named_children()
-        if isinstance(layer, nn.Conv2d) and name != "layer14"
+        if name != "layer14"
     ]
+
+
+def generators(network: DeblurNetwork) -> list[tuple[nn.Module, Generator]]:
+    """The blocks that own a weight generator, each with its own."""
+    blocks = (network.temporal, network.spatial)
+    return [(block, block.generator) for block in blocks if hasattr(block, "generator")]
 
 
 def centred(kernels: Tensor) -> Tensor:
@@ -51,7 +57,7 @@ def centred(kernels: Tensor) -> Tensor:
 def narrowed(network: DeblurNetwork, divisor: int) -> DeblurNetwork:
     """A copy with new generators whose inner channels are divided by `divisor`, to be initialised or filled by the caller."""
     narrow = copy.deepcopy(network)
-    for owner, generator in _generators(narrow):
+    for owner, generator in generators(narrow):
         owner.generator = _like(generator, narrow, divisor)
     return narrow
 
@@ -64,7 +70,7 @@ def widened(network: DeblurNetwork, divisor: int, seed: int = 0, noise: float = 
     """
     wide = copy.deepcopy(network)
     draws = torch.Generator().manual_seed(seed)
-    for owner, generator in _generators(wide):
+    for owner, generator in generators(wide):
         grown = _like(generator, wide, divisor)
         small = generator.state_dict()
         grown.load_state_dict(
@@ -81,11 +87,6 @@ def full_width(network: DeblurNetwork, divisor: int, seed: int = 0) -> DeblurNet
         divisor //= 2
         network = widened(network, divisor, seed, noise=0.0)
     return network
-
-
-def _generators(network: DeblurNetwork) -> list[tuple[nn.Module, Generator]]:
-    blocks = (network.temporal, network.spatial)
-    return [(block, block.generator) for block in blocks if hasattr(block, "generator")]
 
 
 def _like(generator: Generator, network: DeblurNetwork, divisor: int) -> Generator:
