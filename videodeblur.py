@@ -10,6 +10,7 @@ from collections.abc import Sequence
 COMMANDS = {  # name: (module with a main(argv), what it does)
     "run": ("runtime.deblur_video", "deblur a video"),
     "plan": ("runtime.forecast", "frames, tiles, memory and time of a run, before it"),
+    "doctor": ("runtime.doctor", "what this machine has, what would run here, what is missing"),
     "export": ("export.to_onnx", "checkpoint -> verified ONNX"),
     "calibrate": ("calibration.collect_ranges", "measure a model's tensors on real clips -> ranges.json"),
     "fp16": ("export.to_fp16", "fp32 ONNX -> FP16, tensors near its limit kept fp32"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 CPUINFO, MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 NOTABLE = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx2")
 EXTENSIONS = {  # what networks gain from: the kernel's names, of which one is enough
@@ -46,6 +48,16 @@ def memory_size() -> int | None:
         return int(_pairs(MEMINFO)["MemTotal"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+
+
+def nvidia_driver() -> str | None:
+    """The version of NVIDIA's driver, for example "580.65.06"; None where there is none, or the system does not say."""
+    try:
+        said = NVIDIA_DRIVER.read_text()
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", said)
+    return found.group(1) if found else None
 
 
 def _cpuinfo() -> dict[str, str]:

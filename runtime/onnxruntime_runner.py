@@ -14,6 +14,11 @@ from runtime.errors import BackendError, ModelError
 ERRORS_ONLY = 3  # log severity
 
 
+def describe() -> dict[str, Any]:
+    """ONNX Runtime's version and providers, for `videodeblur doctor`."""
+    return {"version": onnxruntime.__version__, "providers": onnxruntime.get_available_providers()}
+
+
 class OnnxRuntimeRunner:
     """A `Runner` on ONNX Runtime's CPU provider. `threads` is the number of cores it may use, all when None."""
 

@@ -23,6 +23,11 @@ def native_bf16() -> bool:
     return "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
+def describe() -> dict[str, Any]:
+    """OpenVINO's version and devices, for `videodeblur doctor`."""
+    return {"version": openvino.__version__, "devices": openvino.Core().available_devices, "bf16": native_bf16()}
+
+
 class OpenVinoRunner:
     """A `Runner` that compiles the model once per shape, since fixed shapes run faster.
 
