@@ -49,6 +49,7 @@ PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
 BT601 = 6  # of AVColorSpace
 BIG_ENDIAN = {f"gray{bits}be": f"gray{bits}le" for bits in (10, 12, 16)}
+SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 RGB_BITS = {"rgb24": 8, "bgr24": 8, "bgr0": 8, "rgb0": 8, "pal8": 8, "gbrp": 8, "rgb48be": 16, "rgb48le": 16}
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
 
@@ -107,6 +108,24 @@ class VideoReader:
             yield frame
             del decoded, planes, plane, frame  # not kept alive while the next is decoded
 
+    def seek(self, number: int, pts: int, key: int) -> bool:
+        """Goes on with frame `number`, which is shown at `pts`, decoding from the keyframe at `key`; call it before the first.
+
+        False when the file did not lead there; the reader is of no more use then. A keyframe may need what is before it (an open
+        group of pictures, gradual refresh): whoever must be sure compares the frames. That the file is whole is not checked.
+        """
+        for early in SEEK_EARLY:
+            try:
+                self.container.seek(key - round(early / self.info.time_base), stream=self.stream)
+                self._decoded = self._decode(whole=False)
+                self._ahead = next((frame for frame in self._decoded if frame.pts is None or frame.pts >= pts), None)
+            except (av.FFmpegError, VideoError):
+                continue
+            if self._ahead is not None and self._ahead.pts == pts:
+                self.frames = number
+                return True
+        return False
+
     def set_aside(self, streams: set[int]) -> None:
         """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame.
 
@@ -151,7 +170,7 @@ class VideoReader:
             with suppress(av.FFmpegError):
                 yield from (frame for frame in self.stream.decode(None) if frames and not frame.is_corrupt)
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
+    def _decode(self, whole: bool = True) -> Iterator[av.VideoFrame]:
         frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
         try:
             for packet in self.container.demux():
@@ -170,7 +189,8 @@ class VideoReader:
                     raise self._broken(frames)
         except av.FFmpegError as error:
             raise self._broken(frames, error.strerror) from error
-        self._check_end(frames, packets, hidden)
+        if whole:
+            self._check_end(frames, packets, hidden)
 
     def _readable(self, picture: av.VideoFrame) -> av.VideoFrame:
         """RGB and big-endian gray, which pictures hold, as what videos hold."""
