@@ -253,9 +253,8 @@ def _choice_lines(diagnosis: Diagnosis) -> Iterator[str]:
     else:
         yield f"  for an fp32 .onnx file whose bf16 came to {MIN_PARITY['bf16']:.0f} dB at export: {_choice(measured)}"
         yield f"  for one where that was not measured: {_choice(unmeasured)}"
-    if diagnosis.model:
-        model = diagnosis.model
-        yield f"  for the one that was named: {model.facts['reason'] if model.state == WORKS else model.reason}"
+    if diagnosis.model and diagnosis.model.state == WORKS:
+        yield f"  for the one that was named: {diagnosis.model.facts['reason']}"
 
 
 def _choice(probe: Probe) -> str:

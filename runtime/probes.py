@@ -77,7 +77,7 @@ def _tensorrt(module: str) -> Probe:
 
 def _gpu() -> Probe:
     if _missing("cuda.bindings"):
-        return Probe(ABSENT, reason="cuda-bindings is not installed")
+        return Probe(ABSENT, reason="cuda-bindings is not installed, without which none can be used")
     from runtime.device_memory import open_gpu
     from runtime.errors import BackendError
 

@@ -20,7 +20,7 @@ def describe() -> dict[str, Any]:
     """The versions, and which of ENCODERS and DECODERS are built in. NVENC is in most builds, and needs a GPU all the same."""
     return {
         "version": av.__version__,
-        "ffmpeg": av.ffmpeg_version_info,
+        "ffmpeg": getattr(av, "ffmpeg_version_info", "?"),  # not in old versions
         "encoders": [name for name in ENCODERS if _has(name, "w")],
         "decoders": [name for name in DECODERS if _has(name, "r")],
     }
