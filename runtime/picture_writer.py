@@ -6,13 +6,13 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from runtime import rgb
 from runtime.errors import InputError, MissingPackageError, VideoError
 from runtime.output_writer import OutputWriter
+from runtime.still_pictures import encode_picture
 from runtime.video_format import Frame, Plane, plane_of
 from runtime.video_reader import VideoReader
 from runtime.video_sources import NUMBERED
@@ -56,11 +56,7 @@ class PictureWriter(OutputWriter):
         """See `VideoWriter.write`."""
         picture = _picture(frame, luma, frame.chroma if chroma is None else chroma, self._reader)
         with self._explained():
-            context: Any = av.CodecContext.create("png", "w")
-            context.width, context.height, context.pix_fmt = picture.width, picture.height, picture.format.name
-            context.time_base = self._reader.info.time_base
-            packets = context.encode(picture) + context.encode(None)
-            (self._part / self._name(frame.number)).write_bytes(b"".join(bytes(packet) for packet in packets))
+            (self._part / self._name(frame.number)).write_bytes(encode_picture(picture))
         self.frames += 1
 
     def finish(self) -> None:

@@ -1,9 +1,11 @@
-"""Single pictures: `read_luma` and `write_gray`."""
+"""Single pictures: `read_luma`, `write_gray`, `to_rgb` and `encode_png`."""
 
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,3 +57,22 @@ def write_gray(path: Path, luma: npt.NDArray[np.float32]) -> None:
             container.mux(stream.encode(None))
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: cannot be written ({error.strerror}): name a .png in a folder that exists") from error
+
+
+def to_rgb(picture: av.VideoFrame) -> npt.NDArray[np.uint8]:
+    """A decoded frame as (H, W, 3) uint8, by its own colour tags, without tone mapping."""
+    return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """(H, W, 3) RGB -> the bytes of a PNG file."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    return encode_picture(picture, {"compression_level": "9", "pred": "mixed"})
+
+
+def encode_picture(picture: av.VideoFrame, options: dict[str, str] | None = None) -> bytes:
+    """A frame, in a format that PNG has -> the bytes of a PNG file."""
+    context: Any = av.CodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt = picture.width, picture.height, picture.format.name
+    context.time_base, context.options = Fraction(1, 25), options or {}
+    return b"".join(bytes(packet) for packet in context.encode(picture) + context.encode(None))
