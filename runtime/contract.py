@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,8 +21,9 @@ SCHEMA = 1  # raised when a field changes its meaning
 # dB against the PyTorch network in fp32, the least at which a model of this precision counts as the same network
 MIN_PARITY = {"fp32": 100.0, "tf32": 60.0, "fp16": 65.0, "bf16": 60.0, "fp8": 50.0, "int8": 50.0, "mixed": 50.0}
 
-# Field numbers of onnx.proto (ModelProto and StringStringEntryProto)
-_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+# Field numbers of onnx.proto (ModelProto, StringStringEntryProto, OperatorSetIdProto)
+_IR_VERSION, _OPSET_IMPORT, _METADATA_PROPS, _KEY, _VALUE = 1, 8, 14, 1, 2
+_DOMAIN, _OPSET = 1, 2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -79,18 +81,31 @@ def read_contract(path: Path) -> Contract:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata_props of an ONNX file; the weights are skipped, not read. Raises ModelError as `read_contract` does."""
+    with _onnx_file(path) as file:
+        return dict(_string_entry(payload) for payload in _fields(file, _METADATA_PROPS, _BYTES))
+
+
+def read_versions(path: Path) -> tuple[int, int]:
+    """(IR version, opset of the standard operators) of an ONNX file. Raises ModelError as `read_contract` does."""
+    with _onnx_file(path) as file:
+        ir_version = max(_fields(file, _IR_VERSION, _VARINT), default=0)
+        file.seek(0)
+        return ir_version, max((_opset(payload) for payload in _fields(file, _OPSET_IMPORT, _BYTES)), default=0)
+
+
+@contextmanager
+def _onnx_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
-            entries = [_string_entry(payload) for number, payload in _messages(file, _METADATA_PROPS) if number == _METADATA_PROPS]
+            yield file
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
     except (ValueError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not a whole ONNX file ({error}): export or copy it again") from error
-    return dict(entries)
 
 
-def _messages(file: BinaryIO, wanted: int) -> Iterator[tuple[int, bytes]]:
-    """(field number, payload) of a protobuf message; the payload is read for the wanted field only."""
+def _fields(file: BinaryIO, wanted: int, wanted_wire: int) -> Iterator[Any]:
+    """The values of a field of a protobuf message: numbers for _VARINT, else bytes. Those of other fields are skipped, not read."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise ValueError("it is empty")
@@ -98,15 +113,17 @@ def _messages(file: BinaryIO, wanted: int) -> Iterator[tuple[int, bytes]]:
         tag = _varint(file)
         number, wire = tag >> 3, tag & 7
         if wire == _VARINT:
-            _varint(file)
+            value = _varint(file)
+            if (number, wire) == (wanted, wanted_wire):
+                yield value
             continue
         if wire not in (_BYTES, _FIXED64, _FIXED32) or number == 0:
             raise ValueError(f"byte {file.tell()} is not protobuf")
         length = _varint(file) if wire == _BYTES else {_FIXED64: 8, _FIXED32: 4}[wire]
         if file.tell() + length > size:
             raise ValueError(f"it ends {file.tell() + length - size} bytes early")
-        if wire == _BYTES and number == wanted:
-            yield number, file.read(length)
+        if (number, wire) == (wanted, wanted_wire):
+            yield file.read(length)
         else:
             file.seek(length, os.SEEK_CUR)
 
@@ -134,6 +151,19 @@ def _string_entry(payload: bytes) -> tuple[str, str]:
         texts[tag >> 3] = payload[at : at + length].decode()
         at += length
     return texts[_KEY], texts[_VALUE]
+
+
+def _opset(payload: bytes) -> int:
+    """The version in an OperatorSetIdProto; 0 when it is of another domain."""
+    at, domain, version = 0, b"", 0
+    while at < len(payload):
+        tag, at = _varint_in(payload, at)
+        value, at = _varint_in(payload, at)
+        if tag >> 3 == _DOMAIN:
+            domain, at = payload[at : at + value], at + value
+        elif tag >> 3 == _OPSET:
+            version = value
+    return version if domain in (b"", b"ai.onnx") else 0
 
 
 def _varint_in(payload: bytes, at: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.contract import METADATA_KEY, Contract, read_contract, read_metadata
+from runtime.contract import METADATA_KEY, Contract, read_contract, read_metadata, read_versions
 from runtime.errors import DeployError, ModelError
 
 CONTRACT = Contract(
@@ -46,6 +46,16 @@ def test_round_trip(model):
     path = model(other="x", **{METADATA_KEY: CONTRACT.to_json()})
     assert read_contract(path) == CONTRACT
     assert read_metadata(path)["other"] == "x"
+
+
+def test_versions(model):
+    path = model()
+    proto = onnx.load(path)
+    proto.ir_version = 9
+    del proto.opset_import[:]
+    proto.opset_import.extend([helper.make_opsetid("ai.onnx.ml", 30), helper.make_opsetid("", 17)])
+    onnx.save(proto, path)
+    assert read_versions(path) == (9, 17)
 
 
 def test_onnx_of_another_network(model):
@@ -90,6 +100,7 @@ def test_mutated_files_never_escape_the_error_tree(model):
         path.write_bytes(damaged)
         try:
             read_contract(path)
+            read_versions(path)
         except DeployError:
             refused += 1
     assert refused > 0
