@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,21 @@ COMPILED_SHAPES = 4  # compiled models kept; a video needs one, a service of mix
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
+@functools.cache
+def _core() -> openvino.Core:
+    """One for the process, never freed: the CPU plugin of 2026.4, when it is unloaded, unmaps the stack on which it made this
+    thread's signal handlers run, and the next SIGTERM or Ctrl-C is a segmentation fault."""
+    return openvino.Core()
+
+
 def native_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware (AMX or AVX512-BF16)."""
-    return "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
 def describe() -> dict[str, Any]:
     """OpenVINO's version and devices, for `videodeblur doctor`."""
-    return {"version": openvino.__version__, "devices": openvino.Core().available_devices, "bf16": native_bf16()}
+    return {"version": openvino.__version__, "devices": _core().available_devices, "bf16": native_bf16()}
 
 
 class OpenVinoRunner:
@@ -43,7 +51,7 @@ class OpenVinoRunner:
             raise BackendError(f"precision is {precision!r}, OpenVINO on a CPU offers {' and '.join(HINTS)}")
         if precision == "bf16" and not native_bf16():
             raise BackendError("this CPU has no bf16 arithmetic (AMX or AVX512-BF16): use precision='fp32'")
-        self._core = openvino.Core()
+        self._core = _core()
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)

@@ -1,6 +1,8 @@
 """Engine on real backends: every kind of array, every refusal, and the choice of arithmetic."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -202,3 +204,23 @@ def test_nan_from_the_model_is_not_a_black_frame(tiny_model, tmp_path, window):
     onnx.save(proto, tmp_path / "m.onnx")
     with Engine(tmp_path / "m.onnx", "onnxruntime") as engine, pytest.raises(BackendError, match="NaN or infinite"):
         engine.run(window)
+
+
+SIGNALLED = """
+import os, signal, sys
+import numpy as np
+from runtime import Engine
+
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+for _ in range(2):
+    with Engine(sys.argv[1], backend=sys.argv[2], precision="fp32") as engine:
+        engine.run(np.zeros((1, 5, 16, 16), np.float32))
+    del engine
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_signal_after_an_engine_was_closed_is_handled(tiny_model, backend):
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, tiny_model, backend], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["handled", "handled"]), done.stderr
