@@ -19,7 +19,7 @@ from runtime import backends, padding, sample_codes
 from runtime.bundle import open_bundle
 from runtime.contract import Contract
 from runtime.errors import BackendError, InputError
-from runtime.runner import EngineElsewhere
+from runtime.runner import EngineElsewhere, Runner
 from runtime.submissions import Submissions
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
@@ -104,6 +104,11 @@ class Engine:
     def observe(self, observer: Observer) -> None:
         """Calls `observer(frames, seconds, failed)` after every window on the host, in the thread that ran it; see `Telemetry`."""
         self._observers.append(observer)
+
+    @property
+    def runner(self) -> Runner:
+        """The backend behind it, for tools that measure it; it takes padded windows, in the model's own types, from one caller."""
+        return self._runner
 
     def close(self) -> None:
         """Frees the backend; calling it again does nothing. Waits for the window at work, and cancels those submitted after."""
