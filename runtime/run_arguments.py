@@ -42,8 +42,8 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.
     return options, arguments
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that choose and feed the network."""
+def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) -> None:
+    """The options that choose and feed the network, which may be one on a `server`."""
     model = parser.add_argument_group("the network")
     model.add_argument(
         "--model", type=Path, metavar="ONNX", help="default: the shipped checkpoint, exported once to the user's cache"
@@ -51,10 +51,8 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--backend", default="auto", help="auto (default), openvino or onnxruntime")
     model.add_argument("--precision", default="auto", help="auto (default: the fastest with measured parity), fp32 or bf16")
     model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
-    model.add_argument("--server", metavar="URL", help="grpc://HOST:PORT of a Triton server that runs the network; docs/serving.md")
-    model.add_argument(
-        "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="of the network on the server (default: %(default)s)"
-    )
+    if server:
+        _add_server_arguments(model)
     model.add_argument(
         "--stride", type=int, metavar="N", help="frames between windows, 1 to 5; below 5 overlapping ones are averaged"
     )
@@ -72,10 +70,47 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
+    model.add_argument("--server", metavar="URL", help="grpc://HOST:PORT of a Triton server that runs the network; docs/serving.md")
+    model.add_argument(
+        "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="of the network on the server (default: %(default)s)"
+    )
+
+
 def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of DeblurOptions that `add_network_arguments` reads."""
     names = ("model", "backend", "precision", "threads", "server", "server_model", "stride", "tile", "memory", "scene_threshold")
-    return {name: getattr(arguments, name) for name in names}
+    return {name: getattr(arguments, name) for name in names if name in arguments}
+
+
+def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options that choose the encoder, and which streams are carried over; more may be added to the group."""
+    encoder = parser.add_argument_group("the encoder")
+    encoder.add_argument("-c", "--codec", help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")
+    encoder.add_argument("--crf", type=float, help="constant rate factor: lower is better and larger")
+    encoder.add_argument(
+        "-e",
+        "--encoder",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the encoder; may be repeated",
+    )
+    for kind in ("audio", "subtitle"):
+        flag = f"--no-copy-{kind}-streams"
+        encoder.add_argument(flag, dest=f"copy_{kind}", action="store_false", help=f"leave out the {kind} streams")
+    encoder.add_argument(
+        "--drop-unsupported", action="store_true", help="leave out sound and subtitles that OUTPUT's container cannot hold"
+    )
+    return encoder
+
+
+def encoder_options(arguments: argparse.Namespace, codec: str = DEFAULT_CODEC, kind: str | None = None) -> EncoderOptions:
+    """What `add_encoder_arguments` reads; `codec` where none is named."""
+    leave_out = tuple(name for name in ("audio", "subtitle") if not getattr(arguments, f"copy_{name}"))
+    chosen = arguments.codec or codec
+    return EncoderOptions(chosen, arguments.crf, dict(arguments.encoder), kind, leave_out, arguments.drop_unsupported)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,26 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
     add_network_arguments(parser)
-    encoder = parser.add_argument_group("the encoder")
-    encoder.add_argument("-c", "--codec", help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")
+    encoder = add_encoder_arguments(parser)
     encoder.add_argument(
         "-f", "--format", help="FFmpeg's name of the container (default: by the suffix; y4m to standard output, where nut goes too)"
-    )
-    encoder.add_argument("--crf", type=float, help="constant rate factor: lower is better and larger")
-    encoder.add_argument(
-        "-e",
-        "--encoder",
-        type=_pair,
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="an option of the encoder; may be repeated",
-    )
-    for kind in ("audio", "subtitle"):
-        flag = f"--no-copy-{kind}-streams"
-        encoder.add_argument(flag, dest=f"copy_{kind}", action="store_false", help=f"leave out the {kind} streams")
-    encoder.add_argument(
-        "--drop-unsupported", action="store_true", help="leave out sound and subtitles that OUTPUT's container cannot hold"
     )
     output = parser.add_argument_group("what is printed")
     output.add_argument(
@@ -135,9 +153,7 @@ def _encoder(arguments: argparse.Namespace) -> EncoderOptions:
     kind = PIPES.get(arguments.format, arguments.format)
     if kind is None and str(arguments.output) == "-":
         kind = PIPES["y4m"]
-    codec = arguments.codec or RAW_CODECS.get(kind or "", DEFAULT_CODEC)
-    leave_out = tuple(name for name in ("audio", "subtitle") if not getattr(arguments, f"copy_{name}"))
-    return EncoderOptions(codec, arguments.crf, dict(arguments.encoder), kind, leave_out, arguments.drop_unsupported)
+    return encoder_options(arguments, RAW_CODECS.get(kind or "", DEFAULT_CODEC), kind)
 
 
 def _pair(text: str) -> tuple[str, str]:
