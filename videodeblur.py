@@ -21,6 +21,8 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
     "build": ("export.to_engine", "ONNX -> TensorRT engine, with trtexec's flags"),
     "bundle": ("export.to_bundle", "models, engines and golden frames -> one folder that checks itself"),
     "ship": ("export.ship", "checkpoint -> verified bundle, in one command"),
+    "to-triton": ("serving.triton", "bundle -> model repository for NVIDIA's Triton Inference Server"),
+    "start-triton": ("serving.triton_start", "serve a model repository with nvidia-pytriton's wheel, on a CPU"),
     "search": ("export.search_precision", "precision of every layer under a PSNR budget"),
     "verify": ("export.verify", "hold one model to another on real clips"),
     "train": ("training.train", "train a checkpoint"),

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -126,13 +127,17 @@ class TritonEngineRunner(TritonRunner):
 
 
 class _Client:
-    """One model through tritonclient's gRPC or HTTP module, which are alike."""
+    """One model through tritonclient's gRPC or HTTP module, which are alike.
+
+    All calls are made in a thread of its own, since the HTTP module's connections belong to the thread that opened them.
+    """
 
     def __init__(self, module: ModuleType, host: str, model: str) -> None:
         self._module, self._host, self._model = module, host, model
         limits = {"connection_timeout": PATIENCE, "network_timeout": PATIENCE} if module.__name__.endswith("http") else {}
         self._patience = {} if limits else {"client_timeout": PATIENCE}
-        self._client = module.InferenceServerClient(host, **limits)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="videodeblur-triton")
+        self._client = self._thread.submit(module.InferenceServerClient, host, **limits).result()
 
     def config(self) -> dict[str, Any]:
         """The model's configuration, as the server has it."""
@@ -152,7 +157,10 @@ class _Client:
 
     def close(self) -> None:
         """Closes the connection; calling it again does nothing."""
-        self._client.close()
+        if self._client is not None:
+            self._thread.submit(self._client.close).result()
+            self._thread.shutdown()
+            self._client = None
 
     def _tensor(self, name: str, array: npt.NDArray[Any]) -> Any:
         tensor = self._module.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
@@ -173,14 +181,14 @@ class _Client:
     def _call(self, call: Callable[[], Any], pauses: tuple[float, ...]) -> Any:
         for pause in pauses:
             try:
-                return call()
+                return self._thread.submit(call).result()
             except (InferenceServerException, OSError) as error:
                 if not _busy(error):
                     raise self._error(error) from error
                 log.warning("%s is busy, asking again in %g s: %s", self._host, pause, error)
                 time.sleep(pause)
         try:
-            return call()
+            return self._thread.submit(call).result()
         except (InferenceServerException, OSError) as error:
             raise self._error(error) from error
 
