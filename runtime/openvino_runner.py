@@ -21,8 +21,9 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 @functools.cache
 def _core() -> openvino.Core:
-    """One for the process, never freed: the CPU plugin of 2026.4, when it is unloaded, unmaps the stack on which it made this
-    thread's signal handlers run, and the next SIGTERM or Ctrl-C is a segmentation fault."""
+    """One for the process, never freed. Each loads the CPU plugin, which puts the thread's signal handlers on a stack of its own;
+    where two are freed in the order in which they were made, 2026.4 leaves the thread with a stack that is gone, and the next
+    SIGTERM or Ctrl-C is a segmentation fault."""
     return openvino.Core()
 
 
