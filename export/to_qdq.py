@@ -13,6 +13,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 import onnx
 
+from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
 from calibration.scales import METHODS
 from export.export_options import DEFAULT_CLIP
@@ -83,7 +84,7 @@ def chosen_precisions(model: onnx.ModelProto, request: QuantizeRequest) -> dict[
 
 def reasons(request: QuantizeRequest) -> str:
     """The layers that the default leaves out, with the reason, as text."""
-    found = layers(onnx.load(request.onnx, load_external_data=False)).values()
+    found = layers(load_onnx(request.onnx)).values()
     told = {layer.name: why_not(layer, request.precision) for layer in found}
     return "\n".join(f"{request.how.rest}: {name}: {reason}" for name, reason in told.items() if reason)
 

@@ -144,8 +144,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
 
 def drift_table(options: VerifyOptions) -> str:
     """Signal-to-noise ratio of every convolution's output, for two ONNX files of one export, on the middle of a few windows."""
-    import onnx  # only this table needs graphs
-
+    from calibration.onnx_file import load_onnx  # only this table needs graphs
     from export.layer_drift import layer_drift
 
     paths = [Path(spec.partition("@")[0]) for spec in (options.reference, options.candidate)]
@@ -154,7 +153,7 @@ def drift_table(options: VerifyOptions) -> str:
     with open_any(options.reference, exact=True) as reference:
         chosen = windows(options.clips, reference.frames, "verification", options.limit)
         crops = [_middle(window)[None] for window in islice(chosen, 2)]
-    rows = layer_drift(*(onnx.load(path) for path in paths), crops)
+    rows = layer_drift(*(load_onnx(path) for path in paths), crops)
     return "\n".join(["SQNR of each convolution's output, both graphs on ONNX Runtime's CPU kernels:", *_drift_lines(rows)])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from cuda.bindings import runtime as cuda
 
+from runtime.dlpack import LEGACY_DEFAULT_STREAM, BorrowedTensor, is_device_array
 from runtime.errors import BackendError, InputError
 
 DRIVER_LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
@@ -211,27 +212,25 @@ class DeviceArray:
 
     @classmethod
     def of(cls, array: Any) -> DeviceArray:
-        """The memory behind an array with `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, Numba), not copied.
+        """The memory behind an array with `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, Numba) or DLPack, not copied.
 
         Waits for the work that fills it. Raises InputError when the array is not on a GPU, not C-contiguous, or not aligned.
         """
+        if not is_device_array(array):
+            raise InputError(f"got {type(array).__name__}, expected a numpy array, or one on the GPU (CUDA array or DLPack)")
         interface = getattr(array, "__cuda_array_interface__", None)
         if interface is None:
-            raise InputError(f"got {type(array).__name__}, expected a numpy array, or one on the GPU with __cuda_array_interface__")
-        found = cls(interface["data"][0], tuple(interface["shape"]), np.dtype(interface["typestr"]), array)
-        if interface.get("strides") not in (None, _dense_strides(found.shape, found.dtype.itemsize)):
-            raise InputError(
-                f"got an array on the GPU with strides {interface['strides']}, expected it C-contiguous: copy it first"
-            )
+            lent = BorrowedTensor(array)
+            found, strides, stream = cls(lent.pointer, lent.shape, lent.dtype, lent), lent.strides, LEGACY_DEFAULT_STREAM
+        else:
+            found = cls(interface["data"][0], tuple(interface["shape"]), np.dtype(interface["typestr"]), array)
+            strides, stream = interface.get("strides"), interface.get("stream")
+        if strides not in (None, _dense_strides(found.shape, found.dtype.itemsize)):
+            raise InputError(f"got an array on the GPU with strides {strides}, expected it C-contiguous: copy it first")
         if found.pointer % ALIGNMENT:
             raise InputError(f"got an array on the GPU at an address that is not a multiple of {ALIGNMENT}: copy it first")
-        _wait_for_producer(interface.get("stream"))
+        _wait_for_producer(stream)
         return found
-
-
-def is_device_array(array: object) -> bool:
-    """Whether the array lives on a GPU."""
-    return hasattr(array, "__cuda_array_interface__")
 
 
 def _wait_for_producer(stream: int | None) -> None:

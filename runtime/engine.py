@@ -18,6 +18,7 @@ import numpy.typing as npt
 from runtime import backends, padding, sample_codes
 from runtime.bundle import open_bundle
 from runtime.contract import Contract
+from runtime.dlpack import is_device_array
 from runtime.errors import BackendError, InputError
 from runtime.runner import EngineElsewhere, Runner
 from runtime.submissions import Submissions
@@ -74,11 +75,11 @@ class Engine:
         `window` is (N, F, H, W), F frames as `contract.frames` says (5), any H and W; the result is a new array of the same
         shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
         depth (default 8 and 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
-        An array on the GPU (`__cuda_array_interface__`) goes to a TensorRT engine as it is, in the engine's dtype and one of its
-        shapes, is not looked into, and yields a `runtime.device_memory.DeviceArray`.
+        An array on the GPU (`__cuda_array_interface__` or DLPack) goes to a TensorRT engine as it is, in the engine's dtype and
+        one of its shapes, is not looked into, and yields a `runtime.device_memory.DeviceArray`.
         Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
         """
-        if hasattr(window, "__cuda_array_interface__"):
+        if is_device_array(window):
             return self._run_on_device(window)
         self._check(window)
         with self._lock, self._observed(window.shape[0] * window.shape[1]):

@@ -22,10 +22,10 @@ from runtime.device_memory import (
     DeviceBuffer,
     Graph,
     Stream,
-    is_device_array,
     open_gpu,
     use_gpu,
 )
+from runtime.dlpack import is_device_array
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.loaded_engine import LoadedEngine, cache_path, create_context, kernel_cache, library_for
 from runtime.plan import Plan, load_plan

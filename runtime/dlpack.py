@@ -1,0 +1,93 @@
+"""Reads arrays of other libraries in place, through DLPack (https://dmlc.github.io/dlpack, version 0.8's unversioned capsules).
+
+What PyAV's hardware frames, TensorFlow and JAX offer; PyTorch and CuPy have `__cuda_array_interface__` besides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InputError
+
+CPU, CUDA, CUDA_MANAGED = 1, 2, 13  # DLDeviceType
+KINDS = {0: "i", 1: "u", 2: "f"}  # DLDataTypeCode: numpy's kind
+LEGACY_DEFAULT_STREAM = 1  # as DLPack numbers CUDA's streams
+FRESH, TAKEN = b"dltensor", b"used_dltensor"  # names of a capsule, before and after its memory has an owner
+
+
+class _Tensor(ctypes.Structure):
+    """DLTensor."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    ]
+
+
+class _Managed(ctypes.Structure):
+    """DLManagedTensor."""
+
+
+_DELETER = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Managed))
+_Managed._fields_ = [("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _DELETER)]
+
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
+_pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", ctypes.pythonapi))
+_rename = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_SetName", ctypes.pythonapi))
+
+
+class BorrowedTensor:
+    """Memory that belongs to another library, which gets it back with this object.
+
+    `strides` are in bytes; None where the memory is C-contiguous by definition. `device_type` is CPU, CUDA or another number of
+    DLDeviceType. The work that fills it is queued before CUDA's legacy default stream goes on.
+    """
+
+    def __init__(self, array: Any) -> None:
+        """Raises InputError when the library does not hand its memory out, or in a type that numpy lacks."""
+        device, _ = array.__dlpack_device__()
+        try:
+            capsule = array.__dlpack__(stream=LEGACY_DEFAULT_STREAM) if device in (CUDA, CUDA_MANAGED) else array.__dlpack__()
+        except (BufferError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{type(array).__name__} does not lend its memory ({error}): detach or copy the array") from error
+        if not _is_valid(capsule, FRESH):
+            raise InputError(f"{type(array).__name__} offers a newer DLPack than this reads: hand over a numpy array")
+        managed = ctypes.cast(_pointer_of(capsule, FRESH), ctypes.POINTER(_Managed))
+        _rename(capsule, TAKEN)
+        weakref.finalize(self, _give_back, managed).atexit = False
+        tensor = managed.contents.tensor
+        if tensor.code not in KINDS or tensor.bits % 8 or tensor.lanes != 1:
+            raise InputError(
+                f"got samples of DLPack's type {tensor.code} with {tensor.bits} bits, expected float32, uint8 or uint16"
+            )
+        self.dtype = np.dtype(f"{KINDS[tensor.code]}{tensor.bits // 8}")
+        self.shape = tuple(tensor.shape[i] for i in range(tensor.ndim))
+        dense = not tensor.strides
+        self.strides = None if dense else tuple(tensor.strides[i] * self.dtype.itemsize for i in range(tensor.ndim))
+        self.pointer = (tensor.data or 0) + tensor.byte_offset
+        self.device_type, self.device_id = tensor.device_type, tensor.device_id
+
+
+def is_device_array(array: object) -> bool:
+    """Whether an array lives on an NVIDIA GPU, by `__cuda_array_interface__` or DLPack."""
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    device = getattr(array, "__dlpack_device__", None)
+    return device is not None and device()[0] in (CUDA, CUDA_MANAGED)
+
+
+def _give_back(managed: Any) -> None:
+    if managed.contents.deleter:
+        managed.contents.deleter(managed)
