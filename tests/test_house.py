@@ -39,7 +39,7 @@ HEAVY = {  # folder: {library: the files that may import it; None = any of the f
         "tritonclient": {"triton_runner.py"},
     },
     "calibration": {"onnx": None, "onnxruntime": None},
-    "serving": {"triton_python_backend_utils": {"window.py", "stream.py"}},
+    "serving": {"ray": {"ray_pool.py"}, "triton_python_backend_utils": {"window.py", "stream.py"}},
 }
 LIBRARY_NAMES = {"profile", "select", "statistics", "queue", "types", "copy", "inspect", "trace", "onnx", "tensorrt", "cuda", "av"}
 

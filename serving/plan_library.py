@@ -1,0 +1,46 @@
+"""`videodeblur plan-library`: the first of three commands that deblur a folder of videos on many machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from runtime.command_line import USER_ERROR, command
+from serving.library_arguments import library_parser, only_one, request_of, say, stop_cleanly
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = library_parser(
+        "plan-library", "Decides how a folder of videos is cut into segments; videos planned already are skipped."
+    )
+    parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
+    arguments = parser.parse_args(argv)
+    request = request_of(arguments)
+    from serving.dispatcher import LocalPool  # here, so that help needs no PyAV
+    from serving.library_run import RunOptions, run_library, summary_record
+    from serving.library_scan import begin_library
+    from serving.worker import Worker
+
+    stop_cleanly()
+    with only_one(request.output):
+        library = begin_library(request, say)
+        with Worker(request.output, request.threads) as worker:
+            summary = run_library(library, LocalPool(worker.do), RunOptions(only_plan=True), say=say)
+    if arguments.json:
+        print(json.dumps(summary_record(summary)))
+    else:
+        refused = f", {len(summary.failures)} cannot be planned" if summary.failures else ""
+        print(f"{summary.output}: {summary.videos} videos, {summary.segments} segments{refused}, {summary.joined} are done already")
+        print(f"next: videodeblur run-segment {request.output} INDEX, for every INDEX from 0 to {summary.segments - 1}")
+    return USER_ERROR if summary.failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))
