@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := .venv/installed
+TRITON := .venv-triton
 
-.PHONY: demo test test-cluster check format clean
+.PHONY: demo test test-cluster test-triton check format clean
 
 demo: $(SETUP)
 	mkdir -p demo
@@ -21,6 +22,10 @@ test: $(SETUP)
 test-cluster: $(SETUP)
 	$(BIN)/python -m pytest -m cluster tests/test_cluster.py
 
+# A real Triton server, in an environment of its own: its wheel wants numpy before 2. About 650 MB, so not a part of `make test`.
+test-triton: $(SETUP) $(TRITON)/installed
+	$(BIN)/python -m pytest tests/test_triton_server.py
+
 check: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -31,10 +36,15 @@ format: $(SETUP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv $(TRITON) demo build *.egg-info
 
 $(SETUP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,video,cluster,export,training,benchmarks,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,video,cluster,triton,export,training,benchmarks,dev]'
+	touch $@
+
+$(TRITON)/installed:
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet nvidia-pytriton==0.7.0 'numpy<2' 'openvino>=2026.1' 'onnxruntime>=1.24'
 	touch $@
