@@ -77,6 +77,8 @@ def _open(client: _Client, url: str) -> Served:
     parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
     if CONTRACT not in parameters:
         raise ModelError(f"{url} is not a model of this project: write its repository with `videodeblur to-triton`")
+    if config.get("model_transaction_policy", {}).get("decoupled"):
+        raise InputError(f"{url} takes streams of frames, expected the model of windows: its name is without _stream")
     contract = Contract.from_json(parameters[CONTRACT])
     if config.get("backend") == "python":
         engine = TritonEngineRunner(client, contract)
