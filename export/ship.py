@@ -1,4 +1,4 @@
-"""Checkpoint -> verified bundle: export, calibrate, type, build, compare with PyTorch on real clips, bundle, and open it once.
+"""Checkpoint -> verified bundle and its report: export, calibrate, type, build, compare with PyTorch on real clips, bundle, try.
 
     videodeblur ship --target cpu --target rtx --for 720p --output x.bundle
     videodeblur ship my.safetensors --target rtx --computeCapabilities 8.9 --budget 0.05dB --clips footage/ --output x.bundle
@@ -22,6 +22,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from calibration.collect_ranges import CollectOptions, collect
 from export.build_options import BuildOptions
+from export.bundle_records import GATES, Gate
 from export.engine_maker import EngineRequest, make_engine
 from export.export_options import DEFAULT_CLIP, ExportOptions
 from export.flag_values import capabilities
@@ -33,6 +34,7 @@ from export.search_precision import search
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_bundle import summary as bundle_summary
 from export.to_qdq import QuantizeRequest, to_qdq
+from export.to_report import ReportOptions, default_output, write_report
 from export.trtexec_flags import RUNTIMES, preset
 from export.typed_file import LostParityError
 from export.verify import VerifyOptions, verify
@@ -45,7 +47,6 @@ from runtime.errors import BackendError, InputError
 TARGETS = ("cpu", *RUNTIMES)
 CALIBRATION_WINDOWS = 16
 VERIFIED_WINDOWS = 4
-REPORT = "ship.json"
 
 Say = Callable[[str], None]
 
@@ -71,17 +72,6 @@ class ShipOptions:
                 raise InputError(f"the target is {target!r}, expected some of {', '.join(TARGETS)}")
         if self.output.exists():
             raise InputError(f"{self.output} is there already: name another folder with --output, or remove it")
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A model that was held to the PyTorch network."""
-
-    model: str  # file name
-    precision: str
-    parity: float | None  # dB; None where it is infinite
-    least: float  # dB
-    passed: bool
 
 
 @command
@@ -209,15 +199,18 @@ def _held_to_network(checkpoint: Path, path: Path, bench: _Bench) -> Gate:
 
 
 def _bundle(members: Sequence[Path], gates: Sequence[Gate], bench: _Bench) -> None:
-    report = bench.folder / REPORT
-    report.write_text(json.dumps([asdict(gate) for gate in gates], indent=1) + "\n")
-    attached = (bench.ranges, report, *sorted(bench.folder.glob("precision-*.json")))
+    told = bench.folder / GATES
+    told.write_text(json.dumps([asdict(gate) for gate in gates], indent=1) + "\n")
+    attached = (bench.ranges, told, *sorted(bench.folder.glob("precision-*.json")))
     clip = bench.options.clips if bench.options.clips.is_file() else DEFAULT_CLIP
     engines_first = sorted(members, key=lambda path: path.suffix == ".onnx")  # else a GPU would wait for the CPU
     manifest = write_bundle(BundleRequest(bench.reference, tuple(engines_first), bench.options.output, attached, clip))
     bench.say(bundle_summary(bench.options.output, manifest))
     with Engine(bench.options.output) as engine:
         bench.say(f"opened here: {engine.reason}")
+    report = default_output(bench.options.output)
+    write_report(ReportOptions(bench.options.output, report), bench.say)
+    bench.say(f"the report: {report}; of a clip of yours: videodeblur report {bench.options.output} --clip BLURRY [--sharp SHARP]")
 
 
 def _exact_backend(path: Path) -> str:

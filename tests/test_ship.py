@@ -44,7 +44,8 @@ def test_checkpoint_becomes_a_bundle_that_runs(tiny_checkpoint, tmp_path, capsys
     assert {gate["precision"] for gate in gates} == {"fp16", "fp32"}
     with Engine(output) as engine:
         assert engine.contract.checkpoint_sha256 == manifest.checkpoint_sha256
-    assert [path.name for path in tmp_path.iterdir()] == ["x.bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.bundle", "x.bundle.html"]
+    assert "tiny.fp16.onnx" in (tmp_path / "x.bundle.html").read_text()  # a gate
 
 
 def test_gate_that_fails_leaves_nothing(tiny_checkpoint, tmp_path, capsys):
