@@ -76,13 +76,13 @@ RECIPES: dict[str, Recipe] = {
     "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32))),
     "cpu": Recipe(  # for an hour or two on two busy cores: mild blur only, heavy blur takes far longer to learn
         stages=(
-            Stage(0.0, crop=64, batch=6, speed=8.0, generators=4),
+            Stage(0.0, crop=64, batch=8, speed=8.0, generators=4),
             Stage(0.6, crop=96, batch=4, speed=8.0, generators=4),
             Stage(0.88, crop=96, batch=4, speed=8.0, generators=2),
             Stage(0.94, crop=96, batch=4, speed=8.0, generators=1),
         ),
         optimizer="muon",
-        learning_rate=1e-3,
+        learning_rate=3e-4,
         final_learning_rate=1e-5,
         warmup=100,
         weight_decay=0.0,
