@@ -20,7 +20,7 @@ from runtime.still_pictures import encode_png, to_rgb
 from runtime.video import VideoReader
 
 CROP = 160  # pixels: two beside each other on a phone
-CROPS = 3
+CROPS = 4
 SHOWN = (450, 800)  # pixels, the height and width of what the slider shows at most, so that the page stays small
 
 Plane = npt.NDArray[np.float32]  # (H, W) luma in [0, 1]

@@ -27,7 +27,8 @@ def members(facts: Facts) -> Iterator[str]:
     yield table(f"Measured for this page, on {facts.machine}", heads, rows, numbers=(2, 3, 4, 5, 6, 7))
     yield (
         '<p class="soft">Network: without its first window, while decoding and encoding go on beside it. Whole run: decoding, '
-        "network, lossless encoding, preparation included. Peak memory: of the process, Python and video included.</p></section>"
+        "network, lossless encoding, preparation included. Peak memory: of the process, Python and video included. Whatever "
+        "else the machine did meanwhile slowed it.</p></section>"
     )
 
 
