@@ -44,10 +44,8 @@ class HostedEngine:
     def __init__(self, folder: Path, arguments: Mapping[str, str]) -> None:
         """`folder` is that of model.py, `arguments` those of its `initialize`.
 
-        Raises DeployErrors: BackendError when Triton's stub garbles the arrays of this numpy, ModelError when the engine is not the
-        one that the config was written for, and those of Engine.
+        Raises ModelError when the engine is not the one that the config was written for, and the DeployErrors of Engine.
         """
-        check_numpy()
         parameters = json.loads(arguments["model_config"])["parameters"]
         self.hosting = read_record(Hosting, parse_object(parameters[HOSTING]["string_value"]))
         device = int(arguments["model_instance_device_id"]) if arguments["model_instance_kind"] == "GPU" else 0

@@ -13,7 +13,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from runtime.errors import DeployError, InputError
-from serving.triton_host import HostedEngine
+from serving.triton_host import HostedEngine, check_numpy
 from serving.triton_requests import KINDS, WindowRequest, answer, read_window
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +24,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Opens the engine; an error here makes the model unavailable, with its reason."""
+        check_numpy()
         self._host = HostedEngine(HERE, args)
         pb_utils.Logger.log_info(f"{args['model_name']}: {self._host.engine.reason}")
 
