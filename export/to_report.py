@@ -63,12 +63,14 @@ class ReportOptions:
     frames: int = DEFAULT_FRAMES  # of the clip, at most
 
     def __post_init__(self) -> None:
-        """Raises InputError on no frames, or a page that would replace what it is made from."""
+        """Raises InputError on no frames, a clip that is no file or folder, or a page that would replace what it is made from."""
         if self.frames < 1:
             raise InputError(f"the report is of {self.frames} frames, expected 1 or more")
         if self.output.is_dir():
             raise InputError(f"{self.output} is a folder, expected a file such as report.html")
         for path in (self.clip, self.sharp):
+            if str(path) == "-":
+                raise InputError("standard input cannot be read for every member: name a file or a folder of pictures")
             if path and path.exists() and self.output.exists() and self.output.samefile(path):
                 raise InputError(f"{self.output} is an input too, expected another file such as report.html")
 

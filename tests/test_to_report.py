@@ -196,6 +196,7 @@ def test_bundle_of_which_nothing_runs(made, bundle):
         (["{bundle}", "--sharp", "x.mp4"], "--sharp is the truth of a clip, which was not named"),
         (["{bundle}", "--clip", "x.mp4"], r"x\.mp4"),
         (["{bundle}", "--clip", "{clip}", "--output", "{clip}"], "is an input too"),
+        (["{bundle}", "--clip", "-"], "standard input cannot be read for every member"),
         (["{bundle}", "--frames", "0"], "0 frames, expected 1 or more"),
         (["{bundle}", "--output", "."], "is a folder, expected a file"),
         (["{bundle}", "--clip", "{clip}", "--sharp", "{short}"], "has 2 frames, expected 7"),
