@@ -29,7 +29,7 @@ LOSSLESS = EncoderOptions(options={"qp": "0", "preset": "ultrafast"})
 
 def rich(path, frames=47, **more):
     """Variable rate with B-frames, a start that is not zero, and sound that starts before and ends after."""
-    times = [1000 + cycle * 17020 + time for cycle in range(9) for time in VARIABLE][:frames]
+    times = [1000 + cycle * 17020 + time for cycle in range(10) for time in VARIABLE][:frames]
     clip = Clip(times=times, moving=True, audio=["aac"], audio_after=Fraction(1, 2), color=(1, 1, 1, 1), **more)
     return clip.write(path)
 
@@ -141,13 +141,15 @@ def start(source, output, model, *arguments):
 @pytest.mark.slow
 def test_kill_at_ten_random_moments(tiny_model, engine, tmp_path):
     """Every process is killed from outside at a moment drawn by lot, after it has begun to work."""
-    source = rich(tmp_path / "in.mp4", frames=108, size=(192, 128))
+    source = rich(tmp_path / "in.mp4", frames=120, size=(192, 128))
     deblur_video(DeblurOptions(source, tmp_path / "whole.mp4", resume=True, resume_every=10, encoder=B_FRAMES), engine=engine)
     lot, done, kills = random.Random(0), [], 0
     while kills < 10:
         with start(source, tmp_path / "out.mp4", tiny_model, "-e", "bf=3", "-e", "b_strategy=0") as process:
             process.stderr.readline()  # it says what was chosen, and starts
-            time.sleep(lot.uniform(0, 0.6))
+            if kills % 2:  # every second one gets a segment done before
+                wait_for_another_segment(process, tmp_path / "out.mp4.resume", max(done, default=0))
+            time.sleep(lot.uniform(0, 0.3))
             killed = process.poll() is None
             process.kill()
         if not killed or (tmp_path / "out.mp4").exists():
@@ -161,9 +163,14 @@ def test_kill_at_ten_random_moments(tiny_model, engine, tmp_path):
         _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "INFO videodeblur.run: " in err
-    assert "out.mp4: 108 frames in " in err
+    assert "out.mp4: 120 frames in " in err
     assert_equal(read(tmp_path / "out.mp4"), read(tmp_path / "whole.mp4"))
     assert names(tmp_path) == ["in.mp4", "out.mp4", "whole.mp4"]
+
+
+def wait_for_another_segment(process, folder, done):
+    while journalled(folder) <= done and process.poll() is None:
+        time.sleep(0.01)
 
 
 def journalled(folder):
@@ -267,7 +274,7 @@ def test_a_first_error_leaves_no_folder(engine, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(tiny_model, tmp_path):
-    source = rich(tmp_path / "in.mp4", frames=108, size=(192, 128))
+    source = rich(tmp_path / "in.mp4", frames=120, size=(192, 128))
     process = start(source, tmp_path / "out.mp4", tiny_model)
     while not (tmp_path / "out.mp4.resume" / "000000.nut").exists():
         assert process.poll() is None
