@@ -21,11 +21,11 @@ from serving.triton_start import LOOPBACK
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes the repository, prints what is in it and how to start it."""
     options = _options(_parser().parse_args(argv))
-    print(summary(write_repository(options)))
+    print(summary(write_repository(options), options.backend))
     return 0
 
 
-def summary(repository: Repository) -> str:
+def summary(repository: Repository, backend: str) -> str:
     """The repository as text, with the commands that serve it on this machine alone."""
     path = repository.path.resolve()
     addresses = " ".join(f"--{name}-address={LOOPBACK}" for name in ("http", "grpc", "metrics"))
@@ -34,7 +34,11 @@ def summary(repository: Repository) -> str:
             f"{repository.path}: {', '.join(repository.models)}; {repository.size / 1e6:.1f} MB",
             f"the server needs {repository.source.needs}",
             f"next: tritonserver --model-repository={path} {addresses}",
-            f"  or: videodeblur start-triton {repository.path}, where nvidia-pytriton is installed",
+            *(
+                [f"  or: videodeblur start-triton {repository.path}, where nvidia-pytriton is installed"]
+                if backend == "python"
+                else []
+            ),
             f"then: videodeblur run IN.mp4 OUT.mp4 --server grpc://{LOOPBACK}:8001 --server-model {repository.models[0]}",
         ]
     )

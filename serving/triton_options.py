@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.backends import How
 from runtime.errors import InputError
 from serving.triton_host import Hosting
 
@@ -39,6 +40,7 @@ class TritonOptions:
             raise InputError(f"backend is {self.backend!r}, expected one of {', '.join(BACKENDS)}")
         if not NAME.fullmatch(self.name):
             raise InputError(f"the name is {self.name!r}, expected letters, digits and _.-, beginning with one of the former")
+        How(self.hosting.backend, self.hosting.precision, self.hosting.threads)
         least = {"version": 1, "max_batch": 1, "queue_size": 1, "instances": 1, "streams": 0}
         for name, low in least.items():
             if getattr(self, name) < low:

@@ -206,6 +206,7 @@ def test_changed_bundle(bundle, tmp_path):
         ({"queue_timeout": 0.0}, "times are 0 seconds or more"),
         ({"gpus": (-1,)}, "expected numbers as nvidia-smi counts them"),
         ({"member": "tiny.onnx"}, "takes the first member that proves itself on the server"),
+        ({"hosting": Hosting("", backend="cuda")}, "backend is 'cuda', expected one of auto"),
         ({"hosting": Hosting("", warm_up=((0, 5),))}, "sizes are 1 pixel or more"),
     ],
 )
