@@ -29,6 +29,7 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
     "to-triton": ("serving.triton", "bundle -> model repository for NVIDIA's Triton Inference Server"),
     "start-triton": ("serving.triton_start", "serve a model repository with nvidia-pytriton's wheel, on a CPU"),
     "search": ("export.search_precision", "precision of every layer under a PSNR budget"),
+    "bench": ("benchmarks.bench", "speed, parity and quality of models and their peers in one table"),
     "verify": ("export.verify", "hold one model to another on real clips"),
     "train": ("training.train", "train a checkpoint"),
     "evaluate": ("training.evaluate", "PSNR and SSIM on the VideoDeblurring data set"),
