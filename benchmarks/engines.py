@@ -79,7 +79,7 @@ def measure(path: Path, blurry: np.ndarray, sharp: np.ndarray, rounds: int) -> R
     with closing(TensorRtRunner(path)) as runner, closing(TensorRtRunner(path, cuda_graph=False)) as plain:
         found = np.stack([runner.run(window) for window in blurry])
         taken = before - free_memory()
-        window, resident = blurry[0], _on_device(blurry[0])
+        window, resident = blurry[0], on_device(blurry[0])
         timings = interleave(
             {
                 "from_host": lambda: runner.run(window),
@@ -118,7 +118,8 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _on_device(window: np.ndarray) -> DeviceArray:
+def on_device(window: np.ndarray) -> DeviceArray:
+    """A copy of a window in the memory of the GPU; it is freed with the result."""
     memory = DeviceBuffer(window.nbytes)
     with closing(Stream()) as stream, closing(PinnedArray(window.shape, window.dtype)) as pinned:
         pinned.array[:] = window

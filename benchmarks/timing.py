@@ -8,13 +8,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
+Candidates = Mapping[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure, in trtexec's terms and with its defaults."""
+
+    iterations: int = 10  # rounds, at least
+    warmup: float = 200.0  # milliseconds of every candidate before its first round; one call at least
+    duration: float = 3.0  # seconds of all rounds together, for each candidate, at least
+
 
 @dataclass(frozen=True)
 class Timing:
     """How long one candidate took, in milliseconds per call."""
 
     name: str
-    milliseconds: tuple[float, ...]  # one a round, in order
+    milliseconds: tuple[float, ...]  # by the clock; one a round, in order
+    processor: tuple[float, ...] = ()  # the same of processor time, of all threads, waiting ones too
 
     def percentile(self, percent: float) -> float:
         """Milliseconds that `percent` of the calls stayed within."""
@@ -26,18 +38,26 @@ class Timing:
         return self.percentile(50)
 
 
-def interleave(candidates: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2) -> list[Timing]:
+def interleave(candidates: Candidates, rounds: int, warmup: int = 2) -> list[Timing]:
     """Calls every candidate `warmup` times, then once in each of `rounds` rounds, and times the latter."""
     for call in candidates.values():
         for _ in range(warmup):
             call()
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(rounds):
-        for name, call in candidates.items():
-            start = time.perf_counter()
+    return _timings(candidates, [_round(candidates) for _ in range(rounds)])
+
+
+def interleave_for(candidates: Candidates, effort: Effort) -> list[Timing]:
+    """The same with as many warm-up calls and rounds as `effort` asks for."""
+    for call in candidates.values():
+        begun = time.perf_counter()
+        call()
+        while time.perf_counter() - begun < effort.warmup / 1000:
             call()
-            times[name].append(1000 * (time.perf_counter() - start))
-    return [Timing(name, tuple(values)) for name, values in times.items()]
+    rounds: list[dict[str, tuple[float, float]]] = []
+    begun = time.perf_counter()
+    while len(rounds) < effort.iterations or time.perf_counter() - begun < effort.duration * len(candidates):
+        rounds.append(_round(candidates))
+    return _timings(candidates, rounds)
 
 
 def ratio(slower: Timing, faster: Timing) -> tuple[float, float, float]:
@@ -45,3 +65,17 @@ def ratio(slower: Timing, faster: Timing) -> tuple[float, float, float]:
     ratios = np.divide(slower.milliseconds, faster.milliseconds)
     low, middle, high = np.percentile(ratios, (10, 50, 90))
     return float(middle), float(low), float(high)
+
+
+def _round(candidates: Candidates) -> dict[str, tuple[float, float]]:
+    """(milliseconds by the clock, milliseconds of processor time) by candidate."""
+    times = {}
+    for name, call in candidates.items():
+        clock, processor = time.perf_counter(), time.process_time()
+        call()
+        times[name] = (1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - processor))
+    return times
+
+
+def _timings(candidates: Candidates, rounds: list[dict[str, tuple[float, float]]]) -> list[Timing]:
+    return [Timing(name, *(tuple(times[name][which] for times in rounds) for which in (0, 1))) for name in candidates]

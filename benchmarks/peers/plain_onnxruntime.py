@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
+from benchmarks.peers import Call, PeerInput
 
-def open_session(model: Path) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]:
+
+def open_session(given: PeerInput) -> Call:
     """`session.run` on one input."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(given.model), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda window: session.run(None, {name: window})[0]

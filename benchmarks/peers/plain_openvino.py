@@ -1,27 +1,36 @@
-"""OpenVINO on the CPU, compiled for one shape."""
+"""OpenVINO on the CPU: as its first tutorial has it, and compiled for one shape in a named arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import openvino
 
+from benchmarks.peers import Call, PeerInput
 
-def open_compiled(model: Path, shape: tuple[int, ...], hint: str) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]:
-    """One infer request in the arithmetic of `hint` ("f32" or "bf16"), called without any checks."""
+
+def open_defaults(given: PeerInput) -> Call:
+    """`core.compile_model(file, "CPU")`: any shape, and bf16 by itself where the CPU has it."""
+    compiled = openvino.Core().compile_model(given.model, "CPU")
+    return lambda window: compiled(window)[0]
+
+
+def open_fp32(given: PeerInput) -> Call:
+    """See `open_static`."""
+    return open_static(given.model, given.shape, "f32")
+
+
+def open_bf16(given: PeerInput) -> Call:
+    """See `open_static`."""
+    return open_static(given.model, given.shape, "bf16")
+
+
+def open_static(model: Path, shape: tuple[int, ...], hint: str) -> Call:
+    """One infer request for one shape, with the hints of the performance guide; no copy of the input or the output."""
     core = openvino.Core()
     network = core.read_model(model)
-    network.reshape(list(shape))
-    request = core.compile_model(
-        network, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-    ).create_infer_request()
-
-    def call(window: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        request.infer({0: window}, share_inputs=True)
-        return request.get_output_tensor().data
-
-    return call
+    if network.is_dynamic():
+        network.reshape(list(shape))
+    hints = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(network, "CPU", hints).create_infer_request()
+    return lambda window: request.infer({0: window}, share_inputs=True, share_outputs=True)[0]

@@ -1,37 +1,62 @@
-"""PyTorch, eager."""
+"""PyTorch on the CPU, eager and compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from benchmarks.peers import Call, PeerInput
 from model import load_checkpoint
+from runtime.errors import BackendError
 
-Call = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
 
-
-def open_eager(checkpoint: Path | None) -> Call:
+def open_eager(given: PeerInput) -> Call:
     """The network in float32."""
-    network = load_checkpoint(checkpoint)
+    return _call(load_checkpoint(given.checkpoint).eval())
 
-    def call(window: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        with torch.inference_mode():
-            return network(torch.from_numpy(window)).numpy()
 
+def open_channels_last(given: PeerInput) -> Call:
+    """In float32 and channels-last layout."""
+    return _call(load_checkpoint(given.checkpoint).eval().to(memory_format=torch.channels_last), channels_last=True)
+
+
+def open_bf16(given: PeerInput) -> Call:
+    """Under bf16 autocast in channels-last layout, the fast way in eager PyTorch on a CPU."""
+    network = load_checkpoint(given.checkpoint).eval().to(memory_format=torch.channels_last)
+    return _call(network, channels_last=True, bf16=True)
+
+
+def open_compiled(given: PeerInput) -> Call:
+    """`torch.compile` with its defaults."""
+    return _compiled(given, channels_last=False, bf16=False)
+
+
+def open_compiled_bf16(given: PeerInput) -> Call:
+    """`torch.compile` under bf16 autocast in channels-last layout."""
+    return _compiled(given, channels_last=True, bf16=True)
+
+
+def _compiled(given: PeerInput, channels_last: bool, bf16: bool) -> Call:
+    network = load_checkpoint(given.checkpoint).eval()
+    if channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    call = _call(torch.compile(network), channels_last, bf16)
+    try:
+        call(torch.zeros(given.shape).numpy())
+    except Exception as error:  # of the C++ compiler, of dynamo or of inductor: they share no base but Exception
+        raise BackendError(f"torch.compile failed: {str(error).strip().splitlines()[0]}") from error
     return call
 
 
-def open_bf16(checkpoint: Path | None) -> Call:
-    """The network under bf16 autocast in channels-last layout, the fast way in eager PyTorch on a CPU."""
-    network = load_checkpoint(checkpoint).to(memory_format=torch.channels_last)
+def _call(network: Callable[[Tensor], Tensor], channels_last: bool = False, bf16: bool = False) -> Call:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    arithmetic = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
 
-    def call(window: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            return network(torch.from_numpy(window).contiguous(memory_format=torch.channels_last)).float().numpy()
+    def call(window):  # noqa: ANN001, ANN202 # as Call says
+        with torch.inference_mode(), arithmetic:
+            return network(torch.from_numpy(window).contiguous(memory_format=layout)).float().contiguous().numpy()
 
     return call

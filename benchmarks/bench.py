@@ -1,0 +1,169 @@
+"""Speed, parity and quality in one table: models, engines and bundles, and their peers, interleaved in one run.
+
+videodeblur bench                                             the shipped model on every backend here, and its peers
+videodeblur bench model.onnx int8.onnx@openvino --size 320x184 1280x720 --json bench.json
+videodeblur bench m.engine --peers none --iterations=100 --warmUp=500 --exportTimes=times.json
+
+Copies in and out are part of "latency" and not part of "compute", always, whichever flags are given; trtexec 11 leaves them out
+unless told otherwise, trtexec 10 has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.bench_options import NAIVE, PARTS, TRTEXEC, BenchOptions
+from benchmarks.bench_rows import measure
+from benchmarks.bench_table import markdown, table
+from benchmarks.memory import size
+from benchmarks.peers import PEERS
+from benchmarks.subjects import expand
+from benchmarks.timing import Effort
+from benchmarks.windows import BLURRY, SHARP
+from runtime.command_line import USER_ERROR, command
+from runtime.contract import read_contract
+from runtime.default_model import ROOT, default_model
+from runtime.errors import InputError
+from runtime.plan import file_sha256
+
+QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)
+ALL_PEERS = (*PEERS, NAIVE, TRTEXEC)
+SHAPES = re.compile(r"\w+:(\d+)x5x(\d+)x(\d+)")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, measures, prints and writes. Status 1 when nothing could be measured."""
+    given = _parser().parse_args(argv)
+    options = _options(given)
+    report, times = measure(options, lambda text: print(text, file=sys.stderr, flush=True))
+    print(table(report))
+    if given.json:
+        given.json.write_text(report.to_json())
+    if given.markdown:
+        given.markdown.write_text(markdown(report) + "\n")
+    if given.exportTimes:
+        only = next(iter(times.values()), [])
+        given.exportTimes.write_text(json.dumps(only if len(times) == 1 else times, indent=1) + "\n")
+    if given.chart:
+        from benchmarks.bench_chart import save_chart  # matplotlib, where a chart is wanted
+
+        save_chart(report, given.chart)
+    return 0 if report.rows else USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="videodeblur bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE[@BACKEND[:PRECISION]]", help="model, engine or bundle (default: shipped)")
+    parser.add_argument("--onnx", "--loadEngine", dest="more", action="append", default=[], help="the same, as trtexec spells it")
+    parser.add_argument("--on", nargs="+", default=[], metavar="BACKEND:PRECISION", help="for models that name none (default: all)")
+    parser.add_argument("--size", nargs="+", default=None, metavar="WxH", help="pixels (default 320x184)")
+    parser.add_argument("--shapes", metavar="blurry:Nx5xHxW", help="batch and size, as trtexec spells them")
+    parser.add_argument("--batch", type=int, default=1, help="windows in a call")
+    parser.add_argument(
+        "--peers", nargs="+", default=None, metavar="NAME", help=f"all (default), none, or of: {', '.join(ALL_PEERS)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="three minutes on two cores: few calls, few peers")
+    parser.add_argument("--threads", type=int, help="CPU cores for the files' backends (default: all)")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--checkpoint", type=Path, help="that the models came from, for parity and PyTorch (default: shipped)")
+    parser.add_argument("--clip", type=Path, help="blurry clip (default: the shipped one)")
+    parser.add_argument("--truth", type=Path, help="the same clip without blur (default: that of the shipped one)")
+    timing = parser.add_argument_group("trtexec's flags")
+    timing.add_argument("--iterations", type=int, help="calls of each, at least (default 10; --quick 3)")
+    timing.add_argument("--warmUp", type=float, default=200, metavar="MS", help="of each (default %(default)s)")
+    timing.add_argument("--duration", type=float, metavar="S", help="of measuring each, at least (default 3; --quick 0)")
+    timing.add_argument("--exportTimes", type=Path, metavar="FILE", help="every call: computeMs without and latencyMs with copies")
+    for word in ("includeDataTransfers", "noDataTransfers"):
+        timing.add_argument(f"--{word}", action="store_true", help="changes nothing: both figures are always there")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", type=Path, help="the report; docs/performance.md lists its fields")
+    output.add_argument("--markdown", type=Path, help="the table in Markdown")
+    output.add_argument("--chart", type=Path, help="speed against parity, .svg or .png")
+    return parser
+
+
+def _options(given: argparse.Namespace) -> BenchOptions:
+    sizes, batch = [size(text)[::-1] for text in given.size or ["320x184"]], given.batch
+    if given.shapes:
+        found = SHAPES.fullmatch(given.shapes)
+        if not found or given.size:
+            raise InputError(f"--shapes is {given.shapes!r}, expected blurry:Nx5xHxW such as blurry:1x5x720x1280, and no --size")
+        batch, *one = (int(number) for number in found.groups())
+        sizes = [(one[0], one[1])]
+    named = [*given.files, *given.more]
+    specs = expand(named, given.on)
+    model = next((path for path in map(_file, named) if _runs_in_peers(path)), None)
+    if model is None:
+        model = default_model(lambda text: print(text, file=sys.stderr))
+        specs = specs or expand([str(model)], given.on)
+    own_clip = given.clip or BLURRY
+    quick = given.quick
+    return BenchOptions(
+        subjects=tuple(specs),
+        peers=_peers(given.peers, quick),
+        sizes=tuple(sizes),
+        model=model,
+        checkpoint=_checkpoint(given.checkpoint, model),
+        batch=batch,
+        effort=Effort(
+            given.iterations if given.iterations is not None else (3 if quick else 10),
+            given.warmUp,
+            given.duration if given.duration is not None else (0 if quick else 3),
+        ),
+        threads=given.threads,
+        clip=own_clip,
+        truth=given.truth or (None if given.clip else SHARP),
+        windows=2 if quick else 4,
+        video_frames=10 if quick else 20,
+        video_rounds=1 if quick else 3,
+        parts=tuple(given.parts),
+    )
+
+
+def _file(spec: str) -> Path:
+    return Path(spec.partition("@")[0])
+
+
+def _runs_in_peers(path: Path) -> bool:
+    """An fp32 graph with float I/O, which every peer reads."""
+    if path.suffix != ".onnx":
+        return False
+    contract = read_contract(path)
+    return contract.io == "f32" and contract.precision == "fp32"
+
+
+def _peers(named: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
+    if named == ["none"]:
+        return ()
+    if named is None or named == ["all"]:
+        return QUICK_PEERS if quick and named is None else ALL_PEERS
+    return tuple(named)
+
+
+def _checkpoint(named: Path | None, model: Path) -> Path | None:
+    """The checkpoint that the model came from; None when it is not the shipped one and none was named."""
+    wanted = read_contract(model).checkpoint_sha256
+    shipped = sorted((ROOT / "model" / "weights").glob("*.safetensors"))
+    for path in [named] if named else shipped:
+        if not path.is_file():
+            raise InputError(f"{path}: no such checkpoint")
+        if file_sha256(path) == wanted:
+            return path
+    if named:
+        raise InputError(f"{model} was exported from another checkpoint than {named}: name that one")
+    return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

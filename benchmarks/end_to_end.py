@@ -1,0 +1,49 @@
+"""Video file in, video file out: the files' engines through `videodeblur run`, and the naive script, interleaved."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import memory
+from benchmarks.bench_options import NAIVE, BenchOptions
+from benchmarks.timing import Timing, interleave
+from runtime import Engine
+from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.encoder_options import EncoderOptions
+from runtime.errors import BackendError
+
+
+def measure(names: list[str], options: BenchOptions, height: int, width: int) -> list[Timing]:
+    """Milliseconds for `options.video_frames` frames, models opened before; names are files with their backends, or NAIVE.
+
+    The source is made from the clip, scaled and repeated; ours is encoded with libx264, the script's with OpenCV's mp4v.
+    """
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        source = Path(folder) / "source.mp4"
+        made = memory.MemoryOptions(options.video, (options.video_frames,), width - width % 2, height - height % 2, ())
+        memory.make_clip(made, options.video_frames, source)
+        calls: dict[str, Callable[[], object]] = {}
+        for number, name in enumerate(names):
+            output = Path(folder) / f"{number}.mp4"
+            calls[name] = _script(options.model, source, output) if name == NAIVE else _run(name, source, output, options, opened)
+        return interleave(calls, options.video_rounds, warmup=1)
+
+
+def _run(name: str, source: Path, output: Path, options: BenchOptions, opened: ExitStack) -> Callable[[], object]:
+    path, _, how = name.partition("@")
+    backend, _, precision = how.partition(":")
+    engine = opened.enter_context(Engine(path, backend or "auto", precision or "auto", options.threads))
+    settings = DeblurOptions(source, output, encoder=EncoderOptions("libx264"), tile=0, overwrite=True)
+    return lambda: deblur_video(settings, engine=engine)
+
+
+def _script(model: Path, source: Path, output: Path) -> Callable[[], object]:
+    try:
+        from benchmarks.peers.naive_video import open_script
+    except ImportError as error:
+        raise BackendError(f"{error.name} is not installed: pip install opencv-python-headless") from error
+    deblur = open_script(model)
+    return lambda: deblur(source, output)

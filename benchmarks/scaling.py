@@ -1,0 +1,217 @@
+"""What a window costs by resolution, batch and threads, and a frame by the stride of the windows; each sweep interleaved."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.memory import size
+from benchmarks.timing import Effort, Timing, interleave_for
+from runtime import Engine, StreamDeblurrer
+from runtime.command_line import command
+from runtime.errors import InputError
+from runtime.hardware import cpu_name, usable_cores
+from runtime.network_memory import bytes_for, memory_at_hand
+
+SIZES = ("256x256", "640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
+BATCHES = (1, 2, 4)
+AXES = ("resolution", "batch", "stride", "threads")
+STREAMED = 3  # windows' worth of frames that a stream is measured on
+
+
+@dataclass(frozen=True)
+class ScalingOptions:
+    """What is swept."""
+
+    model: str  # FILE[@BACKEND[:PRECISION]]
+    sizes: tuple[tuple[int, int], ...]  # H, W, for the resolution
+    base: tuple[int, int]  # H, W, for everything else
+    batches: tuple[int, ...] = BATCHES
+    effort: Effort = Effort(5, 0, 0)  # noqa: RUF009 # frozen
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting."""
+
+    axis: str  # one of AXES
+    setting: str  # "1280x720", or a number
+    milliseconds: float  # median for a call, or for a frame where the stride is swept
+    cost: float  # microseconds for a pixel of a window (resolution, batch, threads) or of a frame (stride)
+    low: float  # 10th percentile of the cost
+    high: float  # 90th
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """All sweeps."""
+
+    cpu: str
+    load: float  # the system's load average when it ended
+    engine: str  # what ran
+    base: str  # WIDTHxHEIGHT of all sweeps but the first
+    points: tuple[Point, ...]
+    skipped: tuple[str, ...]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, measures, prints."""
+    parser = argparse.ArgumentParser(prog="benchmarks/scaling.py", description=__doc__)
+    parser.add_argument("model", metavar="FILE[@BACKEND[:PRECISION]]", help="model, engine or bundle")
+    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"default {' '.join(SIZES)}")
+    parser.add_argument("--base", default="320x184", metavar="WxH", help="for batch, stride and threads (default %(default)s)")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="default 1 2 4")
+    parser.add_argument("--iterations", type=int, default=5, help="calls of each setting (default %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--chart", type=Path, help="a panel for each sweep, .svg or .png")
+    given = parser.parse_args(argv)
+    sizes = tuple(size(text)[::-1] for text in given.sizes)
+    effort = Effort(given.iterations, 0, 0)
+    found = measure(ScalingOptions(given.model, sizes, size(given.base)[::-1], tuple(given.batches), effort))
+    print(table(found))
+    if given.json:
+        given.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    if given.chart:
+        from benchmarks.scaling_chart import save_chart  # matplotlib, where a chart is wanted
+
+        save_chart(found, given.chart)
+    return 0
+
+
+def measure(options: ScalingOptions) -> Scaling:
+    """All four sweeps. What does not fit into memory, or the model's fixed size, is left out with the reason."""
+    skipped: list[str] = []
+    with _open(options, None) as engine:
+        points = [*_resolutions(engine, options, skipped), *_batches(engine, options), *_strides(engine, options)]
+        reason = engine.reason
+    points += _threads(options)
+    height, width = options.base
+    return Scaling(cpu_name(), os.getloadavg()[0], reason, f"{width}x{height}", tuple(points), tuple(skipped))
+
+
+def cost_per_pixel(engine: Engine, sizes: Sequence[tuple[int, int]], effort: Effort) -> dict[tuple[int, int], list[float]]:
+    """Microseconds of processor time for a pixel of a window by (H, W), one entry a round, all sizes in turn within a round."""
+    calls = {f"{height} {width}": _call(engine, (1, engine.contract.frames, height, width)) for height, width in sizes}
+    timings = interleave_for(calls, effort)
+    return {size: [1000 * spent / (size[0] * size[1]) for spent in timing.processor] for size, timing in zip(sizes, timings)}
+
+
+def table(found: Scaling) -> str:
+    """The figures as text."""
+    lines = [f"{found.cpu}, load {found.load:.1f}; {found.engine}; but for the resolution at {found.base}"]
+    for axis in AXES:
+        lines.append(f"{axis:12}{'ms':>10}   {'us a pixel (p10 to p90)':28}{'as the first':>12}")
+        points = [point for point in found.points if point.axis == axis]
+        for point in points:
+            spread = f"{point.cost:.3f} ({point.low:.3f} to {point.high:.3f})"
+            lines.append(f"  {point.setting:10}{point.milliseconds:10.1f}   {spread:28}{point.cost / points[0].cost:12.2f}")
+    return "\n".join([*lines, *found.skipped])
+
+
+def markdown(found: Scaling) -> str:
+    """The figures as Markdown."""
+    lines = [
+        f"{found.engine}; {found.cpu}; load average {found.load:.1f}. Batch, stride and threads at {found.base}; milliseconds are "
+        "of a call, and of a frame where the stride is swept.",
+        "",
+        "| | setting | ms | microseconds a pixel (p10 to p90) | of the first |",
+        "|---|---|---|---|---|",
+    ]
+    first = {point.axis: point for point in reversed(found.points)}
+    lines += [
+        f"| {point.axis} | {point.setting} | {point.milliseconds:.1f} | {point.cost:.3f} ({point.low:.3f} to {point.high:.3f}) | "
+        f"{point.cost / first[point.axis].cost:.2f} |"
+        for point in found.points
+    ]
+    return "\n".join([*lines, *(["", *(f"- {text}" for text in found.skipped)] if found.skipped else [])])
+
+
+def _open(options: ScalingOptions, threads: int | None) -> Engine:
+    path, _, how = options.model.partition("@")
+    backend, _, precision = how.partition(":")
+    return Engine(path, backend or "auto", precision or "auto", threads)
+
+
+def _call(engine: Engine, shape: tuple[int, ...]) -> Callable[[], object]:
+    window = np.random.default_rng(0).random(shape, dtype=np.float32)
+    return lambda: engine.run(window)
+
+
+def _point(axis: str, setting: str, timing: Timing, pixels: int) -> Point:
+    low, cost, high = (1000 * timing.percentile(percent) / pixels for percent in (10, 50, 90))
+    return Point(axis, setting, timing.median, cost, low, high)
+
+
+def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str]) -> list[Point]:
+    points = []
+    for height, width in options.sizes:
+        needed, free = bytes_for(height * width, engine.contract, engine.precision), memory_at_hand()
+        if free is not None and needed > free:
+            skipped.append(f"{width}x{height} in one piece takes about {needed / 1e9:.0f} GB, {free / 1e9:.0f} are free")
+            continue
+        try:  # one after the other: their memories together would be too much
+            (timing,) = interleave_for({"": _call(engine, (1, engine.contract.frames, height, width))}, options.effort)
+        except InputError as error:
+            skipped.append(f"{width}x{height}: {error}")
+            continue
+        points.append(_point("resolution", f"{width}x{height}", timing, height * width))
+    return points
+
+
+def _batches(engine: Engine, options: ScalingOptions) -> list[Point]:
+    height, width = options.base
+    calls = {str(batch): _call(engine, (batch, engine.contract.frames, height, width)) for batch in options.batches}
+    timings = interleave_for(calls, options.effort)
+    return [_point("batch", timing.name, timing, int(timing.name) * height * width) for timing in timings]
+
+
+def _strides(engine: Engine, options: ScalingOptions) -> list[Point]:
+    """From the window's length, where every frame is computed once, down to 1."""
+    height, width = options.base
+    count = STREAMED * engine.contract.frames
+    frames = np.random.default_rng(0).random((count, height, width), dtype=np.float32)
+
+    def stream(stride: int) -> None:
+        deblurrer = StreamDeblurrer(engine, stride)
+        for frame in frames:
+            deblurrer.push(frame)
+        deblurrer.flush()
+
+    strides = range(engine.contract.frames, 0, -1)
+    timings = interleave_for({str(stride): lambda stride=stride: stream(stride) for stride in strides}, options.effort)
+    per_frame = [Timing(each.name, tuple(spent / count for spent in each.milliseconds)) for each in timings]
+    return [_point("stride", timing.name, timing, height * width) for timing in per_frame]
+
+
+def _threads(options: ScalingOptions) -> list[Point]:
+    """From one core to all, an engine each."""
+    height, width = options.base
+    with ExitStack() as opened:
+        engines = {str(count): opened.enter_context(_open(options, count)) for count in range(1, usable_cores() + 1)}
+        calls = {name: _call(engine, (1, engine.contract.frames, height, width)) for name, engine in engines.items()}
+        timings = interleave_for(calls, options.effort)
+    return [_point("threads", timing.name, timing, height * width) for timing in timings]
+
+
+def flatness(costs: dict[tuple[int, int], list[float]]) -> tuple[float, float]:
+    """(the largest median cost over the smallest, the same ratio of noise: the widest p90 / p10 within one size)."""
+    middles = [statistics.median(values) for values in costs.values()]
+    noise = [float(np.percentile(values, 90) / np.percentile(values, 10)) for values in costs.values()]
+    return max(middles) / min(middles), max(noise)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
