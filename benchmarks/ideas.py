@@ -126,9 +126,7 @@ def table(found: Ideas) -> str:
     ]
     for row in found.rows:
         numbers = f"{row.window_ms.median:12.1f}{row.window_ms.p90:9.1f}{row.processor_ms:11.1f}"
-        lines.append(
-            f"{row.name:34}{row.window_ms.median:12.1f}{row.window_ms.p90:9.1f}{row.processor_ms:11.1f}   {spread:28}{row.parity_db:6.1f} dB"
-        )
+        lines.append(f"{row.name:34}{numbers}   {_spread(row.times_as_fast):28}{row.parity_db:6.1f} dB")
     return "\n".join(lines)
 
 

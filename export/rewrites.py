@@ -7,8 +7,9 @@ convolution without bias folds into the convolution after it, convolutions of on
 states out of the variants that have them. The others are chosen by name (`REWRITES`) and applied in the order of that table.
 
 What they save on a CPU is a few percent at most, and merging or grouping the gates costs some: "fold,whole-window" is the
-default, with the fewest nodes among the fastest. CPU ms of one thread for 1x5x184x320, median (least) of 11 rounds of
-`benchmarks/compare_onnx.py`, two cores of an AMD EPYC with AVX512-BF16 and other work to do; 2 % are noise:
+default, with the fewest nodes among the fastest. CPU ms of one thread for 1x5x184x320, median (least) of 11 interleaved rounds
+(today: processor_ms of `videodeblur bench FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and other work to
+do; 2 % are noise:
 
                                   OpenVINO bf16    OpenVINO fp32    ONNX Runtime fp32
     none                           407.0 (389.8)    786.7 (769.4)    883.6 (803.8)
