@@ -14,6 +14,7 @@ from export.report_facts import Facts, MemberResult
 from runtime.bundle import Member
 
 BAR = 160  # pixels, of the longest bar
+KINDS = {"chosen": "quantised", "candidate": "left high by the budget", "excluded": "kept high by rule"}
 
 
 def members(facts: Facts) -> Iterator[str]:
@@ -22,13 +23,14 @@ def members(facts: Facts) -> Iterator[str]:
     heads = ("member", "precision", "parity", "a golden window", "ran as, on")
     rows = [_recorded(result.member) for result in facts.members]
     yield table("From the manifest: measured where the bundle was made", heads, rows, numbers=(2, 3))
-    heads = ("member", "ran as", "parity", "least", f"PSNR of {facts.clip}", "network", "whole run", "peak memory")
+    heads = ("member", "ran as", "parity", "least", "PSNR", "network", "whole run", "peak memory")
     rows = [_measured(result, facts.least_parity(result)) for result in facts.members]
     yield table(f"Measured for this page, on {facts.machine}", heads, rows, numbers=(2, 3, 4, 5, 6, 7))
     yield (
-        '<p class="soft">Network: without its first window, while decoding and encoding go on beside it. Whole run: decoding, '
-        "network, lossless encoding, preparation included. Peak memory: of the process, Python and video included. Whatever "
-        "else the machine did meanwhile slowed it.</p></section>"
+        f'<p class="soft">PSNR: luma of {escape(facts.clip)}, mean over its frames, where the truth is known. Network: without its '
+        "first window, while decoding and encoding go on beside it. Whole run: decoding, network, lossless encoding, preparation "
+        "included. Peak memory: of the process, Python and video included. Whatever else the machine did meanwhile slowed it.</p>"
+        "</section>"
     )
 
 
@@ -46,7 +48,7 @@ def _recorded(member: Member) -> tuple[str, ...]:
 def _measured(result: MemberResult, least: float | None) -> tuple[str, ...]:
     trial = result.trial
     if trial is None:
-        return (escape(result.member.file), f'<span class="no">not here</span>: {escape(result.failure)}', "", "", "", "", "", "")
+        return (escape(result.member.file), f'<span class="no">not here</span>: {escape(result.failure)}')
     return (
         escape(result.member.file),
         escape(f"{trial.backend} {trial.precision}" + (f", {trial.machine}" if trial.machine else "")),
@@ -81,21 +83,28 @@ def gates(facts: Facts) -> Iterator[str]:
 def searches(facts: Facts) -> Iterator[str]:
     for name, search in facts.searches.items():
         asked = search.asked
-        yield f"<section><h2>Sensitivity of the layers in {escape(asked.precision)}</h2>"
+        yield f"<section><h2>Sensitivity of the layers: {escape(asked.precision)} beside {escape(asked.rest)}</h2>"
         yield (
             f"<p>From {escape(name)}: parity with the fp32 graph when one layer alone is quantised, the most sensitive first. "
-            f"Within {asked.budget:g} dB of PSNR and {asked.min_psnr:g} dB of parity; the rest is {escape(asked.rest)}.</p>"
+            f"Chosen within {asked.budget:g} dB of PSNR and {asked.min_psnr:g} dB of parity of the whole.</p>"
         )
-        yield table("Longer bars lose less", ("layer", "", "parity", "became"), list(_layers(search)), numbers=(2,))
+        yield "<p>" + "".join(f'<span class="key bar {kind}">{meaning}</span>' for kind, meaning in KINDS.items()) + "</p>"
+        yield table(
+            f"Bars begin at {asked.min_psnr:g} dB; longer ones lose less",
+            ("layer", "", "parity", "became"),
+            list(_layers(search)),
+            numbers=(2,),
+        )
         yield "</section>"
 
 
 def _layers(search: Search) -> Iterator[tuple[str, ...]]:
     rows = sorted(search.sensitivities, key=lambda row: math.inf if row.parity is None else row.parity)
-    finite = [row.parity for row in rows if row.parity is not None and row.parity > 0]
+    least = search.asked.min_psnr
+    most = max((row.parity for row in rows if row.parity is not None and row.parity < EQUAL), default=least)
     for row in rows:
         kind = "chosen" if row.chosen else "excluded" if row.excluded else "candidate"
-        share = 1.0 if row.parity is None else max(0.0, row.parity) / max(finite, default=1.0)
+        share = 1.0 if row.parity is None or row.parity >= most else max(0.0, row.parity - least) / (most - least)
         bar = f'<rect class="bar {kind}" width="{BAR * share:.1f}" height="12" rx="2"/>'
         yield (
             escape(row.layer),
@@ -132,11 +141,13 @@ def manifest(facts: Facts) -> Iterator[str]:
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """`rows` are HTML, all else is text; columns in `numbers` are aligned to the right."""
+    """`rows` are HTML, all else is text; columns in `numbers` are aligned to the right; a short row's last cell goes to the end."""
 
     def cell(row: Sequence[str], place: int) -> str:
         if place == 0:
             return f'<th scope="row">{row[0]}</th>'
+        if place == len(row) - 1 and len(row) < len(heads):
+            return f'<td colspan="{len(heads) - place}">{row[place]}</td>'
         return f'<td class="number">{row[place]}</td>' if place in numbers else f"<td>{row[place]}</td>"
 
     titles = "".join(
