@@ -55,6 +55,7 @@ class Launch:
 
     command: tuple[str, ...]
     environment: dict[str, str]  # in addition to the caller's
+    folder: Path  # to start it in: Triton's stub imports from there first
 
 
 @command
@@ -108,13 +109,15 @@ def prepare(python: Path, repository: Path, folder: Path, ports: Ports, address:
             "LD_LIBRARY_PATH": os.pathsep.join([facts["library"], str(libraries)]),  # of this very Python, not the system's
             "PYTHONPATH": os.pathsep.join(facts["paths"]),
         },
+        folder,
     )
 
 
 def _serve(launch: Launch) -> int:
     """Runs the server until it ends, or is interrupted. Returns its exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    server = subprocess.Popen(launch.command, env={**os.environ, **launch.environment}, start_new_session=True)
+    environment = {**os.environ, **launch.environment}
+    server = subprocess.Popen(launch.command, env=environment, cwd=launch.folder, start_new_session=True)
     try:
         return server.wait()
     except KeyboardInterrupt:

@@ -11,13 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from malformed_requests import MAX_PIXELS, malformed
 from triton_server import LOOPBACK, PYTHON, TritonServer, needs_triton
 from video_clips import Clip, read, same
 
+from export.sample_code_graph import wrap_sample_codes
 from export.to_bundle import BundleRequest, write_bundle
-from runtime import BackendError, Engine, InputError, StreamDeblurrer
+from runtime import BackendError, Engine, InputError, StreamDeblurrer, read_contract
+from runtime.contract import METADATA_KEY
 from runtime.deblur_video import main as run_command
 from runtime.triton_runner import REFUSED
 from serving.triton_config import graph_config
@@ -333,6 +336,61 @@ def test_numpy_2_is_refused(bundle, tmp_path):
     with TritonServer(options.repository, tmp_path / "run", environment={"PYTHONPATH": ours}) as stopped:
         assert stopped.process.wait() == 1
         assert "was built for numpy 1 and would answer with empty tensors, numpy is 2." in stopped.log()
+
+
+STAND_IN = """
+import os
+import sys
+
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
+        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def execute(self, requests):
+        windows = [pb_utils.get_input_tensor_by_name(request, "blurry").as_numpy() for request in requests]
+        answers = [self._session.run(["sharp"], {"blurry": window})[0] for window in windows]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("sharp", answer)]) for answer in answers]
+"""
+
+
+@pytest.mark.parametrize("io", ["f32", "u8", "u16"])
+def test_graphs_alone_with_a_stand_in_for_tritons_backend(tiny_model, tmp_path, io):
+    """The config, the wire and the client are the real ones; the backend is ONNX Runtime in Python, named as Triton's."""
+    model = tiny_model if io == "f32" else codes_model(tiny_model, tmp_path / f"{io}.onnx", io)
+    write_repository(TritonOptions(model, tmp_path / "repo", backend="onnxruntime"))
+    running = TritonServer(tmp_path / "repo", tmp_path / "run")
+    (tmp_path / "run" / "backends" / "onnxruntime").mkdir()
+    (tmp_path / "run" / "backends" / "onnxruntime" / "model.py").write_text(STAND_IN)
+    (codes,) = windows(1, 2, 5, 21, 35)
+    given = {"f32": [codes, codes.astype(np.float32) / 255], "u8": [codes], "u16": [codes.astype(np.uint16) * 4]}[io]
+    with running, Engine(model, "onnxruntime", "fp32") as local:
+        assert running.process.poll() is None, running.log()
+        for address in (running.grpc, running.http):
+            with Engine(f"{address}/videodeblur") as engine:
+                assert engine.contract == local.contract
+                assert (engine.precision, engine.reason.split()[-3:]) == ("fp32", ["Triton's", "onnxruntime", "backend"])
+                for window in given:
+                    sharp, expected = engine.run(window), local.run(window)
+                    assert sharp.dtype == expected.dtype
+                    assert np.abs(sharp.astype(float) - expected).max() <= (1e-6 if window.dtype == np.float32 else 0)
+
+
+def codes_model(tiny_model, path, io):
+    """The tiny network with the conversion of codes in its graph."""
+    proto, bits = onnx.load(tiny_model), {"u8": 8, "u16": 10}[io]
+    contract = replace(read_contract(tiny_model), io=io, bits=bits, color_range="full")
+    wrapped = wrap_sample_codes(proto, io, bits, "full", contract.multiple)
+    (entry,) = (entry for entry in wrapped.metadata_props if entry.key == METADATA_KEY)
+    entry.value = contract.to_json()
+    onnx.save(wrapped, path)
+    return path
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])

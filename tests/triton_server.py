@@ -28,7 +28,7 @@ class TritonServer:
         self.ports = Ports(*free_ports(3))
         folder.mkdir()
         launch = prepare(PYTHON, repository, folder, self.ports)
-        self._command = (*launch.command, *options)
+        self._command, self._folder = (*launch.command, *options), launch.folder
         self._environment = {**os.environ, **launch.environment, **(environment or {})}
         self._log = folder / "log"
         self.http, self.grpc = f"http://{LOOPBACK}:{self.ports.http}", f"grpc://{LOOPBACK}:{self.ports.grpc}"
@@ -36,7 +36,9 @@ class TritonServer:
     def __enter__(self):
         with ExitStack() as undo:
             log = undo.enter_context(self._log.open("wb"))
-            self.process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                self._command, env=self._environment, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
+            )
             undo.callback(self.stop)
             end = time.monotonic() + START_SECONDS
             while self.process.poll() is None and not self.ready():
