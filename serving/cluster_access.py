@@ -19,9 +19,10 @@ from pathlib import Path
 
 from runtime.errors import InputError
 
-ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}")
+ADDRESS = re.compile(r"([A-Za-z0-9.-]+):([0-9]{1,5})")  # of IPv4
+LOOPBACK = re.compile(r"localhost|127(\.[0-9]+){3}")
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's word for it: the node's address is 127.0.0.1, the one it binds
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 MIN_TOKEN = 32  # characters
 
@@ -52,12 +53,24 @@ class Access:
         if self.token_file:
             _check_secret(self.token_file)
 
+    @property
+    def host_and_port(self) -> tuple[str, int] | None:
+        """The address in its parts; None for a cluster of this machine."""
+        return (self.address.rpartition(":")[0], int(self.address.rpartition(":")[2])) if self.address else None
+
+    @property
+    def inside(self) -> bool:
+        """Whether nothing leaves this machine."""
+        return self.host_and_port is None or LOOPBACK.fullmatch(self.host_and_port[0]) is not None
+
 
 @contextmanager
 def prepare_access(access: Access) -> Iterator[None]:
     """Sets the environment of this process, and of those that Ray starts in it."""
     os.environ.update(QUIET)
     os.environ.pop("RAY_AUTH_TOKEN", None)  # it would count before the file
+    if access.inside:
+        os.environ.update(LOOPBACK_ONLY)
     if access.unprotected:
         os.environ["RAY_AUTH_MODE"] = "disabled"
         yield
@@ -65,8 +78,6 @@ def prepare_access(access: Access) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="videodeblur-") as folder:  # readable by its owner alone
         token = access.token_file or _new_token(Path(folder))
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token.absolute()))
-        if access.address is None:
-            os.environ.update(LOOPBACK_ONLY)
         yield
 
 

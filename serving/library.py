@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +99,8 @@ def _pool(request: LibraryRequest, access: Access | None, arguments: argparse.Na
 
         shared = CORES if access.address else max(1, (os.cpu_count() or 1) // arguments.workers)
         size = WorkerSize(request.threads or shared, arguments.gpus, arguments.workers or None)
-        with RayPool(request.output.absolute(), access, size) as pool:
+        # Ray prints what happens to machines on stdout, which is for the result
+        with redirect_stdout(sys.stderr), RayPool(request.output.absolute(), access, size) as pool:
             say(f"{pool.size} workers of {size.cores} cores")
             yield pool
 

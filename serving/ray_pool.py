@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +20,9 @@ try:
 except ImportError as missing:
     raise MissingPackageError("ray==2.60.0", "a cluster") from missing
 
+REACHABLE_WITHIN = 10.0  # seconds
 OPEN_TRIES = 5  # times in a row that a worker may be lost while it opens its engine
-CONNECT_FAILURES = (ConnectionError, RuntimeError, ValueError, RayError)
+CONNECT_FAILURES = (OSError, RuntimeError, ValueError, RayError)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class RayPool:
         self._idle: set[int] = set()
         self._pending: dict[Any, tuple[int, Task | None]] = {}  # what an actor was asked; None = to open its engine
         self._opened: dict[int, int] = {}  # times in a row that a worker was asked to
+        self._why = ""  # the last worker that cannot work
         _connect(access, size)
         try:
             gpus = size.gpus if size.gpus is not None else float(ray.cluster_resources().get("GPU", 0) > 0)
@@ -76,7 +79,9 @@ class RayPool:
         self._pending[self._actors[worker].do.remote(task)] = worker, task
 
     def wait(self, seconds: float) -> Event | None:
-        """See `Pool`."""
+        """See `Pool`. Raises BackendError when every worker has told that it cannot work."""
+        if not self._pending and not self._idle:
+            raise BackendError(f"none of the {self.size} workers can work; the last one's reason: {self._why}")
         ready, _ = ray.wait(list(self._pending), timeout=seconds)
         if not ready:
             return None
@@ -107,6 +112,7 @@ class RayPool:
 
     def _opened_or_not(self, worker: int, error: str) -> Event | None:
         if error:
+            self._why = error
             return Event(worker, retired=error)
         self._opened[worker] = 0
         self._idle.add(worker)
@@ -114,7 +120,8 @@ class RayPool:
 
     def _lost(self, worker: int, task: Task | None, reason: str) -> Event:
         if self._opened[worker] >= OPEN_TRIES:
-            return Event(worker, task, retired=f"it was lost {OPEN_TRIES} times while it opened its engine ({reason})")
+            self._why = f"it was lost {OPEN_TRIES} times while it opened its engine ({reason})"
+            return Event(worker, task, retired=self._why)
         self._open(worker)
         return Event(worker, task, lost=reason)
 
@@ -143,7 +150,8 @@ class _Actor:
 def _connect(access: Access, size: WorkerSize) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        if access.address:
+        if access.host_and_port:
+            socket.create_connection(access.host_and_port, REACHABLE_WITHIN).close()  # Ray tries for ever, deaf to Ctrl-C
             ray.init(access.address, **quiet)
             return
         ray.init("local", num_cpus=size.cores * (size.most or 1), include_dashboard=False, **quiet)

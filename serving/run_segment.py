@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             task = Task(SEGMENT, entry.file, number)
             outcome = worker.do(task)
             failed += bool(outcome.error)
-            say(f"segment {index} ({task}): {outcome.error.strip() or f'{outcome.frames} frames'}")
+            say(f"{index}: {task}: {outcome.error.strip() or f'{outcome.frames} frames'}")
     print(f"{len(chosen) - failed} of {len(chosen)} segments are done")
     return USER_ERROR if failed else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +61,13 @@ def cut(
     frames: Iterable[Frame], contract: Contract, stride: int | None, segment: int, progress: FrameProgress | None = None
 ) -> Iterator[SegmentPlan]:
     """The segments that a resumable run has, found by the code that cuts them there, with the network left out."""
-    stream = StreamDeblurrer(_Unchanged(contract), stride)
+    stream = _CornersOnly(_Unchanged(contract), stride)
     overlapping = (stride or contract.frames) < contract.frames
     before: deque[_Seen] = deque(maxlen=contract.frames)
     part: list[_Seen] = []
     lead: list[_Seen] = []
     key: int | None = None
-    for frame, _ in sharpen(frames, _CornersOnly(stream), segment):
+    for frame, _ in sharpen(frames, stream, segment):
         if frame.starts_segment:
             yield _segment(lead, part)
             part = []
@@ -109,17 +110,11 @@ def _segment(lead: list[_Seen], part: list[_Seen]) -> SegmentPlan:
     )
 
 
-class _CornersOnly:
-    """A deblurrer that sees one sample of each frame: where windows lie does not depend on more."""
-
-    def __init__(self, stream: StreamDeblurrer) -> None:
-        self._stream = stream
+class _CornersOnly(StreamDeblurrer):
+    """Sees one sample of each frame: where windows lie does not depend on more."""
 
     def push(self, frame: Plane) -> list[Plane]:
-        return self._stream.push(frame[:1, :1])
-
-    def flush(self) -> list[Plane]:
-        return self._stream.flush()
+        return super().push(frame[:1, :1])
 
 
 class _Unchanged:
@@ -130,6 +125,11 @@ class _Unchanged:
 
     def run(self, window: Plane, bits: int | None = None, color_range: str | None = None) -> Plane:
         return window
+
+    def submit(self, window: Plane, bits: int | None = None, color_range: str | None = None) -> Future[Plane]:
+        done: Future[Plane] = Future()
+        done.set_result(window)
+        return done
 
 
 def _checked(plan: VideoPlan, library: Library, source: dict[str, object], folder: Path) -> VideoPlan:

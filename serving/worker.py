@@ -25,7 +25,7 @@ class Task:
     number: int = 0  # of the segment
 
     def __str__(self) -> str:
-        return f"{self.file}, segment {self.number}" if self.kind == SEGMENT else f"{self.file}, {self.kind}"
+        return f"{self.file} (segment {self.number})" if self.kind == SEGMENT else f"{self.file} ({self.kind})"
 
 
 @dataclass(frozen=True)
