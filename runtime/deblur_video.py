@@ -115,7 +115,7 @@ def deblur_video(
     """Deblurs a file; the output appears under its name when it is complete, or not at all.
 
     Memory does not grow with the length of the video: decoding, inference and encoding overlap, a window ahead of each other.
-    The network runs in the caller's thread. `progress` is called after every frame, from the thread that writes; `say` with what
+    `progress` is called after every frame, from the thread that writes; `say` with what
     is worth telling before the first. `engine` is one that is open already and stays open; the options that choose one are then
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
@@ -129,7 +129,7 @@ def deblur_video(
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)
                 _tell(done, grid, say)
-                stream = StreamDeblurrer(TiledEngine(engine, grid), options.stride, info.bits, info.color_range)
+                stream = StreamDeblurrer(TiledEngine(engine, grid), options.stride, info.bits, info.color_range, ahead=1)
                 sink = _Sink(writer, view, progress, _expected(info, options.frames))
                 scenes = _Scenes(mark_scenes(reader, info, options.scene_threshold))
                 segment = options.resume_every if options.resume else None

@@ -20,13 +20,14 @@ from runtime.bundle import open_bundle
 from runtime.contract import Contract
 from runtime.dlpack import is_device_array
 from runtime.errors import BackendError, InputError
-from runtime.runner import EngineElsewhere, Runner
-from runtime.submissions import Submissions
+from runtime.runner import AHEAD, EngineElsewhere, Runner, WorksAhead
+from runtime.submissions import Finish, Submissions
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
 SMALLEST_CODES = 5  # pixels; such graphs reflect up to 8, and a reflection needs one sample more than it adds
 CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
 Observer = Callable[[int, float, bool], None]  # (frames, seconds, failed) of a call
+_Finish = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # the runner's answer -> the engine's
 
 CODE_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
 
@@ -66,7 +67,7 @@ class Engine:
         self.backend, self.precision = self._runner.name, self._runner.precision
         self.reason = f"{self.backend} {self.precision}: {choice.reason}"
         self._lock, self._closed = threading.Lock(), False
-        self._submissions = Submissions(self.run)
+        self._submissions = Submissions(self._begin, AHEAD if isinstance(self._runner, WorksAhead) else 1)
         self._observers: list[Observer] = []
 
     def run(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> npt.NDArray[Any]:
@@ -87,18 +88,14 @@ class Engine:
                 raise BackendError("the engine is closed: open another")
             if isinstance(self._runner, EngineElsewhere):
                 return self._runner.run_window(window, bits, color_range)
-            if self.contract.io != "f32":
-                return self._run_codes(window, bits, color_range)
-            if window.dtype == np.float32:
-                return self._run_unit(window)
-            depth, meaning = bits or CODE_BITS[window.dtype], color_range or "full"
-            return sample_codes.from_unit(self._run_unit(sample_codes.to_unit(window, depth, meaning)), depth, meaning)
+            given, finish = self._prepared(window, bits, color_range)
+            return finish(self._runner.run(given))
 
     def submit(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> Future[npt.NDArray[Any]]:
         """`run` in the background: a future whose `result()` is the sharp window, or raises what `run` raises.
 
-        Windows are served in the order in which they came; do not change one before its result is there. Blocks while four are
-        unfinished. Raises BackendError when the engine is closed.
+        Windows are served in the order in which they came, on most backends the next one prepared while one is computed; do not
+        change one before its result is there. Blocks while four are unfinished. Raises BackendError when the engine is closed.
         """
         return self._submissions.submit(window, bits, color_range)
 
@@ -128,15 +125,37 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({str(self.path)!r}, {self.reason})"
 
+    def _begin(self, window: Any, bits: int | None, color_range: str | None) -> Finish:
+        """Begins `run` for a window of `submit`."""
+        if is_device_array(window) or not isinstance(self._runner, WorksAhead):
+            sharp = self.run(window, bits, color_range)
+            return lambda: sharp
+        self._check(window)
+        runner, frames, started = self._runner, window.shape[0] * window.shape[1], time.perf_counter()
+        with self._lock, self._observed(frames, started, only_failure=True):
+            if self._closed:
+                raise BackendError("the engine is closed: open another")
+            given, finish = self._prepared(window, bits, color_range)
+            ticket = runner.submit(given)
+
+        def ended() -> npt.NDArray[Any]:
+            with self._observed(frames, started):
+                with self._lock:
+                    sharp = runner.result(ticket)
+                return finish(sharp)
+
+        return ended
+
     @contextmanager
-    def _observed(self, frames: int) -> Iterator[None]:
-        started, failed = time.perf_counter(), True
+    def _observed(self, frames: int, started: float | None = None, only_failure: bool = False) -> Iterator[None]:
+        started, failed = started or time.perf_counter(), True
         try:
             yield
             failed = False
         finally:
-            for observer in self._observers:
-                observer(frames, time.perf_counter() - started, failed)
+            if failed or not only_failure:
+                for observer in self._observers:
+                    observer(frames, time.perf_counter() - started, failed)
 
     def _run_on_device(self, window: Any) -> npt.NDArray[Any]:
         if self.backend != "tensorrt":
@@ -146,16 +165,31 @@ class Engine:
                 raise BackendError("the engine is closed: open another")
             return self._runner.run(window)
 
-    def _run_unit(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _prepared(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> tuple[npt.NDArray[Any], _Finish]:
+        """What the runner gets for a window, and what turns its answer into ours."""
+        if self.contract.io != "f32":
+            return self._prepared_codes(window, bits, color_range)
+        if window.dtype == np.float32:
+            return self._prepared_unit(window)
+        depth, meaning = bits or CODE_BITS[window.dtype], color_range or "full"
+        padded, finish = self._prepared_unit(sample_codes.to_unit(window, depth, meaning))
+        return padded, lambda sharp: sample_codes.from_unit(finish(sharp), depth, meaning)
+
+    def _prepared_unit(self, window: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], _Finish]:
         height, width = window.shape[-2:]
         padded = padding.pad(window, self.contract.multiple)
         self._check_fixed(padded.shape)
-        sharp = self._runner.run(padded)
-        if not np.isfinite(np.sum(sharp)):
-            raise BackendError(f"{self.backend} {self.precision} produced NaN or infinite samples: use precision='fp32'")
-        return np.ascontiguousarray(padding.crop(sharp, height, width))
 
-    def _run_codes(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> npt.NDArray[Any]:
+        def finish(sharp: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            if not np.isfinite(np.sum(sharp)):
+                raise BackendError(f"{self.backend} {self.precision} produced NaN or infinite samples: use precision='fp32'")
+            return np.ascontiguousarray(padding.crop(sharp, height, width))
+
+        return padded, finish
+
+    def _prepared_codes(
+        self, window: npt.NDArray[Any], bits: int | None, color_range: str | None
+    ) -> tuple[npt.NDArray[Any], _Finish]:
         contract = self.contract
         asked = (window.dtype, bits or contract.bits, color_range or contract.color_range)
         built = (np.dtype(CODE_TYPES[contract.io]), contract.bits, contract.color_range)
@@ -168,9 +202,9 @@ class Engine:
             raise InputError(f"got {window.shape}, a model of codes takes {SMALLEST_CODES} or more pixels each way: use --io f32")
         self._check_fixed(window.shape)
         if contract.io == "u8":
-            return self._runner.run(window)
+            return window, lambda sharp: sharp
         pairs = np.ascontiguousarray(window, dtype="<u2").view(np.uint8).reshape(*window.shape, 2)
-        return self._runner.run(pairs).view("<u2").reshape(window.shape)
+        return pairs, lambda sharp: sharp.view("<u2").reshape(window.shape)
 
     def _check(self, window: npt.NDArray[Any]) -> None:
         frames = self.contract.frames

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ def describe() -> dict[str, Any]:
     return {"version": openvino.__version__, "devices": _core().available_devices, "bf16": native_bf16()}
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """A submitted window, to be exchanged for its result once."""
+
+    shape: tuple[int, ...]
+    request: openvino.InferRequest
+    given: npt.NDArray[Any]  # read until the result is there
+
+
 class OpenVinoRunner:
     """A `Runner` that compiles the model once per shape, since fixed shapes run faster.
 
@@ -60,40 +70,58 @@ class OpenVinoRunner:
             self._model: openvino.Model | None = self._core.read_model(path)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
-        self._requests: OrderedDict[tuple[int, ...], openvino.InferRequest] = OrderedDict()
+        self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
+        self._free: dict[tuple[int, ...], list[openvino.InferRequest]] = {}  # requests that nobody waits for, by shape
 
     def run(self, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Runner.run`. The first call with a shape compiles the model for it."""
-        request = self._request(blurry.shape)
+        return self.result(self.submit(blurry))
+
+    def submit(self, blurry: npt.NDArray[Any]) -> Ticket:
+        """See `WorksAhead.submit`. The window must not change before its result is there."""
+        shape = blurry.shape
+        compiled = self.compiled(shape)
+        free = self._free.setdefault(shape, [])
+        request = free.pop() if free else compiled.create_infer_request()
+        given = np.ascontiguousarray(blurry)
         try:
-            request.infer({INPUT: openvino.Tensor(np.ascontiguousarray(blurry), shared_memory=True)})
+            request.start_async({INPUT: openvino.Tensor(given, shared_memory=True)})
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed on shape {blurry.shape}: {error}") from error
-        return np.array(request.get_tensor(OUTPUT).data)
+            raise BackendError(f"OpenVINO failed on shape {shape}: {error}") from error
+        return Ticket(shape, request, given)
+
+    def result(self, ticket: Ticket) -> npt.NDArray[Any]:
+        """See `WorksAhead.result`."""
+        try:
+            ticket.request.wait()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed on shape {ticket.shape}: {error}") from error
+        sharp = np.array(ticket.request.get_tensor(OUTPUT).data)
+        if ticket.shape in self._free:
+            self._free[ticket.shape].append(ticket.request)
+        return sharp
 
     def compiled(self, shape: tuple[int, ...]) -> openvino.CompiledModel:
-        """The compiled model for an input shape, for tools that read its runtime graph or its profile."""
-        return self._request(shape).get_compiled_model()
+        """The compiled model for an input shape; tools read its runtime graph and its profile."""
+        if self._model is None:
+            raise BackendError("the runner is closed")
+        if shape not in self._compiled:
+            self._compiled[shape] = self._compile(self._model.clone(), shape)
+        self._compiled.move_to_end(shape)
+        if len(self._compiled) > COMPILED_SHAPES:
+            self._free.pop(self._compiled.popitem(last=False)[0], None)
+        return self._compiled[shape]
 
     def close(self) -> None:
         """Frees the model and everything compiled from it."""
         self._model = None
-        self._requests.clear()
+        self._compiled.clear()
+        self._free.clear()
 
-    def _request(self, shape: tuple[int, ...]) -> openvino.InferRequest:
-        if self._model is None:
-            raise BackendError("the runner is closed")
-        if shape in self._requests:
-            self._requests.move_to_end(shape)
-            return self._requests[shape]
+    def _compile(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
         try:
-            model = self._model.clone()
             if model.is_dynamic():
                 model.reshape({INPUT: list(shape)})
-            request = self._core.compile_model(model, DEVICE, self._properties).create_infer_request()
+            return self._core.compile_model(model, DEVICE, self._properties)
         except RuntimeError as error:
             raise BackendError(f"OpenVINO cannot compile the model for shape {shape}: {error}") from error
-        self._requests[shape] = request
-        if len(self._requests) > COMPILED_SHAPES:
-            self._requests.popitem(last=False)
-        return request

@@ -6,6 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
+AHEAD = 2  # windows that an engine has at work in a runner: one is computed, the next is ready
+IN_FLIGHT = AHEAD + 1  # windows that a runner must be able to hold: another thread may call `run` meanwhile
+
 
 class Runner(Protocol):
     """Runs one model file. Not thread-safe: one caller at a time."""
@@ -22,6 +25,19 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Frees what the runner holds; calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class WorksAhead(Protocol):
+    """A `Runner` to which the next windows can be given while one is computed. Results are taken in the order of submission."""
+
+    def submit(self, blurry: npt.NDArray[Any]) -> Any:
+        """Queues a window; returns what `result` exchanges. At most IN_FLIGHT may wait, that of a `run` meanwhile included."""
+        ...
+
+    def result(self, ticket: Any) -> npt.NDArray[Any]:
+        """Waits for the window and returns what `run` would. Each ticket is good for one call."""
         ...
 
 

@@ -29,6 +29,15 @@ class Deblurrer(Protocol):
         """The rest."""
         ...
 
+    def drain(self) -> list[Plane]:
+        """Those that are at work."""
+        ...
+
+    @property
+    def between_windows(self) -> bool:
+        """Whether the stream may be cut here."""
+        ...
+
 
 class Follower(Protocol):
     """What `take_up` needs of a `StreamDeblurrer`."""
@@ -41,14 +50,17 @@ class Follower(Protocol):
 def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer, segment: int | None = None) -> Iterator[tuple[Frame, Plane]]:
     """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more.
 
-    A frame that starts a scene starts a new stream: no window holds frames of two scenes. Where nothing is at work after
-    `segment` frames, the next is marked as the start of one; overlapping windows always hold some, and are cut off at twice that.
+    A frame that starts a scene starts a new stream: no window holds frames of two scenes. The first frame after `segment` others
+    that begins a window is marked as the start of a segment; overlapping windows are cut off at twice that.
     """
     waiting: deque[Frame] = deque()
     count = 0  # frames of this segment
     for frame in frames:
         if frame.starts_scene or (segment and count >= 2 * segment):
             for sharp in deblurrer.flush():
+                yield waiting.popleft(), sharp
+        if segment and count >= segment and deblurrer.between_windows:
+            for sharp in deblurrer.drain():
                 yield waiting.popleft(), sharp
         if segment and count >= segment and not waiting:
             frame, count = replace(frame, starts_segment=True), 0

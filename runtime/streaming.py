@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,10 @@ class RunsWindows(Protocol):
         """See `Engine.run`."""
         ...
 
+    def submit(self, window: Frame, bits: int | None = None, color_range: str | None = None) -> Future[Frame]:
+        """See `Engine.submit`; called only with `ahead`."""
+        ...
+
 
 class StreamDeblurrer:
     """Cuts a stream of frames into windows for an `Engine`.
@@ -35,16 +40,24 @@ class StreamDeblurrer:
     Latency: a frame is returned by the `push` that completes the last window holding it, at most 2F - 2 pushes after its own
     (F - 1 with stride F), or by `flush`. Memory: at most F frames and their estimates. `bits` and `color_range` are those of
     `Engine.run`.
+
+    With `ahead` above 0 so many windows may be at work in the background when `push` returns: the caller prepares the next frames
+    meanwhile, each frame comes `ahead` windows later, and so many more windows are held.
     """
 
     def __init__(
-        self, engine: RunsWindows, stride: int | None = None, bits: int | None = None, color_range: str | None = None
+        self,
+        engine: RunsWindows,
+        stride: int | None = None,
+        bits: int | None = None,
+        color_range: str | None = None,
+        ahead: int = 0,
     ) -> None:
         self._engine, self._size = engine, engine.contract.frames
         self._stride = self._size if stride is None else stride
         if not 1 <= self._stride <= self._size:
             raise InputError(f"stride is {stride}, expected 1 to {self._size} (the frames of a window)")
-        self._bits, self._color_range = bits, color_range
+        self._bits, self._color_range, self._ahead = bits, color_range, ahead
         self._reset()
 
     def push(self, frame: Frame) -> list[Frame]:
@@ -72,13 +85,26 @@ class StreamDeblurrer:
         if self._stride == self._size:
             self._reset()
             self._recent.extend(_as_array(frame) for frame in frames)
-            self._pushed = self._returned = self._start = len(self._recent)
+            self._pushed = self._returned = self._start = self._covered = len(self._recent)
+
+    @property
+    def between_windows(self) -> bool:
+        """Whether every frame pushed is in a window at work or done, and the next begins a window: where a stream may be cut."""
+        return self._start == self._pushed and self._stride == self._size
+
+    def drain(self) -> list[Frame]:
+        """Waits for the windows at work: the sharp frames that became final."""
+        ready: list[Frame] = []
+        while self._at_work:
+            ready += self._finish_window()
+        return ready
 
     def flush(self) -> list[Frame]:
         """The rest of the stream's sharp frames; afterwards the deblurrer is ready for another stream."""
         ready: list[Frame] = []
-        while self._returned + len(self._estimates) < self._pushed:
+        while self._covered < self._pushed:
             ready += self._run_window()
+        ready += self.drain()
         ready += [_mean(estimates) for estimates in self._estimates]
         self._reset()
         return ready
@@ -87,17 +113,28 @@ class StreamDeblurrer:
         self._recent: deque[Frame] = deque(maxlen=self._size)
         self._estimates: deque[list[Frame]] = deque()  # of the frames from number _returned on
         self._pushed = self._returned = self._start = 0  # the next window begins at frame _start
+        self._covered = 0  # frames that are in a window
+        self._at_work: deque[tuple[range, Callable[[], Frame]]] = deque()  # the frames of a window, and what waits for them
 
     def _run_window(self) -> list[Frame]:
         oldest = self._pushed - len(self._recent)
         numbers = range(self._start, self._start + self._size)
-        window = np.stack([self._recent[_mirrored(number, self._pushed) - oldest] for number in numbers])
-        sharpened = self._engine.run(window[None], self._bits, self._color_range)[0]
-        for number, sharp in zip(numbers, sharpened):
+        window = np.stack([self._recent[_mirrored(number, self._pushed) - oldest] for number in numbers])[None]
+        if self._ahead:
+            self._at_work.append((numbers, self._engine.submit(window, self._bits, self._color_range).result))
+        else:
+            sharp = self._engine.run(window, self._bits, self._color_range)
+            self._at_work.append((numbers, lambda: sharp))
+        self._start += self._stride
+        self._covered = numbers.stop
+        return self._finish_window() if len(self._at_work) > self._ahead else []
+
+    def _finish_window(self) -> list[Frame]:
+        numbers, wait = self._at_work.popleft()
+        for number, sharp in zip(numbers, wait()[0]):
             if number < self._pushed:
                 self._add(number - self._returned, sharp)
-        self._start += self._stride
-        final = min(self._start, self._pushed) - self._returned
+        final = min(numbers.start + self._stride, self._pushed) - self._returned
         self._returned += final
         return [_mean(self._estimates.popleft()) for _ in range(final)]
 

@@ -83,7 +83,7 @@ class TensorRtRunner:
         return self.result(self.submit(blurry))
 
     def submit(self, blurry: npt.NDArray[Any]) -> Ticket:
-        """Queues a window, which may be changed as soon as this returns. At most RING may wait for `result`."""
+        """Queues a window, which may be changed as soon as this returns. At most IN_FLIGHT may wait for `result`."""
         loaded = self._open()
         _check_dtype(blurry.dtype, loaded.dtype)
         slot = self._ring(blurry.shape).take()
@@ -141,8 +141,9 @@ class TensorRtRunner:
         if shape not in self._rings:
             profile = self.plan.profile_of(shape)
             context = self._context(profile)
-            if len(self._rings) == SHAPES:
-                self._rings.popitem(last=False)[1].close()
+            unused = [known for known, ring in self._rings.items() if ring.idle]
+            if len(self._rings) >= SHAPES and unused:
+                self._rings.pop(unused[0]).close()
             self._rings[shape] = Ring(shape, self._open().dtype, context)
         self._rings.move_to_end(shape)
         return self._rings[shape]

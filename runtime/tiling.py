@@ -9,6 +9,7 @@ compiles for one shape.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,14 @@ class TiledEngine:
             rows, columns = (slice(keep.start - whole.start, keep.stop - whole.start) for keep, whole in zip(kept, read))
             sharp[..., kept[0], kept[1]] = tile[..., rows, columns]
         return np.ascontiguousarray(padding.crop(sharp, height, width))
+
+    def submit(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> Future[npt.NDArray[Any]]:
+        """See `Engine.submit`; a picture in several tiles is done when this returns, since its tiles fill the memory at hand."""
+        if self.grid.count == 1:
+            return self._engine.submit(window, bits, color_range)
+        done: Future[npt.NDArray[Any]] = Future()
+        done.set_result(self.run(window, bits, color_range))
+        return done
 
     def _tiles(self) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
         """(what is read, what is kept) of every tile, rows and columns of the picture."""

@@ -9,8 +9,7 @@ import numpy as np
 
 from runtime.device_memory import DeviceBuffer, Event, Graph, PinnedArray
 from runtime.errors import BackendError
-
-RING = 2  # windows in flight
+from runtime.runner import IN_FLIGHT
 
 
 class Slot:
@@ -34,21 +33,24 @@ class Slot:
 
 
 class Ring:
-    """`RING` slots for one input shape, taken in turn."""
+    """`IN_FLIGHT` slots for one input shape."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], context: Any) -> None:
         with ExitStack() as owned:
-            self.slots = [Slot(number, shape, dtype, context, owned) for number in range(RING)]
+            self.slots = [Slot(number, shape, dtype, context, owned) for number in range(IN_FLIGHT)]
             self._owned = owned.pop_all()
-        self._taken = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no result waits to be taken."""
+        return not any(slot.waiting for slot in self.slots)
 
     def take(self) -> Slot:
-        """The next slot. Raises BackendError when its last result was not taken yet."""
-        slot = self.slots[self._taken % RING]
-        if slot.waiting:
-            raise BackendError(f"{RING} windows are in flight: take a result before submitting another")
-        self._taken += 1
-        return slot
+        """A free slot. Raises BackendError when a result must be taken first."""
+        for slot in self.slots:
+            if not slot.waiting:
+                return slot
+        raise BackendError(f"{IN_FLIGHT} windows are in flight: take a result before submitting another")
 
     def close(self) -> None:
         """Waits for what is in flight, then frees the buffers."""

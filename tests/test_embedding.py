@@ -51,7 +51,7 @@ def test_a_closed_engine_takes_nothing(tiny_model):
 
 def test_submit_blocks_when_enough_wait():
     gate, started = threading.Event(), threading.Semaphore(0)
-    submissions = Submissions(lambda number: (gate.wait(30), number)[1])
+    submissions = Submissions(lambda number: lambda: (gate.wait(30), number)[1])
     futures, overdue = [submissions.submit(number) for number in range(WAITING)], []
 
     def one_more():
@@ -69,13 +69,52 @@ def test_submit_blocks_when_enough_wait():
     submissions.close()
 
 
+def test_the_next_call_is_begun_before_the_last_one_ends():
+    begun, submitted, gate = [], threading.Event(), threading.Event()
+
+    def begin(number):
+        submitted.wait(30)
+        begun.append(number)
+        if number == 1:
+            gate.set()
+        return lambda: (gate.wait(30), number)[1]
+
+    submissions = Submissions(begin, ahead=2)
+    first, *rest = [submissions.submit(number) for number in range(3)]
+    submitted.set()
+    assert (first.result(30), begun[:2]) == (0, [0, 1])
+    assert [future.result(30) for future in rest] == [1, 2]
+    submissions.close()
+
+
+def test_a_call_that_fails_or_is_cancelled_does_not_hold_up_the_next():
+    gate = threading.Event()
+
+    def begin(kind):
+        gate.wait(30)
+        if kind == "begins badly":
+            raise ValueError(kind)
+        return lambda: 1 / 0 if kind == "ends badly" else kind
+
+    submissions = Submissions(begin, ahead=2)
+    first, bad, worse, unwanted = [submissions.submit(kind) for kind in ("first", "begins badly", "ends badly", "unwanted")]
+    assert unwanted.cancel()
+    gate.set()
+    assert submissions.submit("last").result(30) == first.result(30).replace("first", "last")
+    with pytest.raises(ValueError, match="begins badly"):
+        bad.result(30)
+    with pytest.raises(ZeroDivisionError):
+        worse.result(30)
+    submissions.close()
+
+
 def test_closing_ends_the_one_at_work_and_cancels_the_rest():
     gate, busy = threading.Event(), threading.Event()
 
     def work(number):
         busy.set()
         gate.wait(30)
-        return number
+        return lambda: number
 
     submissions = Submissions(work)
     first, *rest = [submissions.submit(number) for number in range(3)]

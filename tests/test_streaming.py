@@ -1,5 +1,6 @@
 """StreamDeblurrer: as many frames out as in, in order, whatever the length, with real frames in every window."""
 
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,11 @@ class Recorder:
         self.windows.append([int(frame.flat[0]) for frame in window[0]])
         return window + np.asarray(self.offset * (len(self.windows) - 1)).astype(window.dtype)
 
+    def submit(self, *arguments):
+        future = Future()
+        future.set_result(self.run(*arguments))
+        return future
+
 
 def stream(count, engine, **options):
     deblurrer = StreamDeblurrer(engine, **options)
@@ -38,6 +44,29 @@ def test_as_many_out_as_in_and_in_order(count, stride):
     out, waiting = stream(count, Recorder(), stride=stride)
     assert [int(frame[0, 0]) for frame in out] == list(range(count))
     assert max(waiting, default=0) <= 8
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+@pytest.mark.parametrize("stride", [2, 5])
+def test_working_ahead_gives_the_same_frames_later(stride, ahead):
+    for count in (0, 1, 4, 5, 6, 10, 23):
+        now, later = Recorder(offset=1), Recorder(offset=1)
+        expected, waiting = stream(count, now, stride=stride)
+        found, longer = stream(count, later, stride=stride, ahead=ahead)
+        assert np.array_equal(found, expected)
+        assert later.windows == now.windows
+        assert max(longer, default=0) <= max(waiting, default=0) + ahead * stride
+
+
+def test_draining_leaves_the_stream_where_it_was():
+    expected, _ = stream(12, Recorder(offset=1))
+    deblurrer, out = StreamDeblurrer(Recorder(offset=1), ahead=2), []
+    for number in range(12):
+        assert deblurrer.between_windows == (number % 5 == 0)
+        out += deblurrer.push(np.full((2, 3), number, np.uint8))
+        out += deblurrer.drain()
+    assert len(out) == 10
+    assert np.array_equal(out + deblurrer.flush(), expected)
 
 
 @pytest.mark.parametrize(

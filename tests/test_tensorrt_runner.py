@@ -27,9 +27,9 @@ from runtime.device_memory import (
 )
 from runtime.loaded_engine import LoadedEngine
 from runtime.plan import load_plan, record_path
+from runtime.runner import IN_FLIGHT
 from runtime.tensorrt_library import load_library
 from runtime.tensorrt_runner import TensorRtRunner
-from runtime.window_ring import RING
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (1, 5, 64, 96)
@@ -236,7 +236,7 @@ def test_graphs_and_plain_launches_agree(engine, runner):
 def test_graphs_are_really_in_use(runner):
     if hasattr(runner._library.module, "CudaGraphStrategy"):
         pytest.skip("TensorRT-RTX records by itself")
-    for window in windows(RING):
+    for window in windows(IN_FLIGHT):
         runner.run(window)
     (ring,) = runner._rings.values()
     assert all(slot.graph is not None for slot in ring.slots)
@@ -256,7 +256,7 @@ def test_windows_in_flight_keep_their_order(runner):
 
 @pytest.mark.gpu
 def test_no_more_windows_than_buffers(runner):
-    tickets = [runner.submit(window) for window in windows(RING)]
+    tickets = [runner.submit(window) for window in windows(IN_FLIGHT)]
     with pytest.raises(BackendError, match="take a result before submitting another"):
         runner.submit(windows(1)[0])
     for ticket in tickets:
