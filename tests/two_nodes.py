@@ -38,7 +38,7 @@ def main():
     log = arguments.folder / "driver.log"
     driver = start_driver(arguments, log)
     wait_for(lambda: finished(arguments.output) >= 4, driver)
-    os.kill(workers()[0], signal.SIGKILL)
+    os.kill(worker_of(nodes[0].pid), signal.SIGKILL)
     wait_for(lambda: log.read_text().count(LOST) == 1, driver)
     after = finished(arguments.output)
     wait_for(lambda: finished(arguments.output) >= after + 4, driver)
@@ -115,17 +115,24 @@ def listeners():
     return sorted({line.split()[3].rpartition(":")[0] for line in lines})
 
 
-def workers():
-    return [pid for pid, (_, name) in processes().items() if name.startswith("ray::_Actor")]
+def worker_of(node):
+    found = processes()
+    [worker] = [pid for pid in below(node, found) if found[pid][1].startswith("ray::_Actor")]
+    return worker
 
 
 def kill_all(pid):
     """A process with all its descendants, as a machine that loses its power."""
-    found, doomed = processes(), [pid]
-    for parent in doomed:
-        doomed += [child for child, (above, _) in found.items() if above == parent]
-    for each in doomed:
+    for each in below(pid, processes()):
         os.kill(each, signal.SIGKILL)
+
+
+def below(pid, found):
+    """A process and its descendants."""
+    family = [pid]
+    for parent in family:
+        family += [child for child, (above, _) in found.items() if above == parent]
+    return family
 
 
 def processes():
