@@ -144,4 +144,4 @@ def table(timings: Sequence[Timing], engines: dict[str, str], options: ServedOpt
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(None))

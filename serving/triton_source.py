@@ -31,13 +31,19 @@ def engine_source(model: Path) -> Source:
         return _file(model)
     manifest = _whole_manifest(model)
     members = [_file(model / member.file) for member in manifest.members]
-    kinds = {(each.contract.frames, each.contract.io, each.contract.bits, each.contract.color_range) for each in members}
+    contracts = [each.contract for each in members]
+    kinds = {(each.frames, each.io, each.bits, each.color_range) for each in contracts}
     if len(kinds) != 1:
         raise InputError(f"the members of {model} take different inputs ({sorted(kinds, key=str)}): make a bundle of one kind")
-    sizes = {name: _common([getattr(each.contract, name) for each in members]) for name in ("batch", "height", "width")}
+    contract = replace(
+        contracts[0],
+        batch=_common([each.batch for each in contracts]),
+        height=_common([each.height for each in contracts]),
+        width=_common([each.width for each in contracts]),
+    )
     batches = [each.largest_batch for each in members if each.largest_batch]
     needs = "numpy, and what runs one of " + ", ".join(member.file for member in manifest.members)
-    return Source(model, replace(members[0].contract, **sizes), members[0].precision, min(batches, default=None), needs)
+    return Source(model, contract, members[0].precision, min(batches, default=None), needs)
 
 
 def onnx_source(model: Path, member: str | None = None) -> Source:

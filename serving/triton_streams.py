@@ -86,4 +86,4 @@ class _Windows:
     """What a StreamDeblurrer needs of an engine."""
 
     def __init__(self, host: HostedEngine) -> None:
-        self.contract, self.run = host.engine.contract, host.run
+        self.contract, self.run, self.submit = host.engine.contract, host.run, host.engine.submit
