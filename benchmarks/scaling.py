@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -204,13 +203,6 @@ def _threads(options: ScalingOptions) -> list[Point]:
         calls = {name: _call(engine, (1, engine.contract.frames, height, width)) for name, engine in engines.items()}
         timings = interleave_for(calls, options.effort)
     return [_point("threads", timing.name, timing, height * width) for timing in timings]
-
-
-def flatness(costs: dict[tuple[int, int], list[float]]) -> tuple[float, float]:
-    """(the largest median cost over the smallest, the same ratio of noise: the widest p90 / p10 within one size)."""
-    middles = [statistics.median(values) for values in costs.values()]
-    noise = [float(np.percentile(values, 90) / np.percentile(values, 10)) for values in costs.values()]
-    return max(middles) / min(middles), max(noise)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ def measure(model: Path, shape: Sequence[int], effort: Effort) -> list[dict[str,
 def read_times(text: str) -> list[dict[str, float]]:
     """The calls in a file of --exportTimes. Raises BackendError when it is none."""
     try:
-        return [{key: float(call[key]) for key in ("computeMs", "latencyMs")} for call in json.loads(text)]
+        calls = [{key: float(call[key]) for key in ("computeMs", "latencyMs")} for call in json.loads(text)]
+        if not calls:
+            raise ValueError("it has no calls")
+        return calls
     except (ValueError, KeyError, TypeError) as error:
         raise BackendError(f"this is no file of trtexec's --exportTimes ({error!r})") from error

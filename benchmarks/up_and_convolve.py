@@ -1,0 +1,162 @@
+"""Bilinear x2 followed by a 3x3 convolution in four forms: processor milliseconds on one thread of OpenVINO.
+
+Both steps are linear, so the channels can be mixed at the low resolution and the taps gathered afterwards. Inside all forms agree;
+at the outermost pixels the one step repeats the edge and the other pads with zeros, which "nine planes" and "four phases" get wrong
+as they stand here. So what is printed for them is the most that a rewrite of the network could gain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from model.generators import upsample
+from runtime.command_line import command
+from runtime.hardware import cpu_name
+
+LAYER = (256, 96, 92, 160)  # channels in and out, H and W of the input: temporal.generator.layer14 for 320x184
+RING = 4  # pixels at the edge that are not compared
+# u[2i + p + k - 1] of the upsampled line in terms of x[i - 1], x[i], x[i + 1]: by phase p and tap k
+LINE = torch.tensor([[[3, 1, 0], [1, 3, 0], [0, 3, 1]], [[1, 3, 0], [0, 3, 1], [0, 1, 3]]]) / 4
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, measures, prints."""
+    parser = argparse.ArgumentParser(prog="benchmarks/up_and_convolve.py", description=__doc__)
+    parser.add_argument("--layer", type=int, nargs=4, default=LAYER, metavar=("IN", "OUT", "H", "W"), help=f"default {LAYER}")
+    parser.add_argument("--rounds", type=int, default=12, help="calls of each form (default %(default)s)")
+    given = parser.parse_args(argv)
+    print(f"{given.layer[0]} to {given.layer[1]} channels from {given.layer[2]}x{given.layer[3]}, {cpu_name()}")
+    for precision in ("bf16", "f32"):
+        times, errors = measure(precision, *given.layer, rounds=given.rounds)
+        for name, values in times.items():
+            print(
+                f"  {precision:6}{name:40}{np.median(values):9.1f}  least {min(values):.1f}  largest difference {errors[name]:.1e}"
+            )
+    return 0
+
+
+def forms(inputs: int, outputs: int) -> dict[str, nn.Module]:
+    """All of them with the same random weights."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1)
+    found = {
+        "plain": Plain(convolution),
+        "nine planes, grouped gather": NinePlanes(convolution),
+        "four phase kernels": FourPhases(convolution),
+        "one direction mixed, shift and add": OneDirection(convolution),
+    }
+    return {name: form.eval() for name, form in found.items()}
+
+
+def measure(
+    precision: str, inputs: int, outputs: int, height: int, width: int, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """(milliseconds of processor time by form, one a round; the largest difference from the plain form in fp32)."""
+    import openvino
+
+    x = torch.rand(1, inputs, height, width)
+    core, requests, errors = openvino.Core(), {}, {}
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        made = forms(inputs, outputs)
+        expected = made["plain"](x)
+        for name, form in made.items():
+            inside = (slice(None), slice(None), slice(RING, -RING), slice(RING, -RING))
+            errors[name] = float((form(x) - expected)[inside].abs().max())
+            path = Path(folder) / "form.onnx"
+            torch.onnx.export(form, (x,), path, dynamo=True, opset_version=20, verbose=False)
+            hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": "1"}
+            requests[name] = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
+    times: dict[str, list[float]] = {name: [] for name in requests}
+    for number in range(rounds + 1):
+        for name, request in requests.items():
+            begun = time.process_time()
+            request.infer({0: x.numpy()}, share_inputs=True)
+            if number:  # the first warms up
+                times[name].append(1000 * (time.process_time() - begun))
+    return times, errors
+
+
+class Plain(nn.Module):
+    """As the network has it."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', 2H, 2W)."""
+        return self.convolution(upsample(x))
+
+
+class NinePlanes(nn.Module):
+    """A 1x1 convolution to nine planes for each output, one a tap; a grouped one gathers them: a quarter of the multiply-adds."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        outputs, inputs = convolution.weight.shape[:2]
+        self.mix = nn.Conv2d(inputs, 9 * outputs, 1, bias=False)
+        self.gather = nn.Conv2d(9 * outputs, 4 * outputs, 3, padding=1, groups=outputs)
+        with torch.no_grad():
+            self.mix.weight.copy_(convolution.weight.permute(0, 2, 3, 1).reshape(9 * outputs, inputs, 1, 1))
+            kernels = torch.einsum("pky,qlx->pqklyx", LINE, LINE).reshape(4, 9, 3, 3)
+            self.gather.weight.copy_(kernels.repeat(outputs, 1, 1, 1))
+            self.gather.bias.copy_(convolution.bias.repeat_interleave(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As Plain."""
+        return functional.pixel_shuffle(self.gather(self.mix(x)), 2)
+
+
+class FourPhases(nn.Module):
+    """One convolution at the low resolution for the four phases of the output: as many multiply-adds, no upsampled tensor."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        outputs, inputs = convolution.weight.shape[:2]
+        self.phases = nn.Conv2d(inputs, 4 * outputs, 3, padding=1)
+        with torch.no_grad():
+            kernels = torch.einsum("oikl,pky,qlx->opqiyx", convolution.weight, LINE, LINE)
+            self.phases.weight.copy_(kernels.reshape(4 * outputs, inputs, 3, 3))
+            self.phases.bias.copy_(convolution.bias.repeat_interleave(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As Plain."""
+        return functional.pixel_shuffle(self.phases(x), 2)
+
+
+class OneDirection(nn.Module):
+    """Upsampled down, mixed to three planes for each output, upsampled across, shifted and added: half the multiply-adds."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        outputs, inputs = convolution.weight.shape[:2]
+        self.outputs = outputs
+        self.mix = nn.Conv2d(inputs, 3 * outputs, (3, 1), padding=(1, 0), bias=False)
+        with torch.no_grad():
+            self.mix.weight.copy_(convolution.weight.permute(3, 0, 1, 2).reshape(3 * outputs, inputs, 3, 1))
+        self.bias = nn.Parameter(convolution.bias.detach().reshape(1, -1, 1, 1).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As Plain."""
+        tall = functional.interpolate(x, scale_factor=(2.0, 1.0), mode="bilinear", align_corners=False)
+        wide = functional.interpolate(self.mix(tall), scale_factor=(1.0, 2.0), mode="bilinear", align_corners=False)
+        left, middle, right = wide.split(self.outputs, dim=1)
+        return functional.pad(left, (1, 0))[..., :-1] + middle + functional.pad(right, (0, 1))[..., 1:] + self.bias
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,80 @@
+"""The command that writes docs/performance.md."""
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import goals, performance
+from benchmarks.bench_report import BenchReport, Ratio, Row, Spread
+from benchmarks.marked_text import fill
+from benchmarks.roofline import ALL, GroupRow, Roofline
+from runtime.errors import InputError
+
+LOAD = (0.1, 2.0)
+
+
+def row(name, kind, milliseconds, parity, end_to_end=None):
+    spread = Spread.of([milliseconds, milliseconds])
+    return Row(name, kind, "", "", "", 1, 720, 1280, spread, spread, None, None, None, None, end_to_end, parity)
+
+
+REPORT = BenchReport(
+    cpu="a CPU",
+    gpu=None,
+    libraries={},
+    load=LOAD,
+    threads=None,
+    clip="",
+    reference="",
+    baseline="onnxruntime",
+    rows=(
+        row("m@openvino:bf16", "engine", 100.0, 75.0, Ratio(6.0, 5.8, 6.2)),
+        row("q@openvino:bf16", "engine", 50.0, 55.0, Ratio(6.0, 5.8, 6.2)),
+        row("onnxruntime", "peer", 90.0, 150.0),
+    ),
+    skipped=(),
+)
+WHOLE = GroupRow("m@openvino:bf16", ALL, 100.0, 2447.0, 1.0, 0.8, 0.9, "arithmetic", 0.1)
+ROOFLINE = Roofline("a CPU", 2.0, 720, 1280, {"f32": 0.5, "bf16": 0.7}, 10.0, (WHOLE,), ())
+
+
+def test_goals_are_judged_by_the_figures():
+    found = {goal.text.partition(":")[0].partition(" at ")[0]: goal.met for goal in goals.goals(REPORT, ROOFLINE, "m", "q")}
+    assert found == {
+        "bf16, a video of 1280x720 end to end": True,  # 6.0, at least 5.5
+        "bf16": True,
+        "int8, a video of 1280x720 end to end": False,  # 6.0, at least 7
+        "int8": True,
+        "no peer ahead": True,  # the last of three
+        "INT8": True,
+        "the whole network in bf16": True,
+    }
+    ahead = [goal for goal in goals.goals(REPORT, ROOFLINE, "m", "q") if goal.text.startswith("no peer")]
+    assert [goal.met for goal in ahead] == [False, True]  # a peer is faster than bf16, and none than INT8
+
+
+def test_goals_without_rows_are_left_out():
+    assert goals.goals(replace(REPORT, rows=()), replace(ROOFLINE, rows=()), "m", "q") == []
+
+
+def test_a_part_of_a_page_is_replaced(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nafter\n")
+    fill(page, "a", "new \\1\n")
+    assert page.read_text() == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
+    with pytest.raises(InputError, match="has no <!-- b -->"):
+        fill(page, "b", "text")
+
+
+def test_the_page_has_a_place_for_every_part():
+    text = performance.PAGE.read_text()
+    for part in (*performance.PARTS, "goals"):
+        assert f"<!-- {part} -->\n" in text
+        assert f"<!-- /{part} -->" in text
+
+
+def test_a_run_on_a_busy_machine_is_marked():
+    busy = performance._remark(performance.FULL, performance.OWN_LOAD + 1)
+    assert "OTHER WORK RAN" in busy
+    assert performance._remark(performance.FULL, 0.5) == ""
+    assert "A quick run" in performance._remark(performance.QUICK, 0.5)
