@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     arguments = _parser().parse_args(argv)
     request = request_of(arguments)
-    clustered = arguments.address is not None or arguments.workers > 1
+    clustered = arguments.address is not None or arguments.workers > 0
     access = Access(arguments.address, arguments.token_file, arguments.no_token) if clustered else None
     _check(arguments)
     from serving.library_run import RunOptions, run_library, summary_record, summary_text
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=0,
         metavar="N",
-        help="engines at most (default: one on this machine, all that fit on a cluster)",
+        help="engines at most (default: one, without Ray; on a cluster all that fit)",
     )
     add("--address", metavar="HOST:PORT", help="of a Ray head (default: this machine alone, reachable from nowhere else)")
     add("--token-file", type=Path, metavar="FILE", help="the cluster's token, mode 0600")
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.workers < 0 or arguments.tries < 1:
         raise InputError(f"got {arguments.workers} workers and {arguments.tries} tries, expected 1 or more of each")
-    if arguments.address is None and arguments.workers <= 1 and (arguments.token_file or arguments.no_token):
+    if arguments.address is None and not arguments.workers and (arguments.token_file or arguments.no_token):
         raise InputError("a token is for a cluster: name its --address")
 
 
