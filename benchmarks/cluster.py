@@ -1,4 +1,4 @@
-"""A library with one and two workers of one core each, with Ray on this machine, and without Ray: frames per second, and scaling."""
+"""A library with one and two workers of one core each, with Ray on this machine, and without Ray: frames a second, and scaling."""
 
 from __future__ import annotations
 
