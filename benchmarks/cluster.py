@@ -17,6 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from benchmarks import memory
 from benchmarks.timing import Timing, interleave, ratio
 from runtime.command_line import command
+from runtime.errors import BackendError
 from runtime.hardware import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +104,9 @@ def _run(name: str, source: Path, options: ClusterOptions, told: dict[str, list[
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=source.parent) as output:
             command_line = [sys.executable, ROOT / "videodeblur.py", "library", source, output, *network, "--json", "--no-progress"]
-            done = subprocess.run([*map(str, command_line)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+            done = subprocess.run([*map(str, command_line)], capture_output=True, text=True)
+            if done.returncode:
+                raise BackendError(f"{name} failed: {done.stderr.strip()}")
             told[name].append(1000 * json.loads(done.stdout)["seconds"])
 
     return run
