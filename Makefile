@@ -7,14 +7,11 @@ TRITON := .venv-triton
 .PHONY: demo test test-cluster test-triton check format clean
 
 demo: $(SETUP)
-	mkdir -p demo
-	$(BIN)/python export/to_onnx.py --output demo/videodeblur.onnx
-	$(BIN)/python runtime/deblur_video.py export/clips/bunny.mp4 demo/bunny_sharp.mp4 --model demo/videodeblur.onnx --overwrite
-	$(BIN)/python runtime/deblur_video.py export/clips/kodak_blurry.mp4 demo/kodak_side_by_side.mp4 --model demo/videodeblur.onnx --compare side --overwrite
-	$(BIN)/python benchmarks/quality.py export/clips/kodak_blurry.mp4 export/clips/kodak_sharp.mp4 --model demo/videodeblur.onnx --sheet demo/contact_sheet.png
 	rm -rf demo/videodeblur.bundle
-	$(BIN)/python export/to_bundle.py --onnx demo/videodeblur.onnx --output demo/videodeblur.bundle
-	$(BIN)/python export/to_report.py demo/videodeblur.bundle --output demo/report.html
+	$(BIN)/python export/ship.py --target cpu --output demo/videodeblur.bundle
+	$(BIN)/python runtime/deblur_video.py export/clips/bunny.mp4 demo/bunny_sharp.mp4 --model demo/videodeblur.bundle --overwrite
+	$(BIN)/python runtime/deblur_video.py export/clips/kodak_blurry.mp4 demo/kodak_side_by_side.mp4 --model demo/videodeblur.bundle --compare side --overwrite
+	$(BIN)/python benchmarks/quality.py export/clips/kodak_blurry.mp4 export/clips/kodak_sharp.mp4 --model demo/videodeblur.bundle --sheet demo/contact_sheet.png
 
 test: $(SETUP)
 	$(BIN)/python -m pytest
