@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from runtime.errors import InputError
 from runtime.plan import file_sha256
 
 QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)
+QUICK_SIZE = "256x144"
+QUICK_ROUNDS, QUICK_DEADLINE = 45.0, 120.0  # seconds, that a busy machine reaches and a quiet one does not
 ALL_PEERS = (*PEERS, NAIVE, TRTEXEC)
 SHAPES = re.compile(r"\w+:(\d+)x5x(\d+)x(\d+)")
 
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("files", nargs="*", metavar="FILE[@BACKEND[:PRECISION]]", help="model, engine or bundle (default: shipped)")
     parser.add_argument("--onnx", "--loadEngine", dest="more", action="append", default=[], help="the same, as trtexec spells it")
     parser.add_argument("--on", nargs="+", default=[], metavar="BACKEND:PRECISION", help="for models that name none (default: all)")
-    parser.add_argument("--size", nargs="+", default=None, metavar="WxH", help="pixels (default 320x184)")
+    parser.add_argument("--size", nargs="+", default=None, metavar="WxH", help=f"pixels (default 320x184, --quick {QUICK_SIZE})")
     parser.add_argument("--shapes", metavar="blurry:Nx5xHxW", help="batch and size, as trtexec spells them")
     parser.add_argument("--batch", type=int, default=1, help="windows in a call")
     parser.add_argument(
@@ -81,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--truth", type=Path, help="the same clip without blur (default: that of the shipped one)")
     timing = parser.add_argument_group("trtexec's flags")
     timing.add_argument("--iterations", type=int, help="calls of each, at least (default 10; --quick 3)")
-    timing.add_argument("--warmUp", type=float, default=200, metavar="MS", help="of each (default %(default)s)")
+    timing.add_argument("--warmUp", type=float, metavar="MS", help="of each (default 200; --quick a call)")
     timing.add_argument("--duration", type=float, metavar="S", help="of measuring each, at least (default 3; --quick 0)")
     timing.add_argument("--exportTimes", type=Path, metavar="FILE", help="every call: computeMs without and latencyMs with copies")
     for word in ("includeDataTransfers", "noDataTransfers"):
@@ -94,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _options(given: argparse.Namespace) -> BenchOptions:
-    sizes, batch = [size(text)[::-1] for text in given.size or ["320x184"]], given.batch
+    quick, batch = given.quick, given.batch
+    sizes = [size(text)[::-1] for text in given.size or [QUICK_SIZE if quick else "320x184"]]
     if given.shapes:
         found = SHAPES.fullmatch(given.shapes)
         if not found or given.size:
@@ -108,7 +112,6 @@ def _options(given: argparse.Namespace) -> BenchOptions:
         model = default_model(lambda text: print(text, file=sys.stderr))
         specs = specs or expand([str(model)], given.on)
     own_clip = given.clip or BLURRY
-    quick = given.quick
     return BenchOptions(
         subjects=tuple(specs),
         peers=_peers(given.peers, quick),
@@ -118,16 +121,18 @@ def _options(given: argparse.Namespace) -> BenchOptions:
         batch=batch,
         effort=Effort(
             given.iterations if given.iterations is not None else (3 if quick else 10),
-            given.warmUp,
+            given.warmUp if given.warmUp is not None else (0 if quick else 200),
             given.duration if given.duration is not None else (0 if quick else 3),
+            QUICK_ROUNDS if quick else math.inf,
         ),
         threads=given.threads,
         clip=own_clip,
         truth=given.truth or (None if given.clip else SHARP),
-        windows=2 if quick else 4,
-        video_frames=10 if quick else 20,
+        windows=1 if quick else 4,
+        video_frames=5 if quick else 20,
         video_rounds=1 if quick else 3,
         parts=tuple(given.parts),
+        deadline=QUICK_DEADLINE if quick else math.inf,
     )
 
 

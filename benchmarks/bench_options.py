@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class BenchOptions:
     video_frames: int = 20
     video_rounds: int = 3
     parts: tuple[str, ...] = PARTS
+    deadline: float = math.inf  # seconds after which no further cold start or video begins
 
     def __post_init__(self) -> None:
         """Raises InputError on words that are not known and sizes that nothing runs."""

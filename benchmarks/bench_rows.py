@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,7 +22,7 @@ from benchmarks.peers import PEERS, PeerInput, trtexec
 from benchmarks.subjects import Subject, open_subject
 from benchmarks.timing import Timing, interleave_for
 from benchmarks.windows import Material, read_material
-from runtime.errors import DeployError
+from runtime.errors import DeployError, InputError
 from runtime.hardware import cpu_name
 from runtime.metrics import psnr
 
@@ -74,6 +75,7 @@ class _SizeBench:
         self.times: dict[str, Calls] = {}
         self.reference = REFERENCE if options.checkpoint else "the first row"
         self._rows: dict[str, Row] = {}
+        self._begun = time.monotonic()
 
     def run(self) -> list[Row]:
         """The rows, in the order in which the options name them."""
@@ -98,6 +100,10 @@ class _SizeBench:
             yield
         except DeployError as error:
             self._skip(name, error)
+
+    def _check_deadline(self) -> None:
+        if time.monotonic() - self._begun > self.options.deadline:
+            raise InputError(f"the {self.options.deadline:.0f} seconds of a quick run are over: leave out --quick")
 
     def _open_and_time(self) -> None:
         options = self.options
@@ -215,6 +221,7 @@ class _SizeBench:
         for name in [name for name in self._rows if name != TRTEXEC]:
             self._say(f"{self._label}: cold start of {_short(name)}")
             with self._reported(f"{name}, cold start"):
+                self._check_deadline()
                 found = cold_start.measure(name, given, self.options.threads)
                 self._rows[name] = replace(self._rows[name], cold_start_s=found.seconds, peak_memory_mb=found.peak)
 
@@ -227,6 +234,7 @@ class _SizeBench:
         self._say(f"{self._label}: {self.options.video_frames} frames end to end, {len(names) + len(scripts)} candidates")
         timings: Mapping[str, Timing] = {}
         with self._reported("video"):
+            self._check_deadline()
             timings = {timing.name: timing for timing in end_to_end.measure([*names, *scripts], self.options, *self._size)}
         for name, timing in timings.items():
             self._rows[name] = replace(

@@ -75,7 +75,7 @@ def columns_of(report: BenchReport) -> list[Column]:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # the sum turns -0.0 into 0.0
 
 
 def _spread(spread: Spread | None, field: str) -> str:

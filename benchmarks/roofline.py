@@ -35,6 +35,8 @@ from runtime.hardware import cpu_name
 
 RUNS = 5  # of which the profiles are means
 ALL = "whole network"
+BOUNDS = {"arithmetic": "arithmetic", "memory": "memory", "kernels": "neither arithmetic nor memory"}
+NEAR = 0.5  # share of the peak under which neither limit explains the time
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class GroupRow:
     megabytes: float  # moved, at least: every tensor read once and written once
     tflops: float  # attained, 10^12 a second
     share: float  # of the peak: the least time that arithmetic and bytes need, over the time taken
-    bound: str  # "arithmetic" or "memory", whichever of the two limits takes longer
+    bound: str  # "arithmetic" or "memory", whichever limit takes longer; "kernels" where both are far: share under NEAR
     elsewhere: float  # share of the time outside convolutions
 
 
@@ -155,9 +157,15 @@ def _row(profile: str, group: str, kernels: Sequence[Kernel], peak: MachinePeak)
         moved / 1e6,
         flops / milliseconds / 1e9 if milliseconds else 0.0,
         least / milliseconds if milliseconds else 0.0,
-        "arithmetic" if arithmetic >= memory else "memory",
+        _bound(arithmetic, memory, milliseconds, least),
         outside / milliseconds if milliseconds else 0.0,
     )
+
+
+def _bound(arithmetic: float, memory: float, milliseconds: float, least: float) -> str:
+    if least < NEAR * milliseconds:
+        return "kernels"
+    return "arithmetic" if arithmetic >= memory else "memory"
 
 
 def limit(kernels: Iterable[Kernel], peak: MachinePeak) -> float:
@@ -181,8 +189,8 @@ def advice(rows: Sequence[GroupRow], found: dict[str, list[Kernel]], peak: Machi
         f"{whole.profile} takes {whole.milliseconds:.0f} ms where its arithmetic and bytes need {least:.0f} ms at this machine's "
         f"measured peak ({whole.share:.0%}), so without fewer or cheaper operations nothing can make it more than "
         f"{whole.milliseconds / least:.1f} times as fast here.",
-        f"Most is left in the {worst.group}: {worst.milliseconds:.0f} ms at {worst.share:.0%} of the peak, bound by {worst.bound}; "
-        f"at the peak it would save {worst.milliseconds * (1 - worst.share):.0f} ms.",
+        f"Most is left in the {worst.group}: {worst.milliseconds:.0f} ms at {worst.share:.0%} of the peak, bound by "
+        f"{BOUNDS[worst.bound]}; at the peak it would save {worst.milliseconds * (1 - worst.share):.0f} ms.",
         f"Outside convolutions go {sum(rest.values()):.0f} ms ({sum(rest.values()) / whole.milliseconds:.0%})"
         + (f", most of it in {first} ({rest[first]:.0f} ms)" if first else "")
         + ": fusing them away could gain no more than that.",

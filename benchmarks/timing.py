@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ class Effort:
     iterations: int = 10  # rounds, at least
     warmup: float = 200.0  # milliseconds of every candidate before its first round; one call at least
     duration: float = 3.0  # seconds of all rounds together, for each candidate, at least
+    limit: float = math.inf  # seconds after which no further round begins, whatever the others say
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def interleave(candidates: Candidates, rounds: int, warmup: int = 2) -> list[Tim
     for call in candidates.values():
         for _ in range(warmup):
             call()
-    return _timings(candidates, [_round(candidates) for _ in range(rounds)])
+    return _timings(candidates, [_round(candidates, number) for number in range(rounds)])
 
 
 def interleave_for(candidates: Candidates, effort: Effort) -> list[Timing]:
@@ -55,8 +58,10 @@ def interleave_for(candidates: Candidates, effort: Effort) -> list[Timing]:
             call()
     rounds: list[dict[str, tuple[float, float]]] = []
     begun = time.perf_counter()
-    while len(rounds) < effort.iterations or time.perf_counter() - begun < effort.duration * len(candidates):
-        rounds.append(_round(candidates))
+    spent = 0.0
+    while (len(rounds) < effort.iterations or spent < effort.duration * len(candidates)) and (not rounds or spent < effort.limit):
+        rounds.append(_round(candidates, len(rounds)))
+        spent = time.perf_counter() - begun
     return _timings(candidates, rounds)
 
 
@@ -67,10 +72,13 @@ def ratio(slower: Timing, faster: Timing) -> tuple[float, float, float]:
     return float(middle), float(low), float(high)
 
 
-def _round(candidates: Candidates) -> dict[str, tuple[float, float]]:
-    """(milliseconds by the clock, milliseconds of processor time) by candidate."""
+def _round(candidates: Candidates, number: int) -> dict[str, tuple[float, float]]:
+    """(milliseconds by the clock, milliseconds of processor time) by candidate; in another order each round, since threads of
+    one library may still spin when the next begins."""
     times = {}
-    for name, call in candidates.items():
+    order = list(candidates.items())
+    random.Random(number).shuffle(order)
+    for name, call in order:
         clock, processor = time.perf_counter(), time.process_time()
         call()
         times[name] = (1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - processor))

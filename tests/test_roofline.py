@@ -102,7 +102,7 @@ def test_three_sentences_name_what_is_worst():
     rows = [row for name, found in kernels.items() for row in roofline.group_rows(name, found, PEAK)]
     whole, part, rest = roofline.advice(rows, kernels, PEAK)
     assert whole.startswith("fast.onnx takes 60 ms where its arithmetic and bytes need 20 ms")
-    assert "Most is left in the ConvGRUs: 40 ms at 25% of the peak" in part
+    assert "Most is left in the ConvGRUs: 40 ms at 25% of the peak, bound by neither" in part
     assert "8 ms (13%), most of it in Interpolate (8 ms)" in rest
 
 

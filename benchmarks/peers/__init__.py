@@ -42,7 +42,7 @@ class Peer:
 
 
 PEERS = {
-    "pytorch fp32": Peer("pytorch:open_eager", "fp32", quick=True),
+    "pytorch fp32": Peer("pytorch:open_eager", "fp32"),
     "pytorch fp32 channels_last": Peer("pytorch:open_channels_last", "fp32"),
     "pytorch bf16 channels_last": Peer("pytorch:open_bf16", "bf16", quick=True),
     "torch.compile fp32": Peer("pytorch:open_compiled", "fp32"),
