@@ -73,7 +73,7 @@ OPTIMIZERS = ("adam", "adamw", "muon")
 LOSSES = ("mse", "charbonnier", "charbonnier+fft", "psnr")
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32))),
+    "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32)), normalised=True),
     "cpu": Recipe(  # for an hour or two on two busy cores: mild blur only, heavy blur takes far longer to learn
         stages=(
             Stage(0.0, crop=64, batch=8, speed=8.0, generators=4),
