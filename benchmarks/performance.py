@@ -17,12 +17,13 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import bench_rows, bench_table, goals, ideas, roofline, scaling
+from benchmarks import bench_rows, bench_table, goals, ideas, roofline, scaling, up_and_convolve
 from benchmarks.bench import QUICK_PEERS
 from benchmarks.bench_chart import save_chart as save_bench_chart
 from benchmarks.bench_options import NAIVE, TRTEXEC, BenchOptions
 from benchmarks.bench_report import BenchReport, read_report
 from benchmarks.marked_text import fill
+from benchmarks.other_work import OtherWork
 from benchmarks.peers import PEERS
 from benchmarks.roofline_chart import save_chart as save_roofline_chart
 from benchmarks.scaling_chart import save_chart as save_scaling_chart
@@ -32,7 +33,6 @@ from benchmarks.windows import BLURRY
 from runtime.command_line import command
 from runtime.default_model import ROOT
 from runtime.errors import BackendError
-from runtime.hardware import usable_cores
 
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("bench", "roofline", "scaling", "ideas")
@@ -45,7 +45,7 @@ MODEL, INT8, SPLIT, SPLIT_INT8, CELLS_INT8 = (
 )
 WITH_CELLS = r".*generator\.layer([1-9]|1[0-4])|spatial\.cells.*|temporal\.cells.*h_.*"  # all that see no picture and make none
 SLOW_AT_720P = ("pytorch fp32 channels_last", "torch.compile fp32", "openvino fp32 fixed shape", "polygraphy onnxruntime")
-OWN_LOAD = usable_cores() + 0.7  # load average, above which the page says that other work ran too
+QUIET = 0.2  # cores that other processes may keep busy before the page says that they did
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     plan = QUICK if given.quick else FULL
     make_models(given.work, plan)
-    writers: dict[str, Callable[[Path, Path, Plan], None]] = {
+    writers: dict[str, Callable[[Path, Path, Plan, OtherWork], None]] = {
         "bench": write_bench,
         "roofline": write_roofline,
         "scaling": write_scaling,
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for part in given.only:
         _say(part)
-        writers[part](given.work, given.page, plan)
+        writers[part](given.work, given.page, plan, OtherWork())
     print(f"wrote {given.page}; models and reports are in {given.work}")
     return 0
 
@@ -109,7 +109,7 @@ def make_models(work: Path, plan: Plan) -> None:
         _make(work / int8, "quantize", "--onnx", str(work / model), "--ranges", str(ranges), "--placement", "cpu", *layers)
 
 
-def write_bench(work: Path, page: Path, plan: Plan) -> None:
+def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
     """The table, the chart, and the report in `work`."""
     options = BenchOptions(
         subjects=tuple(expand([str(work / MODEL)], ()))
@@ -130,37 +130,39 @@ def write_bench(work: Path, page: Path, plan: Plan) -> None:
         report = _joined(report, bench_rows.measure(larger, _say)[0])
     (work / "bench.json").write_text(report.to_json())
     save_bench_chart(report, page.with_name("performance_bench.svg"))
-    fill(page, "bench", f"{_remark(plan, report.load[0])}{bench_table.markdown(report)}")
+    fill(page, "bench", f"{_remark(plan, others.cores())}{bench_table.markdown(report)}")
 
 
-def write_roofline(work: Path, page: Path, plan: Plan) -> None:
+def write_roofline(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
     """The table, the chart, and the goals, for which the report of the last `bench` is read."""
     profiles = [f"{work / MODEL}@openvino:bf16", f"{work / INT8}@openvino:bf16", f"{work / MODEL}@onnxruntime"]
     height, width = plan.large or plan.small
     found = roofline.measure(profiles, height, width, plan.runs)
     save_roofline_chart(found, page.with_name("performance_roofline.svg"))
-    fill(page, "roofline", f"{_remark(plan, found.load)}{roofline.markdown(found)}")
+    fill(page, "roofline", f"{_remark(plan, others.cores())}{roofline.markdown(found)}")
     if (work / "bench.json").is_file():
         report = read_report(work / "bench.json")
         fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)))
 
 
-def write_scaling(work: Path, page: Path, plan: Plan) -> None:
+def write_scaling(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
     """The table and the chart."""
     sizes = tuple(scaling.size(text)[::-1] for text in plan.sizes)
     found = scaling.measure(scaling.ScalingOptions(str(work / MODEL), sizes, plan.small, effort=Effort(plan.iterations // 2, 0, 0)))
     save_scaling_chart(found, page.with_name("performance_scaling.svg"))
-    fill(page, "scaling", f"{_remark(plan, found.load)}{scaling.markdown(found)}")
+    fill(page, "scaling", f"{_remark(plan, others.cores())}{scaling.markdown(found)}")
 
 
-def write_ideas(work: Path, page: Path, plan: Plan) -> None:
-    """Two tables, in bf16 and with INT8."""
+def write_ideas(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
+    """Two tables, in bf16 and with INT8, and one of the upsampling layers' forms."""
     height, width = (-(-side // 16) * 16 for side in plan.small)
     tables = []
     for model, graphs in ((MODEL, (SPLIT,)), (INT8, (SPLIT_INT8, CELLS_INT8))):
         found = ideas.measure(work / model, [work / graph for graph in graphs], height, width, plan.iterations)
-        tables.append(f"{_remark(plan, found.load)}{ideas.markdown(found)}")
+        tables.append(f"{_remark(plan, others.cores())}{ideas.markdown(found)}")
     fill(page, "ideas", "\n\n".join(tables))
+    found_forms = {layer: up_and_convolve.measure(layer, rounds=2 * plan.iterations) for layer in up_and_convolve.LAYERS}
+    fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms))
 
 
 def _joined(first: BenchReport, second: BenchReport) -> BenchReport:
@@ -169,11 +171,11 @@ def _joined(first: BenchReport, second: BenchReport) -> BenchReport:
     )
 
 
-def _remark(plan: Plan, load: float) -> str:
+def _remark(plan: Plan, others: float | None) -> str:
     """What a reader must know of a run that is not the full one on a quiet machine."""
     words = ["A quick run: few calls, small pictures."] if plan.quick else []
-    if load > OWN_LOAD:
-        words.append(f"OTHER WORK RAN ON THE MACHINE (load {load:.1f}): only ratios within a round mean something.")
+    if others is not None and others > QUIET:
+        words.append(f"OTHER WORK kept {others:.1f} cores busy meanwhile: only ratios within a round mean something.")
     return f"**{' '.join(words)}**\n\n" if words else ""
 
 

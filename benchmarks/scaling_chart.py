@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.scaling import AXES, Scaling
 
 matplotlib.use("agg")
-matplotlib.rcParams["svg.hashsalt"] = "videodeblur"  # the same figures give the same file
+matplotlib.rcParams.update({"svg.hashsalt": "videodeblur", "svg.fonttype": "none"})  # the same figures give the same small file
 
 LABELS = {"resolution": "resolution", "batch": "windows in a call", "stride": "frames between windows", "threads": "threads"}
 

@@ -1,4 +1,4 @@
-"""Bilinear x2 followed by a 3x3 convolution in four forms: processor milliseconds on one thread of OpenVINO.
+"""Bilinear x2 followed by a 3x3 convolution in four forms, on one thread of OpenVINO, which a busy machine hardly disturbs.
 
 Both steps are linear, so the channels can be mixed at the low resolution and the taps gathered afterwards. Inside all forms agree;
 at the outermost pixels the one step repeats the edge and the other pads with zeros, which "nine planes" and "four phases" get wrong
@@ -11,10 +11,12 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import openvino
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,29 +26,51 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from model.generators import upsample
 from runtime.command_line import command
+from runtime.errors import BackendError
 from runtime.hardware import cpu_name
 
-LAYER = (256, 96, 92, 160)  # channels in and out, H and W of the input: temporal.generator.layer14 for 320x184
+Layer = tuple[int, int, int, int]  # channels in and out, H and W of the input
+LAYERS: tuple[Layer, ...] = ((256, 96, 92, 160), (256, 128, 23, 40), (128, 256, 46, 80))  # layer14, 11 and 13 for 320x184
+PRECISIONS = ("bf16", "f32")
 RING = 4  # pixels at the edge that are not compared
 # u[2i + p + k - 1] of the upsampled line in terms of x[i - 1], x[i], x[i + 1]: by phase p and tap k
 LINE = torch.tensor([[[3, 1, 0], [1, 3, 0], [0, 3, 1]], [[1, 3, 0], [0, 3, 1], [0, 1, 3]]]) / 4
+TOLERANCE = 1e-4  # of values up to about 3
+
+
+@dataclass(frozen=True)
+class FormTime:
+    """One form of a layer."""
+
+    name: str
+    milliseconds: dict[str, float]  # of processor time, median, by precision
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/up_and_convolve.py", description=__doc__)
-    parser.add_argument("--layer", type=int, nargs=4, default=LAYER, metavar=("IN", "OUT", "H", "W"), help=f"default {LAYER}")
+    parser.add_argument("--layer", type=int, nargs=4, metavar=("IN", "OUT", "H", "W"), help="default: the network's, for 320x184")
     parser.add_argument("--rounds", type=int, default=12, help="calls of each form (default %(default)s)")
     given = parser.parse_args(argv)
-    print(f"{given.layer[0]} to {given.layer[1]} channels from {given.layer[2]}x{given.layer[3]}, {cpu_name()}")
-    for precision in ("bf16", "f32"):
-        times, errors = measure(precision, *given.layer, rounds=given.rounds)
-        for name, values in times.items():
-            print(
-                f"  {precision:6}{name:40}{np.median(values):9.1f}  least {min(values):.1f}  largest difference {errors[name]:.1e}"
-            )
+    layers = (tuple(given.layer),) if given.layer else LAYERS
+    print(markdown({layer: measure(layer, given.rounds) for layer in layers}))
     return 0
+
+
+def markdown(found: Mapping[Layer, Sequence[FormTime]]) -> str:
+    """The figures as a Markdown table."""
+    lines = [
+        f"Processor milliseconds on one thread, median, {cpu_name()}.",
+        "",
+        "| layer | form | bf16 | fp32 |",
+        "|---|---|---|---|",
+    ]
+    for layer, forms_of in found.items():
+        what = f"{layer[0]} to {layer[1]} channels from {layer[3]}x{layer[2]}"
+        for form in forms_of:
+            lines.append(f"| {what} | {form.name} | {form.milliseconds['bf16']:.1f} | {form.milliseconds['f32']:.1f} |")
+    return "\n".join(lines)
 
 
 def forms(inputs: int, outputs: int) -> dict[str, nn.Module]:
@@ -62,32 +86,37 @@ def forms(inputs: int, outputs: int) -> dict[str, nn.Module]:
     return {name: form.eval() for name, form in found.items()}
 
 
-def measure(
-    precision: str, inputs: int, outputs: int, height: int, width: int, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """(milliseconds of processor time by form, one a round; the largest difference from the plain form in fp32)."""
-    import openvino
-
+def measure(layer: Layer, rounds: int) -> list[FormTime]:
+    """Times all forms of a layer in both precisions, interleaved. Raises BackendError when a form is not the plain one inside."""
+    inputs, outputs, height, width = layer
     x = torch.rand(1, inputs, height, width)
-    core, requests, errors = openvino.Core(), {}, {}
+    made = forms(inputs, outputs)
+    requests: dict[tuple[str, str], openvino.InferRequest] = {}
+    core = openvino.Core()
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        made = forms(inputs, outputs)
         expected = made["plain"](x)
         for name, form in made.items():
-            inside = (slice(None), slice(None), slice(RING, -RING), slice(RING, -RING))
-            errors[name] = float((form(x) - expected)[inside].abs().max())
+            _check(name, form(x), expected)
             path = Path(folder) / "form.onnx"
             torch.onnx.export(form, (x,), path, dynamo=True, opset_version=20, verbose=False)
-            hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": "1"}
-            requests[name] = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
-    times: dict[str, list[float]] = {name: [] for name in requests}
+            for precision in PRECISIONS:
+                hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": "1"}
+                requests[name, precision] = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in requests}
     for number in range(rounds + 1):
-        for name, request in requests.items():
+        for key, request in requests.items():
             begun = time.process_time()
             request.infer({0: x.numpy()}, share_inputs=True)
             if number:  # the first warms up
-                times[name].append(1000 * (time.process_time() - begun))
-    return times, errors
+                times[key].append(1000 * (time.process_time() - begun))
+    return [FormTime(name, {each: float(np.median(times[name, each])) for each in PRECISIONS}) for name in made]
+
+
+def _check(name: str, found: Tensor, expected: Tensor) -> None:
+    inside = (..., slice(RING, -RING), slice(RING, -RING))
+    difference = float((found - expected)[inside].abs().max())
+    if difference > TOLERANCE:
+        raise BackendError(f"{name} differs from the plain form by {difference:.1e} inside, expected at most {TOLERANCE:.0e}")
 
 
 class Plain(nn.Module):

@@ -1,5 +1,9 @@
 """The command that writes docs/performance.md."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -7,6 +11,7 @@ import pytest
 from benchmarks import goals, performance
 from benchmarks.bench_report import BenchReport, Ratio, Row, Spread
 from benchmarks.marked_text import fill
+from benchmarks.other_work import STAT, OtherWork
 from benchmarks.roofline import ALL, GroupRow, Roofline
 from runtime.errors import InputError
 
@@ -68,13 +73,26 @@ def test_a_part_of_a_page_is_replaced(tmp_path):
 
 def test_the_page_has_a_place_for_every_part():
     text = performance.PAGE.read_text()
-    for part in (*performance.PARTS, "goals"):
+    for part in (*performance.PARTS, "goals", "up_and_convolve"):
         assert f"<!-- {part} -->\n" in text
         assert f"<!-- /{part} -->" in text
 
 
 def test_a_run_on_a_busy_machine_is_marked():
-    busy = performance._remark(performance.FULL, performance.OWN_LOAD + 1)
-    assert "OTHER WORK RAN" in busy
-    assert performance._remark(performance.FULL, 0.5) == ""
-    assert "A quick run" in performance._remark(performance.QUICK, 0.5)
+    assert "OTHER WORK kept 1.5 cores busy" in performance._remark(performance.FULL, 1.5)
+    assert performance._remark(performance.FULL, 0.1) == performance._remark(performance.FULL, None) == ""
+    assert "A quick run" in performance._remark(performance.QUICK, 0.1)
+
+
+def test_work_of_others_is_not_ours():
+    if not STAT.exists():
+        pytest.skip("the system does not say")
+    others, begun = OtherWork(), time.process_time()
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    while time.process_time() - begun < 0.5:  # work of our own
+        pass
+    seen = others.cores()
+    other.kill()
+    other.wait()
+    assert 0 < seen <= os.cpu_count()
+    assert others.cores() < seen  # a child that has ended is ours
