@@ -21,9 +21,9 @@ def overlap(source: Iterable[In], work: Callable[[Iterator[In]], Iterable[Out]],
     """
     stages = _Stages()
     read, made = _Channel[In](stages, depth), _Channel[Out](stages, depth)
-    stages.start("videodeblur-read", lambda: _fill(read, source))
-    stages.start("videodeblur-write", lambda: _drain(made, sink))
     with stages:
+        stages.start("videodeblur-read", lambda: _fill(read, source))
+        stages.start("videodeblur-write", lambda: _drain(made, sink))
         _fill(made, work(iter(read)))
 
 
@@ -34,28 +34,35 @@ class _Stages:
         self.changed = threading.Condition()  # notified whenever a channel or `errors` did
         self.errors: list[BaseException] = []
         self._threads: list[threading.Thread] = []
+        self._begun = self._ended = 0  # stages, in threads
 
     def start(self, name: str, stage: Callable[[], None]) -> None:
         thread = threading.Thread(target=self._run, args=(stage,), name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        self._fail(error)
-        for thread in self._threads:
-            self._wait_for(thread)
+        self._end(error)
         if self.errors:
             raise self.errors[0]
         return True
 
     def _run(self, stage: Callable[[], None]) -> None:
+        with self.changed:
+            if self.errors:  # the caller was interrupted while this thread came up, and does not wait for it
+                return
+            self._begun += 1
         try:
             stage()
         except BaseException as error:  # it is raised in the caller's thread
             self._fail(error)
+        finally:
+            with self.changed:
+                self._ended += 1
+                self.changed.notify_all()
 
     def _fail(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, _OtherStageError):
@@ -63,13 +70,20 @@ class _Stages:
                 self.errors.append(error)
                 self.changed.notify_all()
 
-    def _wait_for(self, thread: threading.Thread) -> None:
-        """Even when interrupted, since whoever closes the files next must be alone with them."""
-        while thread.is_alive():
+    def _end(self, error: BaseException | None) -> None:
+        """Waits for all stages, even when interrupted, since whoever closes the files next must be alone with them.
+
+        Not by `Thread.join`: after an interruption there, CPython 3.11 takes a thread that runs for one that has ended.
+        """
+        while True:
             try:
-                thread.join()
-            except KeyboardInterrupt as error:
                 self._fail(error)
+                with self.changed:
+                    self.changed.wait_for(lambda: self._ended == (self._begun if self.errors else len(self._threads)))
+            except KeyboardInterrupt as again:
+                error = again
+            else:
+                return
 
 
 class _OtherStageError(Exception):

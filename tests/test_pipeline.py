@@ -165,3 +165,27 @@ def test_items_are_let_go():
     overlap((Big() for _ in range(50)), lambda items: items, lambda _: most.append(Big.alive), depth=2)
     assert max(most) <= 2 + 2 + 4
     assert Big.alive == 0
+
+
+def test_an_interruption_while_threads_start_leaves_none_at_work(monkeypatch):
+    """As when Ctrl-C comes before the work has begun; the source was closed then while a thread decoded from it."""
+    reading, start = threading.Event(), threading.Thread.start
+
+    def source():
+        for number in count():
+            reading.set()
+            yield number
+
+    def interrupted(thread):
+        if thread.name == "videodeblur-write":
+            reading.wait(10)
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        overlap(source(), doubled, print, depth=2)
+    left = [thread for thread in threading.enumerate() if thread.name == "videodeblur-read"]
+    for thread in left:
+        thread.join(5)  # it may be on its last line
+    assert not [thread for thread in left if thread.is_alive()]
