@@ -22,7 +22,7 @@ from runtime.errors import InputError
 ADDRESS = re.compile(r"([A-Za-z0-9.-]+):([0-9]{1,5})")  # of IPv4
 LOOPBACK = re.compile(r"localhost|127(\.[0-9]+){3}")
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's word for it: the node's address is 127.0.0.1, the one it binds
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 READABLE_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 MIN_TOKEN = 32  # characters
 

@@ -192,6 +192,9 @@ def load_library(output: Path) -> Library:
         )
     if library.fingerprint != library.settings.fingerprint:
         raise InputError(f"{path} was changed by hand: its fingerprint does not fit its settings: plan again")
+    for name in (name for entry in library.videos for name in (entry.file, entry.output, entry.folder)):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{path} names {name!r}, expected what is below its folders: plan again")
     if Path(library.output) != output.absolute():
         raise InputError(
             f"{path} was made for {library.output}, not for {output.absolute()}: mount the folder under one path everywhere"

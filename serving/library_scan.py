@@ -74,6 +74,7 @@ def begin_library(request: LibraryRequest, say: Say) -> Library:
         fingerprint=settings.fingerprint,
         videos=entries,
     )
+    library.options(entries[0])  # what it refuses is refused now, not for each video
     if (work / PLAN).exists():
         before = load_library(request.output)
         _check_same(before, library)

@@ -26,8 +26,7 @@ def environment(monkeypatch):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_BACKEND_LOG_LEVEL"):
-        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", "auto", "10.0.0.5:6379/x", "a b:1"])

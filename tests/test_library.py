@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import av
 import pytest
 from video_clips import VARIABLE, Clip
 
+from export import to_bundle
 from runtime import Engine
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
@@ -222,6 +224,21 @@ def test_another_model_is_refused(output, tmp_path, tiny_model, capsys):
     assert run_segment.main([str(output), "0", "--model", str(tmp_path / "copy.onnx")]) == 0
 
 
+def test_a_bundle_is_held_to_the_planned_one(videos, tiny_model, tmp_path, capsys):
+    bundle, copy, output = tmp_path / "x.bundle", tmp_path / "copy.bundle", tmp_path / "out"
+    assert to_bundle.main(["--onnx", str(tiny_model), "--output", str(bundle)]) == 0
+    assert plan_library.main([str(videos), str(output), "--model", str(bundle), *NETWORK]) == 0
+    shutil.copytree(bundle, copy)
+    assert run_segment.main([str(output), "25", "--model", str(copy)]) == 0
+    (copy / tiny_model.name).write_bytes(tiny_model.read_bytes() + b"\0")
+    assert run_segment.main([str(output), "24", "--model", str(copy)]) == 1
+    assert f"{tiny_model.name} was changed" in capsys.readouterr().err
+    manifest = copy / "manifest.json"
+    manifest.write_text(manifest.read_text() + " ")
+    assert run_segment.main([str(output), "24", "--model", str(copy)]) == 1
+    assert "copy.bundle is not the model of the plan" in capsys.readouterr().err
+
+
 def test_another_run_does_not_go_on_with_it(output, tiny_model, capsys):
     assert drive(output, tiny_model, "--stride", "3") == 1
     assert "begun differently (stride was None, is 3): go on as it was, or delete" in capsys.readouterr().err
@@ -266,6 +283,28 @@ def test_folders_that_do_not_do(videos, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert run_segment.main([str(tmp_path), "0"]) == 1
     assert "plan the library with `videodeblur plan-library`" in capsys.readouterr().err
+
+
+def test_a_plan_that_leads_elsewhere_or_is_not_ours_is_refused(output, tmp_path, capsys):
+    path = output / ".videodeblur" / "plan.json"
+    text = path.read_text()
+    for wrong, message in (
+        (text.replace('"folder": "b-', '"folder": "../b-'), "names '../b-"),
+        (text.replace('"file": "b.mkv"', '"file": "/etc/passwd"'), "names '/etc/passwd', expected what is below its folders"),
+        (text.replace('"stride": null', '"stride": 4'), "was changed by hand"),
+        (text.replace(str(output), str(tmp_path / "elsewhere")), "mount the folder under one path everywhere"),
+        (text.replace('"schema": 1', '"schema": 2'), "of schema 2, this version reads 1"),
+        (text[:-40], "is not readable"),
+    ):
+        assert wrong != text
+        path.write_text(wrong)
+        assert run_segment.main([str(output), "0"]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_segments_that_are_too_short_are_refused_at_once(output, tiny_model, capsys):
+    assert drive(output, tiny_model, "--segment", "4") == 1
+    assert "a segment has 4 frames, expected 10 or more" in capsys.readouterr().err
 
 
 def test_two_processes_at_one_library(output, tiny_model, capsys):
