@@ -39,7 +39,7 @@ QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)
 QUICK_SIZE = "256x144"
 QUICK_ROUNDS, QUICK_DEADLINE = 45.0, 120.0  # seconds, that a busy machine reaches and a quiet one does not
 ALL_PEERS = (*PEERS, NAIVE, TRTEXEC)
-SHAPES = re.compile(r"\w+:(\d+)x5x(\d+)x(\d+)")
+SHAPES = re.compile(r"\w+:(\d+)x\d+x(\d+)x(\d+)")  # the frames are the model's
 
 
 @command
@@ -108,17 +108,19 @@ def _options(given: argparse.Namespace) -> BenchOptions:
     named = [*given.files, *given.more]
     specs = expand(named, given.on)
     model = next((path for path in map(_file, named) if _runs_in_peers(path)), None)
-    if model is None:
+    peers = _peers(given.peers, quick)
+    if model is None and (peers or not specs):
         model = default_model(lambda text: print(text, file=sys.stderr))
         specs = specs or expand([str(model)], given.on)
     own_clip = given.clip or BLURRY
     return BenchOptions(
         subjects=tuple(specs),
-        peers=_peers(given.peers, quick),
+        peers=peers,
         sizes=tuple(sizes),
         model=model,
-        checkpoint=_checkpoint(given.checkpoint, model),
+        checkpoint=_checkpoint(given.checkpoint, model) if model else None,
         batch=batch,
+        frames=read_contract(model).frames if model else BenchOptions.frames,
         effort=Effort(
             given.iterations if given.iterations is not None else (3 if quick else 10),
             given.warmUp if given.warmUp is not None else (0 if quick else 200),

@@ -24,9 +24,10 @@ class BenchOptions:
     subjects: tuple[str, ...]  # as subjects.expand makes them
     peers: tuple[str, ...]  # keys of PEERS, NAIVE, TRTEXEC
     sizes: tuple[tuple[int, int], ...]  # H, W in pixels
-    model: Path  # ONNX file in fp32 that peers run
+    model: Path | None  # ONNX file in fp32 that peers run; None without peers
     checkpoint: Path | None  # that it came from; None when it is not at hand
     batch: int = 1  # windows in a call
+    frames: int = 5  # of a window
     effort: Effort = field(default_factory=Effort)
     threads: int | None = None  # CPU cores for the files' backends; peers take what they take by themselves
     clip: Path = BLURRY
@@ -46,6 +47,8 @@ class BenchOptions:
             raise InputError(f"no part {unknown[0]!r}, expected some of: {', '.join(PARTS)}")
         if not self.subjects and not self.peers:
             raise InputError("there is nothing to measure: name a model, or --peers")
+        if self.peers and self.model is None:
+            raise InputError("peers run an fp32 model with float I/O: name one, or --peers none")
         for height, width in self.sizes:
             if min(height, width) < SMALLEST:
                 raise InputError(f"the size is {width}x{height}, expected {SMALLEST} pixels or more each way")

@@ -22,11 +22,12 @@ from benchmarks.peers import PEERS, PeerInput, trtexec
 from benchmarks.subjects import Subject, open_subject
 from benchmarks.timing import Timing, interleave_for
 from benchmarks.windows import Material, read_material
+from runtime.contract import read_contract
 from runtime.errors import DeployError, InputError
 from runtime.hardware import cpu_name
 from runtime.metrics import psnr
 
-BASELINE = "onnxruntime"  # the peer that latencies are compared with
+BASELINE = "onnxruntime"  # the peer that latencies are compared with; without it, the first row
 REFERENCE = "PyTorch fp32"
 BARE = " without copies"  # of the name of a candidate in the rounds
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "nncf", "polygraphy", "opencv-python-headless")
@@ -59,7 +60,7 @@ def measure(options: BenchOptions, say: Say = lambda _: None) -> tuple[BenchRepo
         threads=options.threads,
         clip=options.clip.name,
         reference=" or ".join(sorted(references)),
-        baseline=BASELINE if any(row.name == BASELINE for row in rows) else "",
+        baseline=_baseline(rows),
         rows=tuple(rows),
         skipped=tuple(skipped),
     )
@@ -76,6 +77,7 @@ class _SizeBench:
         self.reference = REFERENCE if options.checkpoint else "the first row"
         self._rows: dict[str, Row] = {}
         self._begun = time.monotonic()
+        self._network = read_contract(options.model).checkpoint_sha256 if options.model else ""  # of the checkpoint
 
     def run(self) -> list[Row]:
         """The rows, in the order in which the options name them."""
@@ -101,6 +103,13 @@ class _SizeBench:
         except DeployError as error:
             self._skip(name, error)
 
+    def _check_network(self, subject: Subject) -> None:
+        if subject.contract is None:
+            return
+        self._network = self._network or subject.contract.checkpoint_sha256
+        if subject.contract.checkpoint_sha256 != self._network:
+            raise InputError("it was made from another checkpoint than the model or the first file: measure it in a run of its own")
+
     def _check_deadline(self) -> None:
         if time.monotonic() - self._begun > self.options.deadline:
             raise InputError(f"the {self.options.deadline:.0f} seconds of a quick run are over: leave out --quick")
@@ -113,7 +122,9 @@ class _SizeBench:
             for name in (*options.subjects, *(peer for peer in options.peers if peer in PEERS)):
                 self._say(f"{self._label}: opening {name}")
                 with self._reported(name):
-                    subjects.append(opened.enter_context(open_subject(name, given, options.threads)))
+                    subject = opened.enter_context(open_subject(name, given, options.threads))
+                    self._check_network(subject)
+                    subjects.append(subject)
             if not subjects:
                 return
             for subject in subjects:
@@ -127,12 +138,12 @@ class _SizeBench:
 
     def _given(self) -> PeerInput:
         options = self.options
-        shape = (options.batch, 5, *self._size)
+        shape = (options.batch, options.frames, *self._size)
         material = read_material(options.clip, options.truth, options.windows, shape)
         folder = self._folder / self._label
         folder.mkdir(exist_ok=True)
         truth = material.blurry[:0] if material.sharp is None else material.sharp
-        return PeerInput(options.model, options.checkpoint or Path(), shape, folder, material.blurry, truth)
+        return PeerInput(options.model or Path(), options.checkpoint or Path(), shape, folder, material.blurry, truth)
 
     def _row(self, subject: Subject) -> Row:
         path = Path(subject.name.partition("@")[0])
@@ -183,9 +194,10 @@ class _SizeBench:
             if subject.without_copies:
                 calls[subject.name + BARE] = subject.without_copies(samples)
         timings = {timing.name: timing for timing in interleave_for(calls, self.options.effort)}
+        baseline = timings.get(BASELINE) or (timings[subjects[0].name] if subjects else None)
         for subject in subjects:
             whole, bare = timings[subject.name], timings.get(subject.name + BARE, timings[subject.name])
-            self._rows[subject.name] = self._timed(self._rows[subject.name], whole, bare, timings.get(BASELINE))
+            self._rows[subject.name] = self._timed(self._rows[subject.name], whole, bare, baseline)
             self.times[f"{_short(subject.name)} {self._label}"] = [
                 {"computeMs": compute, "latencyMs": latency} for compute, latency in zip(bare.milliseconds, whole.milliseconds)
             ]
@@ -197,23 +209,25 @@ class _SizeBench:
             compute_ms=Spread.of(bare.milliseconds),
             processor_ms=float(np.median(whole.processor)),
             times_as_fast=Ratio.of(baseline, whole) if baseline else None,
-            fps_engine=1000 * 5 * self.options.batch / whole.median,
+            fps_engine=1000 * self.options.frames * self.options.batch / whole.median,
         )
 
     def _run_trtexec(self) -> None:
         with self._reported(TRTEXEC):
-            found = trtexec.measure(self.options.model, (self.options.batch, 5, *self._size), self.options.effort)
+            found = trtexec.measure(
+                self.options.model or Path(), (self.options.batch, self.options.frames, *self._size), self.options.effort
+            )
             latency, compute = (Spread.of([call[key] for call in found]) for key in ("latencyMs", "computeMs"))
-            frames = 1000 * 5 * self.options.batch
+            frames = 1000 * self.options.frames * self.options.batch
             row = Row(TRTEXEC, "peer", "tensorrt", "tf32", "", self.options.batch, *self._size, latency, compute)
             self._rows[TRTEXEC] = replace(row, fps_engine=frames / latency.median)
             self.times[f"{TRTEXEC} {self._label}"] = found
 
     def _start_cold(self) -> None:
         given = PeerInput(
-            self.options.model,
+            self.options.model or Path(),
             self.options.checkpoint or Path(),
-            (self.options.batch, 5, *self._size),
+            (self.options.batch, self.options.frames, *self._size),
             self._folder / self._label,
             np.empty(0, np.float32),
             np.empty(0, np.float32),
@@ -242,6 +256,11 @@ class _SizeBench:
                 fps_end_to_end=1000 * self.options.video_frames / timing.median,
                 times_as_fast_end_to_end=Ratio.of(timings[NAIVE], timing) if NAIVE in timings else None,
             )
+
+
+def _baseline(rows: Sequence[Row]) -> str:
+    timed = [row.name for row in rows if row.times_as_fast]
+    return BASELINE if BASELINE in timed else next(iter(timed), "")
 
 
 def _deblur(subject: Subject, window: Planes) -> Planes:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.bench_report import BenchReport, Ratio, Row, Spread
 
-NOTE = "latency: numpy in, numpy out, with all copies; compute: without them. x: times as fast as"
+NOTE = "latency: numpy in, numpy out, with all copies; compute: without them"
 
 
 class Column(NamedTuple):
@@ -26,7 +26,8 @@ def table(report: BenchReport) -> str:
     for line in cells:
         first, *rest = (text.ljust(width) if at == 0 else text.rjust(width) for at, (text, width) in enumerate(zip(line, widths)))
         lines.append("  ".join([first, *rest]))
-    lines.append(f"{NOTE} {report.baseline or 'nothing, it was not measured'}; end to end: as the naive script (p10 to p90)")
+    if report.baseline:
+        lines.append(f"{NOTE}; x: times as fast as {report.baseline} (p10 to p90), end to end as the naive script")
     return "\n".join([*lines, *skipped(report)])
 
 

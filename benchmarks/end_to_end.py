@@ -28,7 +28,9 @@ def measure(names: list[str], options: BenchOptions, height: int, width: int) ->
         calls: dict[str, Callable[[], object]] = {}
         for number, name in enumerate(names):
             output = Path(folder) / f"{number}.mp4"
-            calls[name] = _script(options.model, source, output) if name == NAIVE else _run(name, source, output, options, opened)
+            calls[name] = (
+                _script(options.model or Path(), source, output) if name == NAIVE else _run(name, source, output, options, opened)
+            )
         return interleave(calls, options.video_rounds, warmup=1)
 
 

@@ -12,6 +12,7 @@ from benchmarks.bench_report import BenchReport, Row, Skipped, Spread, read_repo
 from benchmarks.peers import PEERS, PeerInput, open_peer, trtexec
 from benchmarks.timing import Effort, interleave_for
 from benchmarks.windows import BLURRY, SHARP, read_material
+from runtime.contract import read_contract
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.metrics import psnr
 
@@ -59,6 +60,17 @@ def test_files_and_peers_in_one_report(tiny_model, tiny_checkpoint, tmp_path, ca
     times = json.loads(output["times.json"].read_text())
     assert [len(calls) for calls in times.values()] == [2, 2, 2]
     assert all(set(call) == {"computeMs", "latencyMs"} for calls in times.values() for call in calls)
+
+
+def test_a_file_from_another_checkpoint_is_left_out(tiny_model, tmp_path, capsys):
+    other = tmp_path / "other.onnx"
+    contract = read_contract(tiny_model)
+    other.write_bytes(tiny_model.read_bytes().replace(contract.checkpoint_sha256.encode(), b"0" * 64))
+    files = [f"{path}@onnxruntime" for path in (tiny_model, other)]
+    assert bench.main([*files, "--peers", "none", "--parts", "latency", "--quick", *IN_A_MOMENT]) == 0
+    printed = capsys.readouterr().out
+    assert "skipped: other.onnx@onnxruntime: it was made from another checkpoint" in printed
+    assert "parity with tiny.onnx@onnxruntime" in printed  # the shipped checkpoint is not theirs either
 
 
 def test_the_page_lists_every_field_of_the_report():
