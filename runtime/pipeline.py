@@ -73,13 +73,15 @@ class _Stages:
     def _end(self, error: BaseException | None) -> None:
         """Waits for all stages, even when interrupted, since whoever closes the files next must be alone with them.
 
-        Not by `Thread.join`: after an interruption there, CPython 3.11 takes a thread that runs for one that has ended.
+        Not by `Thread.join` alone: after an interruption there, CPython 3.11 takes a thread that runs for one that has ended.
         """
         while True:
             try:
                 self._fail(error)
                 with self.changed:
                     self.changed.wait_for(lambda: self._ended == (self._begun if self.errors else len(self._threads)))
+                for thread in self._threads:
+                    thread.join()
             except KeyboardInterrupt as again:
                 error = again
             else:
