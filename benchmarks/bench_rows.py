@@ -122,7 +122,8 @@ class _SizeBench:
             for name in (*options.subjects, *(peer for peer in options.peers if peer in PEERS)):
                 self._say(f"{self._label}: opening {name}")
                 with self._reported(name):
-                    subject = opened.enter_context(open_subject(name, given, options.threads))
+                    promised = sum(subject.memory for subject in subjects)
+                    subject = opened.enter_context(open_subject(name, given, options.threads, promised))
                     self._check_network(subject)
                     subjects.append(subject)
             if not subjects:

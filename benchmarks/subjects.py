@@ -39,6 +39,7 @@ class Subject:
     without_copies: Callable[[Samples], Callable[[], object]] | None = None  # a window -> the bare computation on it; None: same
     contract: Contract | None = None
     engine: Engine | None = None
+    memory: int = 0  # bytes that it takes when it runs, about
 
     def encode(self, window: npt.NDArray[np.float32]) -> Samples:
         """Luma in [0, 1] -> what `run` takes."""
@@ -76,18 +77,22 @@ def expand(files: Sequence[str], arithmetic: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def open_subject(name: str, given: PeerInput, threads: int | None = None) -> Iterator[Subject]:
-    """Opens what `expand` or PEERS names. Raises DeployError when it cannot run here, or there is too little memory."""
+def open_subject(name: str, given: PeerInput, threads: int | None = None, promised: int = 0) -> Iterator[Subject]:
+    """Opens what `expand` or PEERS names. Raises DeployError when it cannot run here, or there is too little memory.
+
+    `promised` are the bytes that others which are open will still take.
+    """
     if name in PEERS:
-        _check_memory(read_contract(given.model), given.shape, PEERS[name].precision)
-        yield Subject(name, "peer", name.split()[0], PEERS[name].precision, "", open_peer(name, given))
+        memory = 0 if PEERS[name].gpu else _memory(read_contract(given.model), given.shape, PEERS[name].precision, promised)
+        call = open_peer(name, given)
+        yield Subject(name, "peer", name.split()[0], PEERS[name].precision, "", call, memory=memory)
         return
     path, _, how = name.partition("@")
     backend, _, precision = how.partition(":")
     with Engine(path, backend or "auto", precision or "auto", threads) as engine:
         _check_size(engine.contract, given.shape)
-        if engine.backend in ("openvino", "onnxruntime"):
-            _check_memory(engine.contract, given.shape, engine.precision)
+        on_cpu = engine.backend in ("openvino", "onnxruntime")
+        memory = _memory(engine.contract, given.shape, engine.precision, promised) if on_cpu else 0
         yield Subject(
             name,
             "engine",
@@ -98,6 +103,7 @@ def open_subject(name: str, given: PeerInput, threads: int | None = None) -> Ite
             lambda window: call_without_copies(engine, window),
             engine.contract,
             engine,
+            memory,
         )
 
 
@@ -108,7 +114,10 @@ def _check_size(contract: Contract, shape: Sequence[int]) -> None:
             raise InputError(f"it is fixed at {word} = {expected}, not {got}")
 
 
-def _check_memory(contract: Contract, shape: Sequence[int], precision: str) -> None:
+def _memory(contract: Contract, shape: Sequence[int], precision: str, promised: int) -> int:
     needed, free = bytes_for(shape[0] * shape[2] * shape[3], contract, precision), memory_at_hand()
-    if free is not None and needed > free:
-        raise InputError(f"it takes about {needed / 1e9:.1f} GB beside the others, {free / 1e9:.1f} are free")
+    if free is not None and needed + promised > free:
+        raise InputError(
+            f"it takes about {needed / 1e9:.1f} GB beside the {promised / 1e9:.1f} of others, {free / 1e9:.1f} are free"
+        )
+    return needed
