@@ -236,14 +236,37 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
     )
     parser.add_argument("checkpoint", type=Path, nargs="?", help="default: the shipped one")
     parser.add_argument("--output", type=Path, required=True, help="folder to make, such as x.bundle")
-    parser.add_argument("--target", action="append", choices=TARGETS, help="repeat; tensorrt needs the GPU here (default cpu)")
-    parser.add_argument("--for", dest="sizes", default="720p", metavar="SIZE,...", help="of engines (default %(default)s)")
     parser.add_argument(
-        "--computeCapabilities", type=capabilities, default=(), metavar="X.Y,...", help="of rtx (default: any from 8.0)"
+        "--target", action="append", choices=TARGETS, help="what runs it; repeat; tensorrt needs the GPU here (default cpu)"
+    )
+    parser.add_argument(
+        "--for",
+        dest="sizes",
+        default="720p",
+        metavar="SIZE,...",
+        help="an engine for each; the first that opens is run: ship a bundle a size (default %(default)s)",
+    )
+    parser.add_argument(
+        "--computeCapabilities",
+        type=capabilities,
+        default=(),
+        metavar="X.Y,...",
+        help="GPUs that rtx is for (default: any from 8.0)",
     )
     parser.add_argument("--budget", type=_decibels, metavar="DB", help="PSNR that INT8 may cost, such as 0.05dB (default: no INT8)")
-    parser.add_argument("--clips", type=Path, default=DEFAULT_CLIP, help="a video or a folder (default: the shipped clip)")
-    parser.add_argument("--windows", type=int, default=VERIFIED_WINDOWS, help="compared with PyTorch (default %(default)s)")
+    parser.add_argument(
+        "--clips",
+        type=Path,
+        default=DEFAULT_CLIP,
+        help="a video or a folder, to calibrate, compare and test on (default: the shipped clip)",
+    )
+    parser.add_argument(
+        "--windows",
+        type=int,
+        default=VERIFIED_WINDOWS,
+        metavar="N",
+        help="of five frames, compared with PyTorch (default %(default)s)",
+    )
     parser.add_argument("--min-psnr", type=_decibels, metavar="DB", help="parity that every model needs (default by its precision)")
     given = parser.parse_args(argv)
     return ShipOptions(

@@ -53,14 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--onnx", type=Path, required=True, help="fp32 model from export/to_onnx.py: the reference, and the last member"
     )
     parser.add_argument(
-        "--engine", type=Path, action="append", default=[], help="engine or typed model, tried in this order; repeat"
+        "--engine",
+        type=Path,
+        action="append",
+        default=[],
+        help="engine or typed .onnx file; tried in this order, before --onnx; repeat",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make, such as x.bundle")
     parser.add_argument(
         "--attach", type=Path, action="append", default=[], help="file that travels along, such as ranges.json; repeat"
     )
     parser.add_argument(
-        "--clip", type=Path, default=DEFAULT_CLIP, help="that the golden frames are from (default: the shipped clip)"
+        "--clip", type=Path, default=DEFAULT_CLIP, help="video that the golden frames are from (default: the shipped clip)"
     )
     given = parser.parse_args(argv)
     request = BundleRequest(given.onnx, tuple(given.engine), given.output, tuple(given.attach), given.clip)

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=EPILOG)
+    parser = argparse.ArgumentParser(prog="videodeblur export", description=__doc__.splitlines()[0], epilog=EPILOG)
     add = parser.add_argument
     add(
         "checkpoint",

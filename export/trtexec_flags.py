@@ -29,6 +29,17 @@ PRESETS = {  # height, width in pixels
     "2160p": (2160, 3840),
 }
 SHAPE = f"{INPUT}:NxFxHxW"
+SWITCHES_OF_EFFORT = {
+    "noBuilderCache": "measure every kernel anew, even within the build",
+    "errorOnTimingCacheMiss": "fail where the timing cache lacks a kernel, instead of measuring it",
+    "noCompilationCache": "keep no compiled kernels in the timing cache",
+    "heuristic": "the old name of --builderOptimizationLevel=2",
+}
+NUMBERS_OF_EFFORT = {
+    "maxAuxStreams": "streams beside the main one, at most",
+    "maxTactics": "kernels to measure for a layer, at most",
+    "avgTiming": "runs that a measurement is the mean of",
+}
 PRECISION_FLAGS = ("fp16", "bf16", "int8", "fp8")
 BEST = ("fp16", "int8")
 
@@ -241,31 +252,49 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("files")
-    group.add_argument("--onnx", type=Path, metavar="FILE", help="model, from export/to_onnx.py")
-    group.add_argument("--saveEngine", type=Path, metavar="FILE", help="default: the model's name with .engine")
+    group.add_argument("--onnx", type=Path, metavar="FILE", help="fp32 model from videodeblur export, or one with its types in it")
+    group.add_argument(
+        "--saveEngine",
+        type=Path,
+        metavar="FILE",
+        help="default: the model's name with .engine; an engine that is there is replaced",
+    )
     group.add_argument(
         "--getPlanVersionOnly", action="store_true", help="print the version of --loadEngine's file; runs nothing of it"
     )
     group.add_argument("--loadEngine", type=Path, metavar="FILE", help="for --getPlanVersionOnly only")
-    group.add_argument("--exportLayerInfo", type=Path, metavar="FILE", help="write what the library says of the layers")
+    group.add_argument(
+        "--exportLayerInfo",
+        type=Path,
+        metavar="FILE",
+        help="layers and types: JSON of full TensorRT, text of RTX; of several --for, the last",
+    )
     group.add_argument("--verbose", action="store_true", help="print what the library says, instead of only to the log")
 
 
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("precision (TensorRT 11 dropped these flags; here they write the types into the graph first)")
-    group.add_argument("--fp16", action="store_true")
-    group.add_argument("--bf16", action="store_true")
-    group.add_argument("--int8", action="store_true", help="with --fp16, the rest in fp16; calibrates on --calib or --ranges")
-    group.add_argument("--fp8", action="store_true", help="compute capability 8.9 and newer")
-    group.add_argument("--best", action="store_true", help="--int8 --fp16")
+    group.add_argument("--fp16", action="store_true", help="all FP16, but for what comes near its limit on real clips")
+    group.add_argument("--bf16", action="store_true", help="all BF16")
+    group.add_argument(
+        "--int8", action="store_true", help="convolutions, by --ranges or --calib; the rest in fp32, or what --fp16 or --bf16 says"
+    )
+    group.add_argument("--fp8", action="store_true", help="the same in FP8; compute capability 8.9 and newer")
+    group.add_argument("--best", action="store_true", help="the same as --int8 --fp16")
     group.add_argument("--noTF32", action="store_true", help="exact fp32, for parity with PyTorch; TF32 is on by default")
     group.add_argument(
-        "--layerPrecisions", type=flag_values.layer_types, metavar="PATTERN:TYPE,...", help="types of nodes, * matches anything"
+        "--layerPrecisions",
+        type=flag_values.layer_types,
+        metavar="PATTERN:TYPE,...",
+        help="types of layers or nodes, such as c1*:fp32; * matches anything; a later one wins",
     )
     group.add_argument("--precision", type=Path, metavar="FILE", help="precision.json, from videodeblur search")
     group.add_argument("--ranges", type=Path, metavar="FILE", help="ranges.json, from videodeblur calibrate")
     group.add_argument(
-        "--calib", type=Path, metavar="DATA", help="a video or a folder to calibrate on (default: the shipped clips)"
+        "--calib",
+        type=Path,
+        metavar="DATA",
+        help="a video or a folder to calibrate on, not trtexec's cache file (default: the shipped clip)",
     )
     text = "fail when less of the convolutions' arithmetic runs in the types that were asked for (default %(default)s)"
     group.add_argument("--minTypeShare", type=flag_values.share, default=MIN_TYPE_SHARE, metavar="SHARE", help=text)
@@ -273,11 +302,18 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("shapes")
-    for kind, text in (("min", "smallest"), ("opt", "tuned for"), ("max", "largest")):
+    for kind, text in (("min", "smallest"), ("opt", "tuned for; alone, the only one"), ("max", "largest")):
         group.add_argument(f"--{kind}Shapes", action=_Shape, type=flag_values.shape, const=kind, metavar=SHAPE, help=text)
-    group.add_argument("--shapes", action=_Shape, type=flag_values.shape, const="shapes", metavar=SHAPE, help="the only one")
+    group.add_argument(
+        "--shapes",
+        action=_Shape,
+        type=flag_values.shape,
+        const="shapes",
+        metavar=SHAPE,
+        help="the only one: minimum, optimum and maximum",
+    )
     group.add_argument("--profile", action=_ProfileNumber, type=int, metavar="I", help="the shapes that follow are of profile I")
-    sizes = f"one engine for each size: {', '.join(PRESETS)} or WIDTHxHEIGHT"
+    sizes = f"one engine of one window for each size: {', '.join(PRESETS)} or WIDTHxHEIGHT"
     group.add_argument("--for", dest="sizes", type=flag_values.names, metavar="SIZE,...", help=sizes)
 
 
@@ -291,34 +327,44 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("effort and memory")
-    group.add_argument("--builderOptimizationLevel", type=int, metavar="0..5", help="of the search (default 3)")
+    group.add_argument(
+        "--builderOptimizationLevel", type=int, metavar="0..5", help="how long to search (default: the library's, 3)"
+    )
     group.add_argument(
         "--memPoolSize", type=flag_values.pools, metavar="POOL:SIZE,...", help="workspace or tacticSharedMem; MiB, or B, K, M, G"
     )
     group.add_argument("--workspace", type=flag_values.size, metavar="MIB", help="the old name of --memPoolSize=workspace")
     text = "default: one for each GPU and version, in the user's cache"
     group.add_argument("--timingCacheFile", type=Path, metavar="FILE", help=text)
-    for name in ("noBuilderCache", "errorOnTimingCacheMiss", "noCompilationCache", "heuristic"):
-        group.add_argument(f"--{name}", action="store_true")
-    for name in ("maxAuxStreams", "maxTactics", "avgTiming"):
-        group.add_argument(f"--{name}", type=int, metavar="N")
-    group.add_argument("--tilingOptimizationLevel", type=flag_values.tiling, metavar="0..3")
-    group.add_argument("--l2LimitForTiling", type=int, metavar="BYTES")
-    group.add_argument("--tacticSources", type=flag_values.names, metavar="+X,-Y")
-    group.add_argument("--sparsity", choices=("disable", "enable"), default="disable")
+    for name, text in SWITCHES_OF_EFFORT.items():
+        group.add_argument(f"--{name}", action="store_true", help=text)
+    for name, text in NUMBERS_OF_EFFORT.items():
+        group.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    group.add_argument("--tilingOptimizationLevel", type=flag_values.tiling, metavar="0..3", help="none, fast, moderate, full")
+    group.add_argument("--l2LimitForTiling", type=int, metavar="BYTES", help="of L2 cache that tiling may count on")
+    group.add_argument("--tacticSources", type=flag_values.names, metavar="+X,-Y", help="libraries to take kernels from or not")
+    group.add_argument("--sparsity", choices=("disable", "enable"), default="disable", help="2:4 kernels (default %(default)s)")
 
 
 def _add_compatibility(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("compatibility")
-    group.add_argument("--hardwareCompatibilityLevel", choices=HARDWARE_LEVELS, default="none", help="default %(default)s")
+    group.add_argument(
+        "--hardwareCompatibilityLevel",
+        choices=HARDWARE_LEVELS,
+        default="none",
+        help="GPUs that it runs on besides this kind (default %(default)s)",
+    )
     text = "runs on later versions and the lean runtime; contains code that loading it executes"
     group.add_argument("--versionCompatible", "--vc", action="store_true", help=text)
-    group.add_argument("--excludeLeanRuntime", action="store_true")
-    group.add_argument("--runtimePlatform", choices=PLATFORMS, default="SameAsBuild", help="default %(default)s")
-    group.add_argument("--stripWeights", action="store_true")
-    group.add_argument("--refit", action="store_true")
+    group.add_argument("--excludeLeanRuntime", action="store_true", help="with --versionCompatible: leave that code out")
+    group.add_argument("--runtimePlatform", choices=PLATFORMS, default="SameAsBuild", help="where it runs (default %(default)s)")
+    group.add_argument("--stripWeights", action="store_true", help="for other tools: videodeblur does not run such engines")
+    group.add_argument("--refit", action="store_true", help="refittable weights, for other tools")
     group.add_argument(
-        "--profilingVerbosity", choices=VERBOSITIES, default="detailed", help="default %(default)s, which types need"
+        "--profilingVerbosity",
+        choices=VERBOSITIES,
+        default="detailed",
+        help="default %(default)s: without it the types that run cannot be checked",
     )
 
 

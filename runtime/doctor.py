@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, examines, prints; status 1 when no video can be deblurred here."""
     parser = argparse.ArgumentParser(prog="videodeblur doctor", description=__doc__)
     parser.add_argument("model", type=Path, nargs="?", help="ONNX file, engine or bundle: is it opened here, and by what?")
-    parser.add_argument("--json", action="store_true", help="the same for machines")
+    parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
     arguments = parser.parse_args(argv)
     diagnosis = examine(arguments.model)
     print(json.dumps({**asdict(diagnosis), "runs_videos": diagnosis.runs_videos}) if arguments.json else text(diagnosis))

@@ -53,7 +53,10 @@ class Forecast:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="videodeblur plan", description="Predicts frames, tiles, memory and time of a run.")
+    parser = argparse.ArgumentParser(
+        prog="videodeblur plan",
+        description="Predicts frames, tiles, memory and time of a run. For the time it runs a tile of the first window thrice.",
+    )
     parser.add_argument("source", type=Path, metavar="INPUT", help="the blurry video")
     parser.add_argument("--frames", type=int, metavar="N", help="as if it ended after N frames")
     parser.add_argument("--json", action="store_true", help="the forecast as JSON")

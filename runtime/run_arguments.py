@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.backends import GPU_REQUIREMENTS, REQUIREMENTS
 from runtime.comparison import KINDS
 from runtime.deblur_options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
@@ -14,6 +15,12 @@ from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
 RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
+
+BACKENDS = f"auto (default: .onnx files on the CPU, engines on the GPU), {', '.join((*REQUIREMENTS, *GPU_REQUIREMENTS))}"
+ARITHMETIC = (
+    "of what the model has in fp32: auto (default: the fastest with measured parity), fp32, bf16 (openvino) or tf32"
+    " (onnxruntime-cuda)"
+)
 
 EPILOG = f"""
 Quality without --crf: {", ".join(f"crf {crf} for {codec}" for codec, crf in DEFAULT_CRF.items())}.
@@ -46,17 +53,25 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
     """The options that choose and feed the network, which may be one on a `server`."""
     model = parser.add_argument_group("the network")
     model.add_argument(
-        "--model", type=Path, metavar="ONNX", help="default: the shipped checkpoint, exported once to the user's cache"
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help=".onnx file, engine or bundle (default: the shipped checkpoint, exported once to the user's cache)",
     )
-    model.add_argument("--backend", default="auto", help="auto (default), openvino or onnxruntime")
-    model.add_argument("--precision", default="auto", help="auto (default: the fastest with measured parity), fp32 or bf16")
+    model.add_argument("--backend", default="auto", help=BACKENDS)
+    model.add_argument("--precision", default="auto", help=ARITHMETIC)
     model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
     if server:
         _add_server_arguments(model)
     model.add_argument(
-        "--stride", type=int, metavar="N", help="frames between windows, 1 to 5; below 5 overlapping ones are averaged"
+        "--stride",
+        type=int,
+        metavar="N",
+        help="frames between windows, 1 to 5 (default: 5); below 5 windows overlap, are averaged, and cost more",
     )
-    model.add_argument("--tile", type=int, metavar="PIXELS", help="side that a tile adds; 0 = off (default: what memory allows)")
+    model.add_argument(
+        "--tile", type=int, metavar="PIXELS", help="side of what is kept of a tile; 0 = one piece (default: what memory allows)"
+    )
     model.add_argument(
         "--memory", type=float, metavar="GB", help="that the network may take on a CPU (default: half of what is at hand)"
     )
@@ -71,7 +86,9 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
 
 
 def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
-    model.add_argument("--server", metavar="URL", help="grpc://HOST:PORT of a Triton server that runs the network; docs/serving.md")
+    model.add_argument(
+        "--server", metavar="URL", help="grpc:// or http://HOST:PORT of a Triton server, which runs the network; docs/serving.md"
+    )
     model.add_argument(
         "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="of the network on the server (default: %(default)s)"
     )
@@ -86,8 +103,11 @@ def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options that choose the encoder, and which streams are carried over; more may be added to the group."""
     encoder = parser.add_argument_group("the encoder")
-    encoder.add_argument("-c", "--codec", help=f"FFmpeg's name of an encoder (default: {DEFAULT_CODEC})")
-    encoder.add_argument("--crf", type=float, help="constant rate factor: lower is better and larger")
+    encoder.add_argument("-c", "--codec", help=f"FFmpeg's name of a video encoder, as after its -c:v (default: {DEFAULT_CODEC})")
+    usual = f"by encoder, {DEFAULT_CRF[DEFAULT_CODEC]} for {DEFAULT_CODEC}"
+    encoder.add_argument(
+        "--crf", type=float, help=f"constant quality (cq with NVENC): lower is better and larger (default: {usual})"
+    )
     encoder.add_argument(
         "-e",
         "--encoder",
@@ -95,7 +115,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._Argument
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the encoder; may be repeated",
+        help="an option of the encoder, such as preset=slow; repeat",
     )
     for kind in ("audio", "subtitle"):
         flag = f"--no-copy-{kind}-streams"
@@ -131,7 +151,13 @@ def _parser() -> argparse.ArgumentParser:
     add("-y", "--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
     add("--frames", type=int, metavar="N", help="stop after N frames, for a preview")
-    add("--rate", type=float, default=25.0, metavar="FPS", help="at which pictures are shown (default: %(default)g)")
+    add(
+        "--rate",
+        type=float,
+        default=25.0,
+        metavar="FPS",
+        help="frames per second when INPUT is pictures, as FFmpeg's -framerate (default: %(default)g)",
+    )
     add("--salvage", action="store_true", help="of a damaged INPUT, deliver what is before the damage, instead of refusing it")
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
