@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,10 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     width, height = memory.size(arguments.size)
     counts = (arguments.clips, arguments.frames, arguments.segment, width, height, arguments.rounds)
     options = ClusterOptions(arguments.video, arguments.model, *counts)
+    load = os.getloadavg()[0]
     work, whole = measure(options)
-    print(table(work, whole, options))
+    print(table(work, whole, options, load))
     if arguments.json:
-        figures = {"cpu": cpu_name(), "work": [asdict(each) for each in work], "whole": [asdict(each) for each in whole]}
+        figures = {
+            "cpu": cpu_name(),
+            "load": load,
+            "work": [asdict(each) for each in work],
+            "whole": [asdict(each) for each in whole],
+        }
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
@@ -76,12 +83,12 @@ def measure(options: ClusterOptions) -> tuple[list[Timing], list[Timing]]:
     return [Timing(name, tuple(times[-options.rounds :])) for name, times in told.items()], whole
 
 
-def table(work: Sequence[Timing], whole: Sequence[Timing], options: ClusterOptions) -> str:
-    """The figures as text."""
+def table(work: Sequence[Timing], whole: Sequence[Timing], options: ClusterOptions, load: float) -> str:
+    """The figures as text; `load` is the machine's before the first run, which should be near 0."""
     frames = options.clips * options.frames
     lines = [
         f"{options.clips} clips of {options.frames} frames, {options.width}x{options.height}, in segments of {options.segment},"
-        f" workers of one core, on {cpu_name()}",
+        f" workers of one core, on {cpu_name()}, whose load before was {load:.1f}",
         f"{'':<30}{'fps':>8}{'seconds':>10}{'with start':>12}",
     ]
     for inside, all_of_it in zip(work, whole):
