@@ -33,6 +33,7 @@ from benchmarks.windows import BLURRY
 from runtime.command_line import command
 from runtime.default_model import ROOT
 from runtime.errors import BackendError
+from runtime.plan import file_sha256
 
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("bench", "roofline", "scaling", "ideas")
@@ -85,7 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=PAGE, help="default %(default)s; charts lie beside it")
     given = parser.parse_args(argv)
     plan = QUICK if given.quick else FULL
-    make_models(given.work, plan)
+    work = (
+        given.work / f"{file_sha256(_checkpoint())[:12]}_{plan.calibration}"
+    )  # other weights, or another calibration: other files
+    make_models(work, plan)
     writers: dict[str, Callable[[Path, Path, Plan, OtherWork], None]] = {
         "bench": write_bench,
         "roofline": write_roofline,
@@ -94,13 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for part in given.only:
         _say(part)
-        writers[part](given.work, given.page, plan, OtherWork())
-    print(f"wrote {given.page}; models and reports are in {given.work}")
+        writers[part](work, given.page, plan, OtherWork())
+    print(f"wrote {given.page}; models and reports are in {work}")
     return 0
 
 
 def make_models(work: Path, plan: Plan) -> None:
-    """The files that are compared, by this project's own commands; those that are there from the same plan are kept.
+    """The files that are compared, by this project's own commands; those that are there are kept.
 
     Raises BackendError when a command fails.
     """
@@ -123,7 +127,7 @@ def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
         peers=QUICK_PEERS if plan.quick else (*PEERS, NAIVE, TRTEXEC),
         sizes=(plan.small,),
         model=work / MODEL,
-        checkpoint=next((ROOT / "model" / "weights").glob("*.safetensors")),
+        checkpoint=_checkpoint(),
         effort=Effort(plan.iterations, 0 if plan.quick else 200, 0 if plan.quick else 3),
         windows=2 if plan.quick else 4,
         video_frames=10 if plan.quick else 20,
@@ -171,6 +175,10 @@ def write_ideas(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
     fill(page, "ideas", "\n\n".join(tables))
     found_forms = {layer: up_and_convolve.measure(layer, rounds=2 * plan.iterations) for layer in up_and_convolve.LAYERS}
     fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms))
+
+
+def _checkpoint() -> Path:
+    return next((ROOT / "model" / "weights").glob("*.safetensors"))
 
 
 def _joined(first: BenchReport, second: BenchReport) -> BenchReport:
