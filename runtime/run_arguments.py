@@ -103,7 +103,9 @@ def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options that choose the encoder, and which streams are carried over; more may be added to the group."""
     encoder = parser.add_argument_group("the encoder")
-    encoder.add_argument("-c", "--codec", help=f"FFmpeg's name of a video encoder, as after its -c:v (default: {DEFAULT_CODEC})")
+    encoder.add_argument(
+        "-c", "-c:v", "--codec", help=f"FFmpeg's name of a video encoder, as after its -c:v (default: {DEFAULT_CODEC})"
+    )
     usual = f"by encoder, {DEFAULT_CRF[DEFAULT_CODEC]} for {DEFAULT_CODEC}"
     encoder.add_argument(
         "--crf", type=float, help=f"constant quality (cq with NVENC): lower is better and larger (default: {usual})"

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = library_parser("library", "Deblurs every video of a folder; what is done already is skipped.")
-    cluster = parser.add_argument_group("the cluster, with Ray (pip install 'videodeblur[cluster]')")
+    cluster = parser.add_argument_group("the cluster, with Ray (pip install '.[cluster]')")
     add = cluster.add_argument
     add(
         "--workers",

@@ -19,7 +19,7 @@ NAMESPACES = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-pr
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.slow,
-    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install 'videodeblur[cluster]'"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install '.[cluster]'"),
     pytest.mark.skipif(
         shutil.which("unshare") is None or subprocess.run([*NAMESPACES, "true"], capture_output=True).returncode != 0,
         reason="needs the right to make network namespaces (root)",

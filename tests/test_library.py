@@ -347,7 +347,7 @@ sys.exit(videodeblur.main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_two_workers_of_this_machine(output, alone, tiny_model):
-    pytest.importorskip("ray", reason="needs Ray: pip install 'videodeblur[cluster]'")
+    pytest.importorskip("ray", reason="needs Ray: pip install '.[cluster]'")
     command = [
         "videodeblur.py",
         "library",
