@@ -2,9 +2,16 @@
 as an engine. A machine that has TensorRT but no torch names the ONNX file in VIDEODEBLUR_TINY_MODEL; see docs/engines.md."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure(config):
+    """A shell starts what it leaves in the background with SIGINT ignored; the tests of Ctrl-C, and their processes, need it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item):
