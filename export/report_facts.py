@@ -53,8 +53,8 @@ class Facts:
         return f"{self.trial.machine}, beside {cpu}" if self.trial and self.trial.machine else cpu
 
     def least_parity(self, result: MemberResult) -> float | None:
-        """dB that the member's golden frames must come to, in the arithmetic that it ran in; None where it did not."""
+        """dB that the member's golden frames must come to, in its precision and the arithmetic that it ran in; None where it did not."""
         if result.trial is None:
             return None
         codes = self.manifest.goldens[result.member.golden].io != "f32"
-        return MIN_PARITY_OF_CODES if codes else MIN_PARITY[result.trial.precision]
+        return MIN_PARITY_OF_CODES if codes else min(MIN_PARITY[result.trial.precision], MIN_PARITY[result.member.precision])

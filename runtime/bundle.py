@@ -159,6 +159,13 @@ def run_golden(runner: Any, contract: Contract, golden: Golden, codes: npt.NDArr
     return np.asarray(runner.run(pairs).view("<u2").reshape(window.shape)[0])
 
 
+def least_parity(arithmetic: str, contract: Contract) -> float:
+    """dB that a member must come to: what its file's precision loses, or the arithmetic in which it is run, whichever is more."""
+    if contract.io != "f32":
+        return MIN_PARITY_OF_CODES
+    return min(MIN_PARITY[arithmetic], MIN_PARITY[contract.precision])
+
+
 def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
     """dB between a member's result and the reference's.
 
@@ -171,7 +178,7 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
     got = middle(run_golden(choice.runner, contract, golden, codes), *reference.shape[1:])
     peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
     decibels = psnr(got, reference, peak) if got.shape == reference.shape else float("nan")
-    least = MIN_PARITY[choice.runner.precision] if contract.io == "f32" else MIN_PARITY_OF_CODES
+    least = least_parity(choice.runner.precision, contract)
     if not decibels >= least:  # NaN too
         raise BackendError(
             f"its self-test came to {decibels:.1f} dB of the reference, expected {least:.0f}: it is not the network here"
