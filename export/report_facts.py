@@ -57,4 +57,5 @@ class Facts:
         if result.trial is None:
             return None
         codes = self.manifest.goldens[result.member.golden].io != "f32"
-        return MIN_PARITY_OF_CODES if codes else min(MIN_PARITY[result.trial.precision], MIN_PARITY[result.member.precision])
+        least = min(MIN_PARITY[result.trial.precision], MIN_PARITY[result.member.precision])
+        return MIN_PARITY_OF_CODES if codes else least
