@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from export.bundle_records import Gate, Search
 from export.clip_scores import FrameScore, Shown
 from export.try_member import Trial
-from runtime.bundle import MIN_PARITY_OF_CODES, Manifest, Member
-from runtime.contract import MIN_PARITY
+from runtime.bundle import Manifest, Member, least_parity
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,5 @@ class Facts:
         """dB that the golden frames must come to, by the precision and the arithmetic it ran in; None where it did not run."""
         if result.trial is None:
             return None
-        codes = self.manifest.goldens[result.member.golden].io != "f32"
-        least = min(MIN_PARITY[result.trial.precision], MIN_PARITY[result.member.precision])
-        return MIN_PARITY_OF_CODES if codes else least
+        io = self.manifest.goldens[result.member.golden].io
+        return least_parity(result.trial.precision, result.member.precision, io)

@@ -159,11 +159,9 @@ def run_golden(runner: Any, contract: Contract, golden: Golden, codes: npt.NDArr
     return np.asarray(runner.run(pairs).view("<u2").reshape(window.shape)[0])
 
 
-def least_parity(arithmetic: str, contract: Contract) -> float:
+def least_parity(arithmetic: str, precision: str, io: str) -> float:
     """dB that a member must come to: what its file's precision loses, or the arithmetic in which it is run, whichever is more."""
-    if contract.io != "f32":
-        return MIN_PARITY_OF_CODES
-    return min(MIN_PARITY[arithmetic], MIN_PARITY[contract.precision])
+    return min(MIN_PARITY[arithmetic], MIN_PARITY[precision]) if io == "f32" else MIN_PARITY_OF_CODES
 
 
 def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
@@ -178,7 +176,7 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
     got = middle(run_golden(choice.runner, contract, golden, codes), *reference.shape[1:])
     peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
     decibels = psnr(got, reference, peak) if got.shape == reference.shape else float("nan")
-    least = least_parity(choice.runner.precision, contract)
+    least = least_parity(choice.runner.precision, contract.precision, contract.io)
     if not decibels >= least:  # NaN too
         raise BackendError(
             f"its self-test came to {decibels:.1f} dB of the reference, expected {least:.0f}: it is not the network here"
