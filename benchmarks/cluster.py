@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--segment", type=int, default=25, help="frames (default: %(default)s)")
     parser.add_argument("--size", default="192x112", metavar="WxH", help="pixels (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments = parser.parse_args(argv)
     width, height = memory.size(arguments.size)
     counts = (arguments.clips, arguments.frames, arguments.segment, width, height, arguments.rounds)

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("engine", type=Path, nargs="+", help="engine files with their records")
     parser.add_argument("--windows", type=Path, required=True, help=".npz from benchmarks/reference_windows.py")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default %(default)s")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     parser.add_argument("--layers", type=Path, help="folder for what the inspector says of each engine")
     given = parser.parse_args(argv)
     with np.load(given.windows) as arrays:

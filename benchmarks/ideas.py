@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 where the CPU has it")
     parser.add_argument("--threads", type=int, help="CPU cores (default: all)")
     parser.add_argument("--iterations", type=int, default=10, help="rounds (default %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     given = parser.parse_args(argv)
     width, height = size(given.size)
     found = measure(given.model, given.graphs, height, width, given.iterations, given.precision, given.threads)

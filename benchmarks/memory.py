@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("video", type=Path, help="any video; it is scaled, and repeated until it is long enough")
     parser.add_argument("--frames", type=int, nargs="+", default=[30, 300], help="lengths to compare (default: 30 300)")
     parser.add_argument("--size", default="1280x720", metavar="WxH", help="pixels (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments, rest = parser.parse_known_args(argv)
     width, height = size(arguments.size)
     options = MemoryOptions(arguments.video, tuple(arguments.frames), width, height, tuple(rest))

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--lengths", type=int, nargs="*", default=[30, 300], help="frames, to compare peak memory (default: 30 300)"
     )
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments = parser.parse_args(argv)
     width, height = memory.size(arguments.size)
     chosen = (arguments.video, arguments.model, arguments.frames, width, height, arguments.rounds, arguments.codec)

@@ -40,7 +40,6 @@ class EngineRequest:
     ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
     calibration_data: Path | None = None  # to measure on; None: the shipped clip
     min_type_share: float = MIN_TYPE_SHARE
-    typed: Path | None = None  # the file with these types, where an engine for another size made it already
 
     def __post_init__(self) -> None:
         """Raises InputError where the flags contradict one another."""
@@ -108,8 +107,6 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
 
 def _typed_graph(request: EngineRequest, library: Library, say: Say) -> tuple[Path, tuple[str, ...]]:
     """The file whose types are what was asked for, the user's own or one made of it, and what the user should know."""
-    if request.typed:
-        return request.typed, ()
     source, contract = request.build.onnx, read_contract(request.build.onnx)
     rest = request.rest if strongly_typed(library) else "fp32"  # a weakly typed builder lowers the rest by itself
     by_layer = request.layer_types or request.precisions

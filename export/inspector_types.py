@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from runtime.errors import ModelError
@@ -25,18 +25,27 @@ CONVOLUTION = re.compile(r"/Conv(_\d+)?\b")
 def inspector_types(information: str) -> dict[str, str]:
     """The type of every Conv node, by its name in the ONNX file, in the JSON of `EngineInspector.get_engine_information`.
 
-    A convolution runs in the type of its data. The text that names it is the layer's "Metadata" ([ONNX Layer: NAME], from
-    TensorRT 8.6 on), else its name. The type is in "Format/Datatype" up to TensorRT 10 and in "Datatype" from 11 on.
+    A convolution runs in the type of its data; see `agreed` for engines of several profiles. The text that names it is the
+    layer's "Metadata" ([ONNX Layer: NAME], from TensorRT 8.6 on), else its name. The type is in "Format/Datatype" up to
+    TensorRT 10 and in "Datatype" from 11 on.
     Raises ModelError when the text is no such JSON or names no convolution.
     """
     try:
         layers = json.loads(information)["Layers"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"the engine's inspector did not answer in JSON ({error})") from error
-    found = {name: kind for layer in layers if isinstance(layer, dict) for name, kind in _convolutions(layer)}
+    found = agreed(pair for layer in layers if isinstance(layer, dict) for pair in _convolutions(layer))
     if not found:
         raise ModelError("the engine's inspector names no convolution: build with --profilingVerbosity=detailed")
     return found
+
+
+def agreed(types: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """One word for each node. An engine lists a node once for each profile; where those differ the word names all of them."""
+    found: dict[str, list[str]] = {}
+    for node, kind in types:
+        found.setdefault(node, []).append(kind)
+    return {node: " and ".join(dict.fromkeys(kinds)) for node, kinds in found.items()}
 
 
 def _convolutions(layer: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -31,11 +31,12 @@ from export.precision_bench import SearchOptions
 from export.qdq_rules import QdqOptions
 from export.search_precision import as_json as search_as_json
 from export.search_precision import search
+from export.size_presets import presets
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_bundle import summary as bundle_summary
 from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_report import ReportOptions, default_output, write_report
-from export.trtexec_flags import RUNTIMES, preset
+from export.trtexec_flags import RUNTIMES
 from export.typed_file import LostParityError
 from export.verify import VerifyOptions, verify
 from model import default_checkpoint
@@ -58,7 +59,7 @@ class ShipOptions:
     output: Path  # the bundle, a folder that is not there yet
     checkpoint: Path | None = None  # None: the shipped one
     targets: tuple[str, ...] = ("cpu",)  # of TARGETS
-    sizes: tuple[str, ...] = ("720p",)  # an engine for each, see export/to_engine.py --for
+    sizes: tuple[str, ...] = ("720p",)  # that engines take, see export/to_engine.py --for
     compute_capabilities: tuple[tuple[int, int], ...] = ()  # of TensorRT-RTX; empty: any from 8.0 on
     budget: float | None = None  # dB of PSNR against the truth that INT8 may cost; None: no INT8
     clips: Path = DEFAULT_CLIP  # calibrated, compared and tested on
@@ -130,7 +131,7 @@ Made = tuple[Path, Path]  # a member, and the ONNX file that stands for it where
 def _members(target: str, bench: _Bench) -> Iterator[Made]:
     """What a target gets beside the reference, the fastest first."""
     if target != "cpu":
-        yield from (_engine(target, size, bench) for size in bench.options.sizes)
+        yield _engine(target, bench)
         return
     layers = _searched("fp32", bench)
     if layers:
@@ -157,11 +158,11 @@ def _searched(rest: str, bench: _Bench) -> Path | None:
     return path if quantised else None
 
 
-def _engine(target: str, size: str, bench: _Bench) -> Made:
+def _engine(target: str, bench: _Bench) -> Made:
     """INT8 beside FP16 within the budget, else FP16, else BF16: the first that stays the network and runs in its types."""
     layers = _searched("fp16", bench)
     for precision in [*([("int8", "fp16")] if layers else []), ("fp16",), ("bf16",)]:
-        request = _request(target, size, precision, layers, bench)
+        request = _request(target, precision, layers, bench)
         bench.say(f"building {request.engine.name}")
         try:
             made = make_engine(request, None, bench.say)
@@ -169,20 +170,20 @@ def _engine(target: str, size: str, bench: _Bench) -> Made:
             bench.say(f"not {'-'.join(precision)}: {error}")
         else:
             return made.engine, made.onnx
-    raise BackendError(f"no precision below fp32 keeps the network for {target} at {size}: build in fp32 with videodeblur build")
+    raise BackendError(f"no precision below fp32 keeps the network for {target}: build in fp32 with videodeblur build")
 
 
-def _request(target: str, size: str, precision: tuple[str, ...], layers: Path | None, bench: _Bench) -> EngineRequest:
+def _request(target: str, precision: tuple[str, ...], layers: Path | None, bench: _Bench) -> EngineRequest:
     build = BuildOptions(
         onnx=bench.reference,
         library=RUNTIMES[target],
-        profiles=preset(size, read_contract(bench.reference)),
+        profiles=presets(bench.options.sizes, read_contract(bench.reference)),
         types=precision,
         compute_capabilities=bench.options.compute_capabilities if target == "rtx" else (),
     )
     return EngineRequest(
         build=build,
-        engine=bench.folder / f"{bench.reference.stem}-{target}-{size}-{precision[0]}.engine",
+        engine=bench.folder / f"{bench.reference.stem}-{target}-{'-'.join(bench.options.sizes)}-{precision[0]}.engine",
         precision=precision,
         precisions=layers if "int8" in precision else None,
         ranges=bench.ranges,
@@ -244,7 +245,7 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         dest="sizes",
         default="720p",
         metavar="SIZE,...",
-        help="an engine for each; the first that opens is run: ship a bundle a size (default %(default)s)",
+        help="sizes that the engines take: 720p, WIDTHxHEIGHT, ... (default %(default)s)",
     )
     parser.add_argument(
         "--computeCapabilities",

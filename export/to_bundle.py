@@ -100,10 +100,8 @@ def summary(folder: Path, manifest: Manifest) -> str:
     size = sum((folder / name).stat().st_size for name in manifest.files)
     lines = [f"{folder}: {len(manifest.files)} files, {size / 1e6:.1f} MB; members in the order in which they are tried:"]
     for member in manifest.members:
-        parity = (
-            f", {member.parity:.1f} dB of the reference on {member.measured_on}" if member.parity is not None else ", not run here"
-        )
-        lines.append(f"  {member.file}: {member.precision}{parity}")
+        ran = f"run by {member.measured_on}: {member.parity:.1f} dB" if member.parity is not None else "not run here"
+        lines.append(f"  {member.file}: {member.precision}, {ran}")
     lines.append(f"next: videodeblur run IN.mp4 OUT.mp4 --model {folder}")
     return "\n".join(lines)
 

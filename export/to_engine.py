@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
@@ -27,16 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     for note in flags.notes:
         _say(f"note: {note}")
-    typed: Path | None = None
-    for request in flags.requests:
-        with _progress_line(request.engine.name) as progress:
-            made = make_engine(replace(request, typed=typed), progress, _say)
-        typed = made.onnx  # of all sizes
-        if flags.verbose:
-            _say(made.log.read_text())
-        if flags.layer_information:
-            flags.layer_information.write_text(made.layer_log)
-        print(summary(made))
+    with _progress_line(flags.request.engine.name) as progress:
+        made = make_engine(flags.request, progress, _say)
+    if flags.verbose:
+        _say(made.log.read_text())
+    if flags.layer_information:
+        flags.layer_information.write_text(made.layer_log)
+    print(summary(made))
     return 0
 
 

@@ -1,10 +1,9 @@
-"""trtexec's flags, those that TensorRT 11 removed but everybody types, and a few of our own -> the engines to make."""
+"""trtexec's flags, those that TensorRT 11 removed but everybody types, and a few of our own -> the engine to make."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,20 +13,13 @@ from typing import Any, NoReturn
 from export import flag_values
 from export.build_options import PLATFORMS, VERBOSITIES, BuildOptions
 from export.engine_maker import MIN_TYPE_SHARE, EngineRequest
-from runtime.contract import INPUT, Contract, read_contract
+from export.size_presets import PRESETS, presets
+from export.unused_flags import NO_EFFECT, REFUSED
+from runtime.contract import INPUT, read_contract
 from runtime.errors import InputError, MissingPackageError
 from runtime.plan import HARDWARE_LEVELS, Profile
 
 RUNTIMES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-PRESETS = {  # height, width in pixels
-    "360p": (360, 640),
-    "480p": (480, 854),
-    "540p": (540, 960),
-    "720p": (720, 1280),
-    "1080p": (1080, 1920),
-    "1440p": (1440, 2560),
-    "2160p": (2160, 3840),
-}
 SHAPE = f"{INPUT}:NxFxHxW"
 SWITCHES_OF_EFFORT = {
     "noBuilderCache": "measure every kernel anew, even within the build",
@@ -50,49 +42,12 @@ DESCRIPTION = """Builds a TensorRT or TensorRT-RTX engine from an ONNX file, wit
 
 Beside the engine it writes its record (FILE.json) and the library's log (FILE.log)."""
 
-OUR_MEASURE = "this command builds; videodeblur bench measures"
-NO_EFFECT = {  # flag: (takes a value, why it is read and not used)
-    **{
-        f"--{name}": (False, "it is what happens anyway")
-        for name in ("stronglyTyped", "explicitBatch", "buildOnly", "skipInference")
-    },
-    **{f"--{name}": (False, "the runner uses graphs by itself") for name in ("useCudaGraph", "noCudaGraph")},
-    **{f"--{name}": (False, OUR_MEASURE) for name in ("noDataTransfers", "includeDataTransfers", "useSpinWait", "noSpinWait")},
-    **{f"--{name}": (False, OUR_MEASURE) for name in ("separateProfileRun", "dumpProfile", "dumpOutput", "threads", "exposeDMA")},
-    **{f"--{name}": (False, OUR_MEASURE) for name in ("useManagedMemory", "timeDeserialize", "timeRefit")},
-    **{f"--{name}": (True, OUR_MEASURE) for name in ("iterations", "warmUp", "duration", "avgRuns", "percentile", "infStreams")},
-    **{f"--{name}": (True, OUR_MEASURE) for name in ("streams", "loadInputs", "exportTimes", "exportOutput", "exportProfile")},
-    **{f"--{name}": (True, OUR_MEASURE) for name in ("sleepTime", "idleTime", "useProfile", "persistentCacheRatio")},
-    "--directIO": (False, "the engine's layouts are plain"),
-    "--preview": (True, "those features are always on"),
-    "--minTiming": (True, "TensorRT dropped it, --avgTiming is left"),
-    "--precisionConstraints": (True, "types are written into the graph, which is obeyed"),
-    "--allocationStrategy": (True, "the runner allocates"),
-    "--useRuntime": (True, "the runner picks the library"),
-}
-REFUSED = {  # flag: what to do instead
-    "--int4": "INT4 is for matrix products, this network has none: use --int8",
-    "--layerOutputTypes": "a layer's type is that of its output here: use --layerPrecisions",
-    "--calibProfile": "calibration runs by itself here: use --calib DATA or --ranges FILE",
-    "--weightless": "its name is --stripWeights now",
-    "--stripAllWeights": "the record of an engine needs its weights: use --stripWeights",
-    "--refitFromOnnx": "refitting is not offered: build again, it takes seconds with a timing cache",
-    "--useDLACore": "the network does not run on a DLA",
-    "--allowGPUFallback": "the network does not run on a DLA",
-    "--inputIOFormats": "inputs are plain (chw): leave it out, and choose types with export/to_onnx.py --io u8",
-    "--outputIOFormats": "outputs are plain (chw): leave it out, and choose types with export/to_onnx.py --io u8",
-    "--leanDLLPath": "the runner finds the lean runtime by its Python package: leave it out",
-    "--dynamicPlugins": "the network needs no plugins: leave it out",
-    "--staticPlugins": "the network needs no plugins: leave it out",
-    "--allowWeightStreaming": "the weights are tens of megabytes: leave it out",
-}
-
 
 @dataclass(frozen=True)
 class Flags:
     """What the command line asks for."""
 
-    requests: tuple[EngineRequest, ...]  # one engine each
+    request: EngineRequest | None  # None where nothing is to be built
     notes: tuple[str, ...]  # what was read and not used, and why
     plan_version_of: Path | None  # --getPlanVersionOnly: print the version of this engine, build nothing
     layer_information: Path | None  # --exportLayerInfo
@@ -109,32 +64,30 @@ def parse_flags(argv: Sequence[str] | None) -> Flags:
         if getattr(given, _name(flag)) is not None:
             raise InputError(f"{flag}: {remedy}")
     if given.getPlanVersionOnly and given.loadEngine:
-        return Flags((), (), given.loadEngine, None, given.verbose)
+        return Flags(None, (), given.loadEngine, None, given.verbose)
     if given.getPlanVersionOnly or given.loadEngine:
         raise InputError("--loadEngine=FILE and --getPlanVersionOnly go together; run an engine with videodeblur run --model FILE")
     if given.onnx is None:
         raise InputError("name the model with --onnx=FILE: make one with export/to_onnx.py")
-    return Flags(tuple(_requests(given)), tuple(_notes(given)), None, given.exportLayerInfo, given.verbose)
+    return Flags(_request(given), tuple(_notes(given)), None, given.exportLayerInfo, given.verbose)
 
 
-def _requests(given: argparse.Namespace) -> Iterator[EngineRequest]:
-    contract = read_contract(given.onnx)
-    sizes = given.sizes or (None,)
-    for size in sizes:
-        engine = given.saveEngine or given.onnx.with_suffix(".engine")
-        if len(sizes) > 1:
-            engine = engine.with_name(f"{engine.stem}-{size}{engine.suffix}")
-        profiles = preset(size, contract) if size else _profiles(given.shapes_given)
-        yield EngineRequest(
-            build=_build_options(given, profiles),
-            engine=engine,
-            precision=_precision(given),
-            layer_types=given.layerPrecisions or (),
-            ranges=given.ranges,
-            calibration_data=given.calib,
-            precisions=given.precision,
-            min_type_share=given.minTypeShare,
+def _request(given: argparse.Namespace) -> EngineRequest:
+    if given.sizes and given.shapes_given:
+        raise InputError(
+            "got --for and shapes, expected one of them: several profiles of your own go as --profile=I before the shapes of each"
         )
+    profiles = presets(given.sizes, read_contract(given.onnx)) if given.sizes else _profiles(given.shapes_given)
+    return EngineRequest(
+        build=_build_options(given, profiles),
+        engine=given.saveEngine or given.onnx.with_suffix(".engine"),
+        precision=_precision(given),
+        layer_types=given.layerPrecisions or (),
+        ranges=given.ranges,
+        calibration_data=given.calib,
+        precisions=given.precision,
+        min_type_share=given.minTypeShare,
+    )
 
 
 def _build_options(given: argparse.Namespace, profiles: tuple[Profile, ...]) -> BuildOptions:
@@ -185,22 +138,6 @@ def _library(runtime: str | None) -> str:
     if not installed:
         raise MissingPackageError("tensorrt-rtx>=1.7", "building engines (or, with a GPU, tensorrt)")
     return installed[0]
-
-
-def preset(size: str, contract: Contract) -> tuple[Profile, ...]:
-    """One fixed shape: it is faster than a range, and needs only its own memory."""
-    height, width = PRESETS.get(size) or _pixels(size)
-    if contract.io == "f32":  # graphs of codes pad inside
-        height, width = (-(-length // contract.multiple) * contract.multiple for length in (height, width))
-    shape = (contract.batch or 1, contract.frames, height, width, *((2,) if contract.io == "u16" else ()))
-    return (Profile(shape, shape, shape),)
-
-
-def _pixels(size: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d+)x(\d+)", size)
-    if not found:
-        raise InputError(f"--for has {size!r}, expected some of {', '.join(PRESETS)}, or WIDTHxHEIGHT")
-    return int(found[2]), int(found[1])
 
 
 def _profiles(given: Sequence[tuple[int, str, tuple[int, ...]]]) -> tuple[Profile, ...]:
@@ -267,7 +204,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         "--exportLayerInfo",
         type=Path,
         metavar="FILE",
-        help="layers and types: JSON of full TensorRT, text of RTX; of several --for, the last",
+        help="layers and types: JSON of full TensorRT, text of RTX",
     )
     group.add_argument("--verbose", action="store_true", help="print what the library says, instead of only to the log")
 
@@ -313,7 +250,7 @@ def _add_shapes(parser: argparse.ArgumentParser) -> None:
         help="the only one: minimum, optimum and maximum",
     )
     group.add_argument("--profile", action=_ProfileNumber, type=int, metavar="I", help="the shapes that follow are of profile I")
-    sizes = f"one engine of one window for each size: {', '.join(PRESETS)} or WIDTHxHEIGHT"
+    sizes = f"a profile of one window for each size: {', '.join(PRESETS)} or WIDTHxHEIGHT"
     group.add_argument("--for", dest="sizes", type=flag_values.names, metavar="SIZE,...", help=sizes)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 import onnx
 
 from calibration.onnx_file import load_onnx
-from export.inspector_types import inspector_types
+from export.inspector_types import agreed, inspector_types
 from export.layer_precision import asked_precisions, layer_sizes, layers
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
@@ -118,23 +118,25 @@ def tensorrt_types(layer_log: str) -> dict[str, str]:
     """The type of every Conv node, and of the nodes fused with it, in TensorRT-RTX's list of layers, which its builder logs at
     detailed verbosity.
 
-    A convolution runs in the type of its data; a filter may be stored smaller than it is used. Raises InputError when the text is
-    no such list.
+    A convolution runs in the type of its data, a filter may be stored smaller than it is used; see `agreed` for engines of several
+    profiles. Raises InputError when the text is no such list.
     """
-    found: dict[str, str] = {}
-    for line in layer_log.splitlines():
-        kind = re.search(r", LayerType: (\w+)", line)
-        if kind is None or kind[1] not in RUNS_CONVOLUTION:
-            continue
-        data, filters = _types(line, "Inputs"), _types(line, "Constants", FILTER_RANK)
-        if data and filters:
-            names = re.findall(r"\[ONNX Layer: ([^]]+)\]", line)
-            found.update(dict.fromkeys(names, TENSORRT_TYPES.get(data[0], data[0])))
+    found = agreed(pair for line in layer_log.splitlines() for pair in _logged_types(line))
     if not found:
         raise InputError(
             "no convolution is in this list of layers, expected TensorRT-RTX's: build with --profilingVerbosity=detailed"
         )
     return found
+
+
+def _logged_types(line: str) -> Iterator[tuple[str, str]]:
+    kind = re.search(r", LayerType: (\w+)", line)
+    if kind is None or kind[1] not in RUNS_CONVOLUTION:
+        return
+    data, filters = _types(line, "Inputs"), _types(line, "Constants", FILTER_RANK)
+    if data and filters:
+        for name in re.findall(r"\[ONNX Layer: ([^]]+)\]", line):
+            yield name, TENSORRT_TYPES.get(data[0], data[0])
 
 
 def _types(line: str, part: str, rank: int | None = None) -> list[str]:

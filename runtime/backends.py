@@ -117,7 +117,7 @@ def _open_engine(path: Path, how: How) -> Choice:
     if how.precision not in ("auto", plan.precision):
         raise InputError(f"{path.name} computes in {plan.precision}, not {how.precision}: build another, with --noTF32 for fp32")
     runner = _load("tensorrt").TensorRtRunner(path, how.device)
-    return Choice(runner, plan.contract, f"{plan.library} {plan.version} on {runner.gpu.name}")
+    return Choice(runner, plan.narrowed, f"{plan.library} {plan.version} on {runner.gpu.name}")
 
 
 def _first_usable(contract: Contract) -> tuple[str, str]:

@@ -23,6 +23,7 @@ class DeblurOptions:
     backend: str = "auto"  # see Engine
     precision: str = "auto"  # see Engine
     threads: int | None = None  # CPU cores for the network; None = all
+    device: int = 0  # the GPU, where one runs the network
     server: str | None = None  # "grpc://HOST:PORT" or "http://HOST:PORT" of a Triton server that runs the network
     server_model: str = DEFAULT_SERVER_MODEL  # its name there
     stride: int | None = None  # frames between the starts of two windows; None = the window's length
@@ -46,8 +47,9 @@ class DeblurOptions:
             raise InputError("a run can be resumed from a video file to a video file only: leave out --resume")
         if self.server and "://" not in self.server:
             raise InputError(f"the server is {self.server!r}, expected grpc://HOST:PORT or http://HOST:PORT")
-        if self.server and (self.model, self.backend, self.precision, self.threads) != (None, "auto", "auto", None):
-            raise InputError(f"{self.server} has its own model and backend: leave out --model, --backend, --precision, --threads")
+        if self.server and (self.model, self.backend, self.precision, self.threads, self.device) != (None, "auto", "auto", None, 0):
+            flags = "--model, --backend, --precision, --threads, --device"
+            raise InputError(f"{self.server} has its own model and backend: leave out {flags}")
         if not self.rate > 0:
             raise InputError(f"the rate is {self.rate} frames per second, expected more than 0")
         if self.resume_every < MIN_SEGMENT:

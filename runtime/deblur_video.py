@@ -242,7 +242,8 @@ def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     """The engine that the options name."""
     say = say or (lambda _: None)
     served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
-    engine = Engine(served or options.model or default_model(say), options.backend, options.precision, options.threads)
+    path = served or options.model or default_model(say)
+    engine = Engine(path, options.backend, options.precision, options.threads, options.device)
     log.info("%s: %s", options.source, engine.reason)
     say(engine.reason)
     return engine

@@ -41,7 +41,9 @@ def open_gpu(index: int = 0) -> Gpu:
     try:
         ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:
-        raise BackendError(f"no NVIDIA driver on this machine ({DRIVER_LIBRARY} is missing): use a CPU backend") from error
+        raise BackendError(
+            f"no NVIDIA driver on this machine ({DRIVER_LIBRARY} is missing): install it, or run an .onnx file on the CPU"
+        ) from error
     count = check(cuda.cudaGetDeviceCount(), "looking for GPUs")
     if not 0 <= index < count:
         raise BackendError(f"GPU {index} was asked for, this machine has {count}: number them from 0")

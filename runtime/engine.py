@@ -227,5 +227,5 @@ class Engine:
         for name, got, expected in zip(("N", "H", "W"), (shape[0], *shape[2:4]), fixed):
             if expected is not None and got != expected:
                 raise InputError(
-                    f"got {name} = {got} (padded), this model is fixed at {expected}: export it for this size, or dynamic"
+                    f"got {name} = {got} (padded), this model is fixed at {expected}: make one for this size, or for any"
                 )

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime.contract import Contract
@@ -71,6 +71,12 @@ class Plan:
         """The contract's, or "tf32" where that is fp32 and may be rounded."""
         return "tf32" if self.tf32 and self.contract.precision == "fp32" else self.contract.precision
 
+    @property
+    def narrowed(self) -> Contract:
+        """The contract of the graph with the sizes that the engine is built for, where all its profiles take one alone."""
+        batch, height, width = (self._only_length(axis) for axis in (0, 2, 3))
+        return replace(self.contract, batch=batch, height=height, width=width)
+
     def save(self, engine: Path) -> None:
         """Writes the record beside the engine file; it appears whole or not at all."""
         path = record_path(engine)
@@ -104,6 +110,10 @@ class Plan:
                 return number
         taken = " or ".join(f"{profile.min} to {profile.max}" for profile in self.profiles)
         raise InputError(f"got {shape}, this engine takes {taken}: build one for this size")
+
+    def _only_length(self, axis: int) -> int | None:
+        lengths = {length for profile in self.profiles for length in (profile.min[axis], profile.max[axis])}
+        return lengths.pop() if len(lengths) == 1 else None
 
     def _runs_on(self, capability: tuple[int, int]) -> bool:
         if not self.compute_capabilities or capability in self.compute_capabilities:

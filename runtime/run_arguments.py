@@ -62,6 +62,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
     model.add_argument("--precision", default="auto", help=ARITHMETIC)
     model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
     if server:
+        model.add_argument("--device", type=int, default=0, metavar="N", help="the GPU (default: %(default)s)")
         _add_server_arguments(model)
     model.add_argument(
         "--stride",
@@ -96,7 +97,8 @@ def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
 
 def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of DeblurOptions that `add_network_arguments` reads."""
-    names = ("model", "backend", "precision", "threads", "server", "server_model", "stride", "tile", "memory", "scene_threshold")
+    chosen = ("model", "backend", "precision", "threads", "device", "server", "server_model")
+    names = (*chosen, "stride", "tile", "memory", "scene_threshold")
     return {name: getattr(arguments, name) for name in names if name in arguments}
 
 

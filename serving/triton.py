@@ -10,6 +10,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from runtime import run_arguments
 from runtime.command_line import command
 from serving.triton_host import Hosting
 from serving.triton_options import BACKENDS, TritonOptions
@@ -66,11 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--queue-size", type=int, default=64, metavar="N", help="windows that may wait; more are refused (default: %(default)s)")
     add("--queue-timeout", type=float, default=60, metavar="S", help="that a window may wait (default: %(default)g)")
     add("--instances", type=int, default=1, metavar="N", help="engines side by side (default: %(default)s)")
-    add("--gpus", type=_numbers, default=(), metavar="0,1", help="with --instances on each (default: the CPU; tensorrt: 0)")
+    add("--gpus", type=_numbers, default=(), metavar="0,1", help="each runs so many --instances (default: CPU; tensorrt: GPU 0)")
     engine = parser.add_argument_group("the python backend")
     add = engine.add_argument
-    add("--engine-backend", default="auto", help="of the Engine (default: %(default)s)")
-    add("--precision", default="auto", help="of the Engine (default: %(default)s)")
+    add("--engine-backend", default="auto", metavar="NAME", help=f"what computes: {run_arguments.BACKENDS}")
+    add("--precision", default="auto", metavar="NAME", help=f"the arithmetic {run_arguments.ARITHMETIC}")
     add("--threads", type=int, metavar="N", help="CPU cores of each engine (default: all)")
     add("--warm-up", type=_size, action="append", default=[], metavar="WxH", help="run before the model is ready; repeat")
     add("--max-pixels", type=int, default=Hosting("").max_pixels, metavar="N", help="of a frame (default: %(default)s)")

@@ -89,6 +89,13 @@ def test_stripped_weights(plan):
         dataclasses.replace(plan, stripped=True).check_machine("tensorrt_rtx", plan.version, (8, 9))
 
 
+def test_contract_is_narrowed_to_what_the_engine_takes(plan):
+    assert (plan.contract.batch, plan.contract.height, plan.contract.width) == (None, None, None)
+    assert (plan.narrowed.batch, plan.narrowed.height, plan.narrowed.width) == (1, 64, 96)
+    ranged = dataclasses.replace(plan, profiles=(Profile(SHAPE, SHAPE, (1, 5, 64, 128)),)).narrowed
+    assert (ranged.batch, ranged.height, ranged.width) == (1, 64, None)
+
+
 def test_profile_of_a_shape(plan):
     two = dataclasses.replace(plan, profiles=(*plan.profiles, Profile((1, 5, 64, 64), (1, 5, 720, 1280), (2, 5, 1088, 1920))))
     assert two.profile_of(SHAPE) == 0

@@ -33,8 +33,7 @@ def flags(model, *more):
 
 
 def only(model, *more):
-    (request,) = flags(model, *more).requests
-    return request
+    return flags(model, *more).request
 
 
 def test_trtexecs_forms(tiny_model):
@@ -81,12 +80,12 @@ def test_profiles_are_numbered(tiny_model):
         flags(tiny_model, "--profile=1", "--shapes=blurry:1x5x64x64")
 
 
-def test_one_engine_for_each_preset(tiny_model):
-    found = flags(tiny_model, "--for", "720p,1080p,100x50", "--saveEngine=v.engine").requests
-    assert [str(request.engine) for request in found] == ["v-720p.engine", "v-1080p.engine", "v-100x50.engine"]
-    shapes = [request.build.profiles[0].opt for request in found]
-    assert shapes == [(1, 5, 720, 1280), (1, 5, 1080, 1920), (1, 5, 56, 104)]
-    assert str(only(tiny_model, "--for=720p", "--saveEngine=v.engine").engine) == "v.engine"
+def test_one_profile_for_each_preset(tiny_model):
+    profiles = only(tiny_model, "--for", "720p,1080p,100x50,98x52").build.profiles
+    assert [profile.opt for profile in profiles] == [(1, 5, 720, 1280), (1, 5, 1080, 1920), (1, 5, 56, 104)]
+    assert all(profile.min == profile.max for profile in profiles)
+    with pytest.raises(InputError, match="got --for and shapes"):
+        flags(tiny_model, "--for=720p", "--shapes=blurry:1x5x64x64")
 
 
 @pytest.mark.parametrize(
@@ -143,9 +142,8 @@ def test_flags_of_old_scripts_are_read_and_told(tiny_model):
     told = " ".join(found.notes)
     for flag in ("--explicitBatch", "--useCudaGraph", "--iterations", "--heuristic", "--buildOnly"):
         assert flag in told
-    (request,) = found.requests
-    assert request.build.memory_pools == (("WORKSPACE", 4096 << 20),)
-    assert request.build.optimization_level == 2
+    assert found.request.build.memory_pools == (("WORKSPACE", 4096 << 20),)
+    assert found.request.build.optimization_level == 2
 
 
 def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys):
@@ -166,13 +164,16 @@ def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys)
     assert capsys.readouterr().out == f"tensorrt_rtx {plan.version}\n"
 
 
-def test_types_are_written_once_for_all_sizes(tiny_model, tmp_path, capsys):
+def test_one_engine_takes_several_sizes(tiny_model, tmp_path, capsys):
     engine = tmp_path / "m.engine"
     assert main([f"--onnx={tiny_model}", "--bf16", "--for=96x64,64x96", f"--saveEngine={engine}", *RTX]) == 0
-    told = capsys.readouterr()
-    assert told.err.count("writing") == 1
-    assert told.out.count("100.0% bf16") == 2
-    assert f"videodeblur bundle --engine {tmp_path / 'm-96x64.engine'} --onnx {tiny_model}" in told.out
+    told = capsys.readouterr().out
+    assert "input 1x5x64x96 or 1x5x96x64" in told
+    assert "run in 100.0% bf16" in told
+    assert f"videodeblur bundle --engine {engine} --onnx {tiny_model}" in told
+    plan = load_plan(engine)
+    assert [plan.profile_of((1, 5, *size)) for size in ((64, 96), (96, 64))] == [0, 1]
+    assert (plan.narrowed.batch, plan.narrowed.height, plan.narrowed.width) == (1, None, None)
 
 
 def test_int8_calibrates_by_itself(tiny_model, tmp_path, capsys, monkeypatch):

@@ -74,6 +74,13 @@ def test_openvino_takes_bf16_for_the_rest_when_told_to(int8_path):
     assert {row.ran for row in rows} == {"int8", "bf16"}
 
 
+def test_profiles_that_differ_in_type_grant_nothing():
+    assert tensorrt_types(logged("Half", "Half") + logged("Float", "Half")) == dict.fromkeys(
+        ("c1/Conv", "LeakyRelu"), "fp16 and fp32"
+    )
+    assert set(tensorrt_types(logged("Half", "Half") * 2).values()) == {"fp16"}
+
+
 def test_what_openvino_does_not_grant_is_seen(tiny, tiny_model, tmp_path):
     """OpenVINO's CPU plugin computes a graph of FP16 in fp32."""
     path = saved(retype(tiny, "fp16"), tiny_model, tmp_path / "fp16.onnx")
