@@ -26,7 +26,7 @@ from benchmarks.bench_rows import measure
 from benchmarks.bench_table import markdown, table
 from benchmarks.memory import size
 from benchmarks.peers import PEERS
-from benchmarks.subjects import expand
+from benchmarks.subjects import expand, parse
 from benchmarks.timing import Effort
 from benchmarks.windows import BLURRY, SHARP
 from runtime.command_line import USER_ERROR, command
@@ -115,7 +115,7 @@ def _options(given: argparse.Namespace) -> BenchOptions:
         sizes = [(one[0], one[1])]
     named = [*given.files, *given.more]
     specs = expand(named, given.on)
-    model = next((path for path in map(_file, named) if _runs_in_peers(path)), None)
+    model = next((path for path in (Path(parse(text).file) for text in named) if _runs_in_peers(path)), None)
     peers = _peers(given.peers, quick)
     if model is None and (peers or not specs):
         model = default_model(lambda text: print(text, file=sys.stderr))
@@ -144,10 +144,6 @@ def _options(given: argparse.Namespace) -> BenchOptions:
         parts=tuple(given.parts),
         deadline=QUICK_DEADLINE if quick else math.inf,
     )
-
-
-def _file(spec: str) -> Path:
-    return Path(spec.partition("@")[0])
 
 
 def _runs_in_peers(path: Path) -> bool:

@@ -19,7 +19,7 @@ from benchmarks import cold_start, end_to_end
 from benchmarks.bench_options import NAIVE, TRTEXEC, BenchOptions
 from benchmarks.bench_report import BenchReport, Ratio, Row, Skipped, Spread, finite
 from benchmarks.peers import PEERS, PeerInput, trtexec
-from benchmarks.subjects import Subject, open_subject
+from benchmarks.subjects import Subject, open_subject, parse
 from benchmarks.timing import Timing, interleave_for
 from benchmarks.windows import Material, read_material
 from runtime.contract import read_contract
@@ -147,7 +147,7 @@ class _SizeBench:
         return PeerInput(options.model or Path(), options.checkpoint or Path(), shape, folder, material.blurry, truth)
 
     def _row(self, subject: Subject) -> Row:
-        path = Path(subject.name.partition("@")[0])
+        path = Path(parse(subject.name).file)
         size = None if subject.kind == "peer" else sum(file.stat().st_size for file in _files(path)) / 1e6
         return Row(
             name=_short(subject.name),
@@ -275,8 +275,8 @@ def _quality(got: Sequence[Planes], sharp: Planes) -> float:
 
 def _short(name: str) -> str:
     """Without folders."""
-    path, at, how = name.partition("@")
-    return name if name in PEERS else f"{Path(path).name}{at}{how}"
+    file = parse(name).file
+    return f"{Path(file).name}{name.removeprefix(file)}"
 
 
 def _files(path: Path) -> Iterator[Path]:

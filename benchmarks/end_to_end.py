@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks import memory
 from benchmarks.bench_options import NAIVE, BenchOptions
+from benchmarks.subjects import open_engine
 from benchmarks.timing import Timing, interleave
-from runtime import Engine
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import BackendError
@@ -35,9 +35,7 @@ def measure(names: list[str], options: BenchOptions, height: int, width: int) ->
 
 
 def _run(name: str, source: Path, output: Path, options: BenchOptions, opened: ExitStack) -> Callable[[], object]:
-    path, _, how = name.partition("@")
-    backend, _, precision = how.partition(":")
-    engine = opened.enter_context(Engine(path, backend or "auto", precision or "auto", options.threads))
+    engine = opened.enter_context(open_engine(name, options.threads))
     settings = DeblurOptions(source, output, encoder=EncoderOptions("libx264"), tile=0, overwrite=True)
     return lambda: deblur_video(settings, engine=engine)
 

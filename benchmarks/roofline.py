@@ -28,6 +28,7 @@ from benchmarks.kernel_profiles import (
 )
 from benchmarks.machine_peak import MachinePeak, measure_peak
 from benchmarks.memory import size
+from benchmarks.subjects import parse
 from benchmarks.windows import BLURRY, read_material
 from runtime.command_line import command
 from runtime.errors import InputError
@@ -104,8 +105,7 @@ def measure(profiles: Sequence[str], height: int, width: int, runs: int = RUNS, 
     peak = measure_peak()
     found: dict[str, list[Kernel]] = {}
     for text in profiles:
-        name, _, how = text.partition("@")
-        backend, _, precision = how.partition(":")
+        name, backend, precision = parse(text)
         if backend == "openvino":
             found[text] = openvino_profile(Path(name), window, precision or "fp32", runs)
         elif backend == "onnxruntime":
@@ -115,7 +115,7 @@ def measure(profiles: Sequence[str], height: int, width: int, runs: int = RUNS, 
                 f"{text}: expected FILE@openvino:PRECISION or FILE@onnxruntime, the backends that tell of their kernels"
             )
     if trtexec:
-        found[trtexec.name] = trtexec_profile(trtexec, conv_flops(Path(profiles[0].partition("@")[0]), window.shape), "f16")
+        found[trtexec.name] = trtexec_profile(trtexec, conv_flops(Path(parse(profiles[0]).file), window.shape), "f16")
     peak = better(peak, measure_peak())
     rows = tuple(row for name, kernels in found.items() for row in group_rows(Path(name).name, kernels, peak))
     return Roofline(

@@ -17,6 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.memory import size
+from benchmarks.subjects import open_engine
 from benchmarks.timing import Effort, Timing, interleave_for
 from runtime import Engine, StreamDeblurrer
 from runtime.command_line import command
@@ -139,9 +140,7 @@ def markdown(found: Scaling) -> str:
 
 
 def _open(options: ScalingOptions, threads: int | None) -> Engine:
-    path, _, how = options.model.partition("@")
-    backend, _, precision = how.partition(":")
-    return Engine(path, backend or "auto", precision or "auto", threads)
+    return open_engine(options.model, threads)
 
 
 def _call(engine: Engine, shape: tuple[int, ...]) -> Callable[[], object]:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers import PEERS, PeerInput, open_peer
 from benchmarks.resident import call_without_copies
-from runtime import Engine, sample_codes
+from runtime import Engine, padding, sample_codes
 from runtime.contract import Contract, read_contract
 from runtime.errors import InputError
 from runtime.network_memory import bytes_for, memory_at_hand
@@ -38,7 +38,6 @@ class Subject:
     run: Callable[[Samples], Samples]  # numpy in, numpy out
     without_copies: Callable[[Samples], Callable[[], object]] | None = None  # a window -> the bare computation on it; None: same
     contract: Contract | None = None
-    engine: Engine | None = None
     memory: int = 0  # bytes that it takes when it runs, about
 
     def encode(self, window: npt.NDArray[np.float32]) -> Samples:
@@ -64,16 +63,39 @@ def expand(files: Sequence[str], arithmetic: Sequence[str]) -> list[str]:
     """
     specs: list[str] = []
     for text in files:
-        name, _, how = text.partition("@")
+        name, backend, _ = parse(text)
         path = Path(name)
         if not path.exists():
             raise InputError(f"{path}: no such file, expected a model, an engine or a bundle")
-        if how or path.is_dir() or path.suffix in SUFFIXES:
+        if backend or path.is_dir() or path.suffix in SUFFIXES:
             specs.append(text)
             continue
         read_contract(path)
         specs += [f"{name}@{each}" for each in arithmetic or (*CPU_ARITHMETIC, *GPU_ARITHMETIC)]
     return list(dict.fromkeys(specs))
+
+
+class Way(NamedTuple):
+    """What FILE[@BACKEND[:PRECISION]] says; empty where it says nothing."""
+
+    file: str
+    backend: str
+    precision: str
+
+
+def parse(text: str) -> Way:
+    """FILE[@BACKEND[:PRECISION]] in its parts; another "@" belongs to the file or its folder."""
+    name, at, how = text.rpartition("@")
+    if not at or set(how) & set("./"):  # of a path, which no backend has
+        return Way(text, "", "")
+    backend, _, precision = how.partition(":")
+    return Way(name, backend, precision)
+
+
+def open_engine(text: str, threads: int | None = None) -> Engine:
+    """The engine of FILE[@BACKEND[:PRECISION]]. Raises DeployError when it cannot run here."""
+    name, backend, precision = parse(text)
+    return Engine(name, backend or "auto", precision or "auto", threads)
 
 
 @contextmanager
@@ -87,10 +109,8 @@ def open_subject(name: str, given: PeerInput, threads: int | None = None, promis
         call = open_peer(name, given)
         yield Subject(name, "peer", name.split()[0], PEERS[name].precision, "", call, memory=memory)
         return
-    path, _, how = name.partition("@")
-    backend, _, precision = how.partition(":")
-    with Engine(path, backend or "auto", precision or "auto", threads) as engine:
-        _check_size(engine.contract, given.shape)
+    with open_engine(name, threads) as engine:
+        check_size(engine.contract, given.shape)
         on_cpu = engine.backend in ("openvino", "onnxruntime")
         memory = _memory(engine.contract, given.shape, engine.precision, promised) if on_cpu else 0
         yield Subject(
@@ -102,15 +122,16 @@ def open_subject(name: str, given: PeerInput, threads: int | None = None, promis
             engine.run,
             lambda window: call_without_copies(engine, window),
             engine.contract,
-            engine,
             memory,
         )
 
 
-def _check_size(contract: Contract, shape: Sequence[int]) -> None:
+def check_size(contract: Contract, shape: Sequence[int]) -> None:
+    """Raises InputError where a file of fixed size does not take windows of (N, F, H, W)."""
+    padded = padding.padded_size(shape[2], shape[3], contract.multiple if contract.io == "f32" else 1)
     fixed = (contract.batch, contract.height, contract.width)
-    for word, got, expected in zip(("N", "H", "W"), (shape[0], shape[2], shape[3]), fixed):
-        if expected is not None and -(-got // contract.multiple) * contract.multiple != expected and got != expected:
+    for word, got, expected in zip(("N", "H", "W"), (shape[0], *padded), fixed):
+        if expected not in (None, got):
             raise InputError(f"it is fixed at {word} = {expected}, not {got}")
 
 

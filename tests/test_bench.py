@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from benchmarks import bench, cold_start
 from benchmarks.bench_options import NAIVE
 from benchmarks.bench_report import BenchReport, Row, Skipped, Spread, read_report
 from benchmarks.peers import PEERS, PeerInput, open_peer, trtexec
+from benchmarks.subjects import check_size, parse
 from benchmarks.timing import Effort, interleave_for
 from benchmarks.windows import BLURRY, SHARP, read_material
 from runtime.contract import read_contract
@@ -60,6 +61,29 @@ def test_files_and_peers_in_one_report(tiny_model, tiny_checkpoint, tmp_path, ca
     times = json.loads(output["times.json"].read_text())
     assert [len(calls) for calls in times.values()] == [2, 2, 2]
     assert all(set(call) == {"computeMs", "latencyMs"} for calls in times.values() for call in calls)
+
+
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [
+        ("m.onnx", ("m.onnx", "", "")),
+        ("m.onnx@onnxruntime-cuda", ("m.onnx", "onnxruntime-cuda", "")),
+        ("of@work/m@2.onnx@openvino:bf16", ("of@work/m@2.onnx", "openvino", "bf16")),
+        ("of@work/m@2.onnx", ("of@work/m@2.onnx", "", "")),
+    ],
+)
+def test_a_file_and_its_way(text, way):
+    assert parse(text) == way
+
+
+def test_only_pixels_are_padded(tiny_model):
+    contract = replace(read_contract(tiny_model), batch=8, height=64, width=96)
+    check_size(contract, (8, 5, 60, 90))
+    for shape in ((1, 5, 60, 90), (8, 5, 60, 97)):
+        with pytest.raises(InputError, match="it is fixed at"):
+            check_size(contract, shape)
+    with pytest.raises(InputError, match="it is fixed at H = 64, not 60"):
+        check_size(replace(contract, io="u8"), (8, 5, 60, 96))
 
 
 def test_a_file_from_another_checkpoint_is_left_out(tiny_model, tmp_path, capsys):
