@@ -21,7 +21,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 @functools.cache
-def _core() -> openvino.Core:
+def core() -> openvino.Core:
     """One for the process, never freed. Each loads the CPU plugin, which puts the thread's signal handlers on a stack of its own;
     where two are freed in the order in which they were made, 2026.4 leaves the thread with a stack that is gone, and the next
     SIGTERM or Ctrl-C is a segmentation fault."""
@@ -30,12 +30,12 @@ def _core() -> openvino.Core:
 
 def native_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware (AMX or AVX512-BF16)."""
-    return "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
 def describe() -> dict[str, Any]:
     """OpenVINO's version and devices, for `videodeblur doctor`."""
-    return {"version": openvino.__version__, "devices": _core().available_devices, "bf16": native_bf16()}
+    return {"version": openvino.__version__, "devices": core().available_devices, "bf16": native_bf16()}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class OpenVinoRunner:
             raise BackendError(f"precision is {precision!r}, OpenVINO on a CPU offers {' and '.join(HINTS)}")
         if precision == "bf16" and not native_bf16():
             raise BackendError("this CPU has no bf16 arithmetic (AMX or AVX512-BF16): use precision='fp32'")
-        self._core = _core()
+        self._core = core()
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
