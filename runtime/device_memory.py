@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,9 +177,12 @@ class Graph:
         check(cuda.cudaStreamBeginCapture(stream.handle, mode), "starting to record a CUDA graph")
         try:
             enqueue()
-        finally:
-            recorded = cuda.cudaStreamEndCapture(stream.handle)  # a stream left recording would be unusable
-        graph = check(recorded, "recording a CUDA graph")
+        except BaseException:
+            _, unfinished = cuda.cudaStreamEndCapture(stream.handle)  # a stream left recording would be unusable
+            if unfinished is not None:
+                cuda.cudaGraphDestroy(unfinished)
+            raise
+        graph = check(cuda.cudaStreamEndCapture(stream.handle), "recording a CUDA graph")
         try:
             self._executable = check(cuda.cudaGraphInstantiate(graph, 0), "instantiating a CUDA graph")
         finally:
@@ -216,7 +219,8 @@ class DeviceArray:
     def of(cls, array: Any) -> DeviceArray:
         """The memory behind an array with `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, Numba) or DLPack, not copied.
 
-        Waits for the work that fills it. Raises InputError when the array is not on a GPU, not C-contiguous, or not aligned.
+        Waits for the work that fills it. Raises InputError when the array is not on the current GPU, not C-contiguous, or not
+        aligned.
         """
         if not is_device_array(array):
             raise InputError(f"got {type(array).__name__}, expected a numpy array, or one on the GPU (CUDA array or DLPack)")
@@ -227,12 +231,23 @@ class DeviceArray:
         else:
             found = cls(interface["data"][0], tuple(interface["shape"]), np.dtype(interface["typestr"]), array)
             strides, stream = interface.get("strides"), interface.get("stream")
-        if strides not in (None, _dense_strides(found.shape, found.dtype.itemsize)):
+        if strides is not None and not _is_dense(strides, found.shape, found.dtype.itemsize):
             raise InputError(f"got an array on the GPU with strides {strides}, expected it C-contiguous: copy it first")
         if found.pointer % ALIGNMENT:
             raise InputError(f"got an array on the GPU at an address that is not a multiple of {ALIGNMENT}: copy it first")
+        _check_place(found.pointer)
         _wait_for_producer(stream)
         return found
+
+
+def _check_place(pointer: int) -> None:
+    """Raises InputError unless the memory is on the current GPU: a kernel that reads another's ends all work of the process."""
+    current = check(cuda.cudaGetDevice(), "asking for the current GPU")
+    facts = check(cuda.cudaPointerGetAttributes(pointer), "asking where an array lies")
+    if facts.type not in (cuda.cudaMemoryType.cudaMemoryTypeDevice, cuda.cudaMemoryType.cudaMemoryTypeManaged):
+        raise InputError("got an array that is not in the memory of a GPU: hand it over as a numpy array")
+    if facts.device != current:
+        raise InputError(f"got an array on GPU {facts.device}, the engine is on GPU {current}: copy it there")
 
 
 def _wait_for_producer(stream: int | None) -> None:
@@ -243,12 +258,14 @@ def _wait_for_producer(stream: int | None) -> None:
         check(cuda.cudaStreamSynchronize(stream), "waiting for the array's producer")
 
 
-def _dense_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    strides, step = [], itemsize
-    for length in reversed(shape):
-        strides.append(step)
+def _is_dense(strides: Sequence[int], shape: tuple[int, ...], itemsize: int) -> bool:
+    """Whether the bytes between samples are those of C order; along an axis of one sample any number will do."""
+    step = itemsize
+    for stride, length in zip(reversed(strides), reversed(shape)):
+        if length > 1 and stride != step:
+            return False
         step *= length
-    return tuple(reversed(strides))
+    return True
 
 
 def _text(result: tuple[Any, ...]) -> str:

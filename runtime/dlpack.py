@@ -61,7 +61,7 @@ class BorrowedTensor:
         try:
             capsule = array.__dlpack__(stream=LEGACY_DEFAULT_STREAM) if device in (CUDA, CUDA_MANAGED) else array.__dlpack__()
         except (BufferError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{type(array).__name__} does not lend its memory ({error}): detach or copy the array") from error
+            raise _refused(array, error) from error
         if not _is_valid(capsule, FRESH):
             raise InputError(f"{type(array).__name__} offers a newer DLPack than this reads: hand over a numpy array")
         managed = ctypes.cast(_pointer_of(capsule, FRESH), ctypes.POINTER(_Managed))
@@ -81,11 +81,18 @@ class BorrowedTensor:
 
 
 def is_device_array(array: object) -> bool:
-    """Whether an array lives on an NVIDIA GPU, by `__cuda_array_interface__` or DLPack."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return True
+    """Whether an array lives on an NVIDIA GPU, by `__cuda_array_interface__` or DLPack. Raises InputError when it will not tell."""
+    try:
+        if hasattr(array, "__cuda_array_interface__"):
+            return True
+    except RuntimeError as error:  # PyTorch's, of a tensor that collects gradients
+        raise _refused(array, error) from error
     device = getattr(array, "__dlpack_device__", None)
     return device is not None and device()[0] in (CUDA, CUDA_MANAGED)
+
+
+def _refused(array: object, error: Exception) -> InputError:
+    return InputError(f"{type(array).__name__} does not lend its memory ({error}): detach or copy the array")
 
 
 def _give_back(managed: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.contract import INPUT, OUTPUT
 from runtime.default_model import cache_folder
-from runtime.device_memory import MIB, free_memory
+from runtime.device_memory import MIB, DeviceBuffer, Stream, free_memory
 from runtime.errors import BackendError, MissingPackageError, ModelError
 from runtime.plan import Plan
 from runtime.tensorrt_library import Library, load_library
@@ -24,16 +24,29 @@ class LoadedEngine:
 
     def __init__(self, library: Library, path: Path, plan: Plan) -> None:
         self.library, self.plan = library, plan
-        self._runtime = library.module.Runtime(library.logger)
+        self._runtime = _runtime(library)
+        self._scratch: DeviceBuffer | None = None
         self.engine = self._deserialize(path)
         self.dtype = np.dtype(np.float32 if plan.contract.io == "f32" else np.uint8)  # of both tensors
         self._check_tensors(path)
 
     @property
     def memory(self) -> int:
-        """Bytes that a context needs beside the weights, for the largest shape."""
+        """Bytes that contexts compute in beside the weights and the frames, for the largest shape."""
         engine = self.engine
         return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
+
+    def scratch(self) -> DeviceBuffer:
+        """That memory, allocated once for all contexts. Raises BackendError when it is more than the GPU has free."""
+        if self._scratch is None:
+            free = free_memory()
+            if self.memory > free:
+                needed, left = (f"{size / MIB:.0f} MiB" for size in (self.memory, free))
+                raise BackendError(
+                    f"the engine needs {needed} for its largest shape, {left} are free: build it for smaller frames, or free memory"
+                )
+            self._scratch = DeviceBuffer(max(self.memory, 1))
+        return self._scratch
 
     def layer_information(self) -> str:
         """Its layers as TensorRT's own JSON. Raises BackendError on the lean runtime, which cannot tell."""
@@ -44,6 +57,8 @@ class LoadedEngine:
 
     def close(self) -> None:
         """Frees the engine, then what made it; contexts must be gone."""
+        if self._scratch is not None:
+            self._scratch.close()
         self.engine = None
         self._runtime = None
 
@@ -78,18 +93,32 @@ class LoadedEngine:
                 f"{path} has tensors {sorted(names)}, expected {INPUT} and {OUTPUT}: build it from export/to_onnx.py's file"
             )
         for name in (INPUT, OUTPUT):
-            found = np.dtype(self.library.module.nptype(self.engine.get_tensor_dtype(name)))
+            kind = self.engine.get_tensor_dtype(name)
+            try:
+                found = np.dtype(self.library.module.nptype(kind))
+            except TypeError:  # a type that numpy lacks
+                found = None
             if found != self.dtype:
-                raise ModelError(f"{path} has {name} as {found}, its contract says {self.dtype}: build it again")
+                raise ModelError(f"{path} has {name} as {kind}, its contract says {self.dtype}: build it again")
+
+
+def _runtime(library: Library) -> Any:
+    with library.messages() as messages:
+        try:
+            return library.module.Runtime(library.logger)
+        except TypeError as error:  # the bindings' word for a null pointer: no driver, or one older than the library
+            name = f"{library.name} {library.version}"
+            raise BackendError(f"{name} does not start: {messages.reason()}: update the driver, or install an older one") from error
 
 
 def library_for(plan: Plan) -> Library:
     """The library that built the engine; the lean runtime where that is missing and the engine allows it."""
     try:
         return load_library(plan.library)
-    except MissingPackageError:
+    except MissingPackageError as error:
         if not plan.version_compatible:
-            raise
+            release = f"{plan.library.replace('_', '-')}=={plan.version}"
+            raise MissingPackageError(release, f"running this engine ({error.__cause__})") from error
         return load_library("tensorrt_lean")
 
 
@@ -101,14 +130,17 @@ class KernelCache:
         self._cache = config.create_runtime_cache()
         if path.is_file() and not self._cache.deserialize(path.read_bytes()):
             log.info("the kernels in %s are of another environment and will be compiled anew", path)
-        config.set_runtime_cache(self._cache)
+        if not config.set_runtime_cache(self._cache):
+            log.warning("TensorRT-RTX does not take a cache, the next start will compile its kernels again")
 
     def save(self) -> None:
         """Written whole, then renamed: of several processes, the last one's stays."""
         partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(memoryview(self._cache.serialize()))
+            if (kernels := self._cache.serialize()) is None:
+                raise OSError("TensorRT-RTX does not hand them out")
+            partial.write_bytes(memoryview(kernels))
             partial.replace(self._path)
         except OSError as error:
             log.warning("the compiled kernels could not be kept, the next start will compile again: %s", error)
@@ -127,30 +159,35 @@ def kernel_cache(loaded: LoadedEngine, path: Path) -> KernelCache | None:
     return KernelCache(loaded.engine.create_runtime_config(), path)
 
 
-def create_context(loaded: LoadedEngine, kernels: KernelCache | None, cuda_graph: bool) -> Any:
-    """A trt.IExecutionContext; TensorRT-RTX's records CUDA graphs by itself when `cuda_graph` says so.
+def create_context(loaded: LoadedEngine, kernels: KernelCache | None, cuda_graph: bool, profile: int, stream: Stream) -> Any:
+    """A trt.IExecutionContext of one of the engine's profiles; TensorRT-RTX's records CUDA graphs by itself if `cuda_graph`.
 
-    Raises BackendError when its memory is more than the GPU has free.
+    All contexts of an engine compute in the same memory: queue their work on one stream. Raises BackendError when the library
+    makes none, or its memory is more than the GPU has free.
     """
-    free = free_memory()
-    if loaded.memory > free:
-        raise BackendError(_too_large(loaded, free))
+    scratch = loaded.scratch()
     with loaded.library.messages() as messages:
-        if kernels is None:
-            context = loaded.engine.create_execution_context()
+        context = _without_memory(loaded, kernels, cuda_graph)
+        if context is None or not context.set_optimization_profile_async(profile, stream.handle):
+            raise BackendError(f"TensorRT makes no context for profile {profile}: {messages.reason()}: build the engine again here")
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(scratch.pointer, scratch.size)
         else:
-            trt, config = loaded.library.module, kernels.config
-            config.cuda_graph_strategy = getattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE" if cuda_graph else "DISABLED")
-            # compiled when a shape is first met: a fall-back kernel first would change the picture in mid-video
-            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-            context = loaded.engine.create_execution_context(config)
-    if context is None:
-        raise BackendError(f"{_too_large(loaded, free)}. {messages.reason()}")
+            context.device_memory = scratch.pointer
+        stream.synchronize()
     return context
 
 
-def _too_large(loaded: LoadedEngine, free: int) -> str:
-    return (
-        f"the engine needs {loaded.memory / MIB:.0f} MiB for its largest shape, {free / MIB:.0f} MiB are free on the GPU: "
-        "build it for smaller frames, or free memory"
-    )
+def _without_memory(loaded: LoadedEngine, kernels: KernelCache | None, cuda_graph: bool) -> Any:
+    trt, engine = loaded.library.module, loaded.engine
+    if not hasattr(trt, "ExecutionContextAllocationStrategy"):
+        return engine.create_execution_context_without_device_memory()
+    managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+    if kernels is None:
+        return engine.create_execution_context(managed)
+    config = kernels.config
+    config.set_execution_context_allocation_strategy(managed)
+    config.cuda_graph_strategy = getattr(trt.CudaGraphStrategy, "WHOLE_GRAPH_CAPTURE" if cuda_graph else "DISABLED")
+    # compiled when a shape is first met: a fall-back kernel first would change the picture in mid-video
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)

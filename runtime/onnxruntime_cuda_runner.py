@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ PROVIDER = "CUDAExecutionProvider"
 PRECISIONS = ("fp32", "tf32")
 SHAPES = 4  # input shapes whose buffers are kept
 ERRORS_ONLY = 3  # log severity
+NO_GRAPH = -1
 INSTALL = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'"
 
 log = logging.getLogger("videodeblur.onnxruntime")
@@ -34,13 +38,15 @@ class _Bound:
     target: onnxruntime.OrtValue
     binding: onnxruntime.IOBinding
     options: onnxruntime.RunOptions
+    graph: int  # number of the graph that is recorded of them; NO_GRAPH for none
 
 
 class OnnxRuntimeCudaRunner:
     """A `Runner` on ONNX Runtime's CUDA provider.
 
     `graph_precision` is what the file's contract says. `precision` "fp32" computes fp32 graphs exactly, "tf32" rounds the inputs
-    of their convolutions to 10 bits. `cuda_graph` records the work of each shape once, where all of it runs on the GPU.
+    of their convolutions to 10 bits. `cuda_graph` records the work of each shape once, where all of it runs on the GPU. Callers may
+    be of any thread: the session keeps handles and graphs for each thread that it meets, so it meets one.
     Raises BackendError when there is no GPU, no driver, or this onnxruntime has no CUDA; its TensorRT provider is not offered:
     that wheel links TensorRT 10, and `runtime.tensorrt_runner` runs every version.
     """
@@ -54,8 +60,15 @@ class OnnxRuntimeCudaRunner:
         self.gpu = open_gpu(device)
         if PROVIDER not in onnxruntime.get_available_providers():
             raise BackendError(f"this onnxruntime {onnxruntime.__version__} has no CUDA: {INSTALL}")
-        onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip brought them
-        self._session: onnxruntime.InferenceSession | None = self._open(path, precision == "tf32", cuda_graph)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime-cuda")
+        self._session: onnxruntime.InferenceSession | None = None
+        try:
+            with redirect_stdout(sys.stderr):  # both print, and standard output may be a video
+                onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip brought them
+                self._session = self._thread.submit(self._open, path, precision == "tf32", cuda_graph).result()
+        except BaseException:
+            self._thread.shutdown()
+            raise
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
         self._shapes_met = 0
 
@@ -63,19 +76,23 @@ class OnnxRuntimeCudaRunner:
         """See `Runner.run`. The first call with a shape allocates its buffers and searches its kernels."""
         if self._session is None:
             raise BackendError("the runner is closed")
+        return self._thread.submit(self._run, self._session, blurry).result()
+
+    def close(self) -> None:
+        """Frees the session and its buffers."""
+        self._thread.shutdown()
+        self._bound.clear()
+        self._session = None
+
+    def _run(self, session: onnxruntime.InferenceSession, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
         try:
-            bound = self._buffers(blurry)
+            bound = self._buffers(session, blurry)
             bound.source.update_inplace(np.ascontiguousarray(blurry))
-            self._session.run_with_iobinding(bound.binding, bound.options)
+            session.run_with_iobinding(bound.binding, bound.options)
             sharp: npt.NDArray[Any] = np.array(bound.target.numpy())
         except Exception as error:  # its exceptions share no base but Exception
             raise BackendError(f"ONNX Runtime failed on shape {blurry.shape}: {error}") from error
         return sharp
-
-    def close(self) -> None:
-        """Frees the session and its buffers."""
-        self._bound.clear()
-        self._session = None
 
     def _open(self, path: Path, tf32: bool, cuda_graph: bool) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -99,25 +116,26 @@ class OnnxRuntimeCudaRunner:
         self.cuda_graph = cuda_graph
         return session
 
-    def _buffers(self, blurry: npt.NDArray[Any]) -> _Bound:
+    def _buffers(self, session: onnxruntime.InferenceSession, blurry: npt.NDArray[Any]) -> _Bound:
         shape = blurry.shape
         if shape not in self._bound:
             if len(self._bound) == SHAPES:
-                self._bound.popitem(last=False)
-            self._bound[shape] = self._bind(blurry)
+                _, oldest = self._bound.popitem(last=False)
+                if oldest.graph != NO_GRAPH and hasattr(session, "release_captured_graph"):
+                    session.release_captured_graph(oldest.graph)
+            self._bound[shape] = self._bind(session, blurry)
         self._bound.move_to_end(shape)
         return self._bound[shape]
 
-    def _bind(self, blurry: npt.NDArray[Any]) -> _Bound:
-        if self._session is None:
-            raise BackendError("the runner is closed")
+    def _bind(self, session: onnxruntime.InferenceSession, blurry: npt.NDArray[Any]) -> _Bound:
         place = ("cuda", self.gpu.index)
         source = onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(blurry), *place)
         target = onnxruntime.OrtValue.ortvalue_from_shape_and_type(blurry.shape, blurry.dtype.type, *place)
-        binding = self._session.io_binding()
+        binding = session.io_binding()
         binding.bind_ortvalue_input(INPUT, source)
         binding.bind_ortvalue_output(OUTPUT, target)
         options = onnxruntime.RunOptions()
         self._shapes_met += 1  # graphs are told apart by a number; one is never used for other buffers
-        options.add_run_config_entry("gpu_graph_id", str(self._shapes_met if self.cuda_graph else -1))
-        return _Bound(source, target, binding, options)
+        graph = self._shapes_met if self.cuda_graph else NO_GRAPH
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        return _Bound(source, target, binding, options, graph)

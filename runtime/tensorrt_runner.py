@@ -32,7 +32,6 @@ from runtime.plan import Plan, load_plan
 from runtime.window_ring import Ring, Slot
 
 SHAPES = 2  # input shapes whose buffers are kept
-POISON = 0xFF  # byte that no result consists of: NaN in floats, white in codes
 
 log = logging.getLogger("videodeblur.tensorrt")
 
@@ -48,9 +47,9 @@ class Ticket:
 class TensorRtRunner:
     """A `Runner` on one GPU. `precision` is the plan's. One caller at a time; open a runner for each thread.
 
-    `cuda_graph` records the work of each shape once and launches it with one call; the first window of a shape is computed both
-    ways, and where they differ the runner goes on without graphs and says so in the log. `cache` is the file of TensorRT-RTX's
-    compiled kernels, by default one for the engine in the user's cache.
+    `cuda_graph` records the work for each set of buffers once and launches it with one call; the first window through them is
+    computed both ways, and where they differ the runner goes on without graphs and says so in the log. `cache` is the file of
+    TensorRT-RTX's compiled kernels, by default one for the engine in the user's cache.
     Raises BackendError when there is no GPU, no driver, or the engine is for another library, version or GPU; ModelError when
     the file is damaged. All of that is checked before the library sees the file.
     """
@@ -67,7 +66,7 @@ class TensorRtRunner:
         self._kernels = kernel_cache(self._loaded, cache or cache_path(self.plan, self.gpu.name))
         self._records = cuda_graph and self._kernels is None  # TensorRT-RTX records by itself
         self._cuda_graph = cuda_graph
-        self._contexts: dict[int, Any] = {}  # by number of the profile
+        self._guests: dict[int, Any] = {}  # by number of the profile, the context for arrays that lie on the GPU already
         self._rings: OrderedDict[tuple[int, ...], Ring] = OrderedDict()
         with ExitStack() as streams:
             self._copy_in, self._compute, self._copy_out = (streams.enter_context(closing(Stream())) for _ in range(3))
@@ -126,7 +125,7 @@ class TensorRtRunner:
         self._streams.close()
         if self._kernels is not None:
             self._kernels.save()
-        self._contexts.clear()  # contexts before their engine
+        self._guests.clear()  # contexts before their engine
         self._loaded.close()
         self._kernels = self._loaded = None
 
@@ -139,46 +138,49 @@ class TensorRtRunner:
 
     def _ring(self, shape: tuple[int, ...]) -> Ring:
         if shape not in self._rings:
-            profile = self.plan.profile_of(shape)
-            context = self._context(profile)
+            self.plan.profile_of(shape)
             unused = [known for known, ring in self._rings.items() if ring.idle]
             if len(self._rings) >= SHAPES and unused:
                 self._rings.pop(unused[0]).close()
-            self._rings[shape] = Ring(shape, self._open().dtype, context)
+            self._rings[shape] = Ring(shape, self._open().dtype)
         self._rings.move_to_end(shape)
         return self._rings[shape]
 
-    def _context(self, profile: int) -> Any:
-        if profile not in self._contexts:
-            self._contexts[profile] = create_context(self._open(), self._kernels, self._cuda_graph)
-            if profile and not self._contexts[profile].set_optimization_profile_async(profile, self._compute.handle):
-                raise BackendError(f"TensorRT does not switch to profile {profile}: build an engine for this size alone")
-            self._compute.synchronize()
-        return self._contexts[profile]
+    def _context(self, profile: int, cuda_graph: bool) -> Any:
+        return create_context(self._open(), self._kernels, cuda_graph, profile, self._compute)
 
     def _prepare(self, slot: Slot) -> None:
-        """The first window through a slot: computed plainly, then recorded, replayed into a poisoned buffer, and compared."""
-        if slot.ready or not self._records:
+        """Gives a new slot a context of its own: a CUDA graph is of one context with one shape and one set of buffers."""
+        if slot.context is not None:
             return
-        slot.ready = True
+        context = self._context(self.plan.profile_of(slot.shape), self._cuda_graph)
+        self._bind(context, slot.shape, slot.device_in.pointer, slot.device_out.pointer)
+        slot.context = context
+        if self._records:
+            self._record(slot)
+
+    def _record(self, slot: Slot) -> None:
+        """The window is computed plainly, then replayed into a buffer that differs from the result, and compared."""
         plain = self._compute_now(slot)
         try:
             slot.graph = Graph(self._compute, lambda: self._execute(slot.context, slot.shape))
+            self._compute.fill(slot.device_out, 0xFF ^ int(plain.view(np.uint8).flat[0]))
             replayed = self._compute_now(slot)
         except DeployError as error:
-            self._go_without_graphs(slot, str(error))
+            self._go_without_graphs(str(error))
         else:
             if not np.array_equal(plain, replayed):
-                self._go_without_graphs(slot, "its replay differs from the plain run")
+                self._go_without_graphs("a replay differs from the plain run")
 
-    def _go_without_graphs(self, slot: Slot, reason: str) -> None:
+    def _go_without_graphs(self, reason: str) -> None:
         log.warning("CUDA graphs are off for this engine, each window costs more launches: %s", reason)
-        slot.drop_graph()
         self._records = False
+        for ring in self._rings.values():
+            for slot in ring.slots:
+                slot.drop_graph()
 
     def _compute_now(self, slot: Slot) -> npt.NDArray[Any]:
         self._compute.copy_in(slot.device_in, slot.host_in.array)
-        self._compute.fill(slot.device_out, POISON)
         self._launch(slot)
         self._compute.copy_out(slot.host_out.array, slot.device_out)
         self._compute.synchronize()
@@ -188,7 +190,6 @@ class TensorRtRunner:
         if slot.graph is not None:
             slot.graph.launch(self._compute)
         else:
-            self._bind(slot.context, slot.shape, slot.device_in.pointer, slot.device_out.pointer)
             self._execute(slot.context, slot.shape)
 
     def _bind(self, context: Any, shape: tuple[int, ...], source: int, target: int) -> None:
@@ -211,7 +212,9 @@ class TensorRtRunner:
         loaded = self._open()
         blurry = DeviceArray.of(array)
         _check_dtype(blurry.dtype, loaded.dtype)
-        context = self._context(self.plan.profile_of(blurry.shape))
+        profile = self.plan.profile_of(blurry.shape)
+        context = self._guests.get(profile) or self._context(profile, cuda_graph=False)
+        self._guests[profile] = context
         memory = DeviceBuffer(int(np.prod(blurry.shape)) * blurry.dtype.itemsize)
         self._bind(context, blurry.shape, blurry.pointer, memory.pointer)
         self._execute(context, blurry.shape)

@@ -15,15 +15,16 @@ from runtime.runner import IN_FLIGHT
 class Slot:
     """The buffers of one window in flight; input and output have the same shape and dtype."""
 
-    def __init__(self, number: int, shape: tuple[int, ...], dtype: np.dtype[Any], context: Any, owned: ExitStack) -> None:
-        self.number, self.shape, self.context = number, shape, context
+    def __init__(self, number: int, shape: tuple[int, ...], dtype: np.dtype[Any], owned: ExitStack) -> None:
+        self.number, self.shape = number, shape
         self.host_in, self.host_out = (owned.enter_context(closing(PinnedArray(shape, dtype))) for _ in range(2))
         size = self.host_in.array.nbytes
         self.device_in, self.device_out = (owned.enter_context(closing(DeviceBuffer(size))) for _ in range(2))
         self.arrived, self.computed, self.returned = (owned.enter_context(closing(Event())) for _ in range(3))
-        owned.callback(self.drop_graph)
+        owned.callback(self._forget)
+        self.context: Any = None  # the execution context that these buffers are bound to; a graph is of that one
         self.graph: Graph | None = None
-        self.ready = self.waiting = False
+        self.waiting = False
 
     def drop_graph(self) -> None:
         """Frees the recorded graph, if there is one."""
@@ -31,13 +32,17 @@ class Slot:
             self.graph.close()
             self.graph = None
 
+    def _forget(self) -> None:
+        self.drop_graph()
+        self.context = None
+
 
 class Ring:
     """`IN_FLIGHT` slots for one input shape."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], context: Any) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         with ExitStack() as owned:
-            self.slots = [Slot(number, shape, dtype, context, owned) for number in range(IN_FLIGHT)]
+            self.slots = [Slot(number, shape, dtype, owned) for number in range(IN_FLIGHT)]
             self._owned = owned.pop_all()
 
     @property

@@ -18,7 +18,7 @@ RUNTIMES = (*BUILDERS, "tensorrt_lean-11.4")
 
 RECEIVERS = {  # file: {expression: the TensorRT class behind it}
     "runtime/tensorrt_library.py": {"module": "module", "trt": "module", "trt.ILogger": "ILogger"},
-    "runtime/tensorrt_runner.py": {"context": "IExecutionContext", "self._contexts[profile]": "IExecutionContext"},
+    "runtime/tensorrt_runner.py": {"context": "IExecutionContext"},
     "runtime/loaded_engine.py": {
         "trt": "module",
         "library.module": "module",
@@ -33,6 +33,8 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "loaded.engine": "ICudaEngine",
         "self.engine.create_engine_inspector()": "EngineInspector",
         "config": "IRuntimeConfig",
+        "context": "IExecutionContext",
+        "trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
         "self._cache": "IRuntimeCache",
     },
     "export/engine_builder.py": {
@@ -77,6 +79,11 @@ MISSING = {  # (class, name): where it is not; the code asks hasattr for it, or 
     ("IRuntimeConfig", "dynamic_shapes_kernel_specialization_strategy"): RTX_ONLY,
     ("IRuntimeConfig", "create_runtime_cache"): RTX_ONLY,
     ("IRuntimeConfig", "set_runtime_cache"): RTX_ONLY,
+    ("module", "ExecutionContextAllocationStrategy"): OLD,
+    ("ExecutionContextAllocationStrategy", "USER_MANAGED"): OLD,
+    ("ICudaEngine", "create_execution_context_without_device_memory"): {"tensorrt-11.4", "tensorrt_lean-11.4", "tensorrt_rtx"},
+    ("IExecutionContext", "set_device_memory"): OLD,
+    ("IRuntimeConfig", "set_execution_context_allocation_strategy"): OLD,  # of CudaGraphStrategy
     ("IRuntimeCache", "serialize"): RTX_ONLY,
     ("IRuntimeCache", "deserialize"): RTX_ONLY,
     ("EngineValidity", "INVALID"): RTX_ONLY,

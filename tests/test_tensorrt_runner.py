@@ -21,6 +21,8 @@ from runtime.device_memory import (
     Graph,
     PinnedArray,
     Stream,
+    _is_dense,
+    _wait_for_producer,
     free_memory,
     open_gpu,
     use_gpu,
@@ -119,7 +121,8 @@ BUFFER, ARRAY = without_handle(DeviceBuffer, pointer=256, size=1024), np.zeros(2
         lambda: without_handle(Graph, _executable=0).launch(STREAM),
         free_memory,
         lambda: DeviceArray.of(elsewhere()),
-        lambda: DeviceArray.of(elsewhere(stream=1)),
+        lambda: _wait_for_producer(None),
+        lambda: _wait_for_producer(1),
     ],
 )
 def test_cuda_takes_the_arguments_of_every_call(call):
@@ -149,6 +152,11 @@ def elsewhere(**changes):
 def test_arrays_that_cannot_be_read_in_place(array, message):
     with pytest.raises(InputError, match=message):
         DeviceArray.of(array)
+
+
+def test_strides_of_an_axis_of_one_sample_do_not_matter():
+    assert _is_dense((999, 12, 4), (1, 2, 3), 4)
+    assert not _is_dense((24, 24, 4), (1, 2, 3), 4)
 
 
 def test_array_interface_is_that_of_the_memory():
@@ -236,8 +244,9 @@ def test_graphs_and_plain_launches_agree(engine, runner):
 def test_graphs_are_really_in_use(runner):
     if hasattr(runner._library.module, "CudaGraphStrategy"):
         pytest.skip("TensorRT-RTX records by itself")
-    for window in windows(IN_FLIGHT):
-        runner.run(window)
+    tickets = [runner.submit(window) for window in windows(IN_FLIGHT)]
+    for ticket in tickets:
+        runner.result(ticket)
     (ring,) = runner._rings.values()
     assert all(slot.graph is not None for slot in ring.slots)
 
@@ -263,6 +272,47 @@ def test_no_more_windows_than_buffers(runner):
         runner.result(ticket)
     with pytest.raises(BackendError, match="already taken"):
         runner.result(tickets[0])
+
+
+@pytest.mark.gpu
+def test_shapes_of_one_profile_do_not_disturb_each_other(engine, runner):
+    shapes = [SHAPE, (1, 5, 64, 64)]
+    for _ in range(3):  # computed and recorded, then replayed, then replayed again after the other
+        for shape in shapes:
+            (window,) = windows(1, shape)
+            alone = TensorRtRunner(engine, cuda_graph=False)
+            np.testing.assert_array_equal(runner.run(window), alone.run(window))
+            alone.close()
+
+
+@pytest.mark.gpu
+def test_every_profile_of_an_engine(tiny_model, tmp_path):
+    from export.build_options import BuildOptions
+    from export.engine_maker import EngineRequest, make_engine
+    from runtime.plan import Profile
+
+    shapes = [SHAPE, (1, 5, 64, 64)]
+    profiles = tuple(Profile(shape, shape, shape) for shape in shapes)
+    options = BuildOptions(tiny_model, installed(), profiles, tf32=False, tactic_sources=OWN_KERNELS)
+    opened = TensorRtRunner(make_engine(EngineRequest(options, tmp_path / "two.engine")).engine)
+    for shape in reversed(shapes):
+        (window,) = windows(1, shape)
+        first = opened.run(window)
+        assert np.ptp(first) > 0.1
+        np.testing.assert_array_equal(opened.run(window), first)
+    opened.close()
+
+
+@pytest.mark.gpu
+def test_replay_that_does_nothing_is_seen_whatever_the_picture(engine, monkeypatch, caplog):
+    monkeypatch.setattr(Graph, "launch", lambda graph, stream: None)
+    opened = TensorRtRunner(engine)
+    if hasattr(opened._library.module, "CudaGraphStrategy"):
+        pytest.skip("TensorRT-RTX records by itself")
+    for window in (np.ones(SHAPE, np.float32), np.zeros(SHAPE, np.float32)):
+        assert np.isfinite(opened.run(window)).all()
+    assert "CUDA graphs are off" in caplog.text
+    opened.close()
 
 
 @pytest.mark.gpu
