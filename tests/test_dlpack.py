@@ -56,3 +56,16 @@ def test_arrays_on_the_cpu_are_no_device_arrays():
     assert [is_device_array(array) for array in (np.zeros(2), torch.zeros(2), [1])] == [False, False, False]
     with pytest.raises(InputError, match="got Tensor, expected a numpy array, or one on the GPU"):
         DeviceArray.of(torch.zeros(2))
+
+
+class CollectsGradients:
+    """As PyTorch's tensors do on a GPU."""
+
+    @property
+    def __cuda_array_interface__(self):
+        raise RuntimeError("it requires grad")
+
+
+def test_tensor_that_collects_gradients_is_refused():
+    with pytest.raises(InputError, match=r"does not lend its memory \(it requires grad\): detach"):
+        is_device_array(CollectsGradients())
