@@ -68,12 +68,40 @@ def test_memory_and_pixels_agree(tiny_model):
 def test_memory_at_hand_is_less_than_the_machine_has(tmp_path, monkeypatch):
     at_hand = network_memory.memory_at_hand()
     assert 0 < at_hand < 2**50
-    (tmp_path / "limit").write_text("300000000\n")
-    (tmp_path / "used").write_text("100000000\n")
-    monkeypatch.setattr(network_memory, "CGROUP_LIMIT", tmp_path / "limit")
-    monkeypatch.setattr(network_memory, "CGROUP_USED", tmp_path / "used")
-    assert network_memory.memory_at_hand() == 200_000_000
-    (tmp_path / "limit").write_text("max\n")
-    assert network_memory.memory_at_hand() > 200_000_000
     monkeypatch.setattr(network_memory, "MEMINFO", tmp_path / "missing")
     assert network_memory.memory_at_hand() is None
+
+
+MB = 1_000_000
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+V2 = ("memory.max", "memory.current", "inactive_file")
+NO_LIMIT_V1 = 9223372036854771712
+
+
+@pytest.mark.parametrize(
+    ("own", "groups", "expected"),
+    [
+        ("0::/", {"": (V2, 300, 100, 0)}, 200),  # a container with a namespace of its own
+        ("0::/", {}, 8000),  # no limit anywhere: what the machine has
+        ("0::/job_1/step_0", {"job_1": (V2, 2000, 500, 0), "job_1/step_0": (V2, "max", 400, 0)}, 1500),  # SLURM
+        ("0::/user.slice/run-1.scope", {"user.slice": (V2, 4000, 100, 0), "user.slice/run-1.scope": (V2, 900, 100, 0)}, 800),
+        ("0::/job", {"job": (V2, 2000, 1900, 1500)}, 1600),  # a large file was read: its pages give way
+        ("0::/job", {"job": (V2, 2000, 2100, 0)}, 0),
+        ("0::/job", {"other": (V2, 10, 0, 0)}, 8000),
+        ("4:memory:/job\n0::/", {"memory": (V1, NO_LIMIT_V1, 1000, 0), "memory/job": (V1, 2000, 1900, 1500)}, 1600),
+        ("3:cpu,memory:/docker/1", {"memory": (V1, 700, 200, 0)}, 500),  # as in a container that sees its own group alone
+        ("12:cpu,cpuacct:/job\n4:memory:/", {"cpu,cpuacct/job": (V1, 5, 0, 0)}, 8000),
+    ],
+)
+def test_memory_at_hand_is_within_every_control_group_around(own, groups, expected, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 7812500 kB\n")
+    (tmp_path / "own").write_text(f"{own}\n")
+    for name, ((limit, used, droppable), *values) in groups.items():
+        most, taken, files = (value * MB if isinstance(value, int) and value != NO_LIMIT_V1 else value for value in values)
+        (tmp_path / "groups" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name / limit).write_text(f"{most}\n")
+        (tmp_path / "groups" / name / used).write_text(f"{taken}\n")
+        (tmp_path / "groups" / name / "memory.stat").write_text(f"anon 5\n{droppable} {files}\nactive_file 7\n")
+    for constant, name in (("MEMINFO", "meminfo"), ("OWN_GROUPS", "own"), ("GROUPS", "groups")):
+        monkeypatch.setattr(network_memory, constant, tmp_path / name)
+    assert network_memory.memory_at_hand() == expected * MB
