@@ -29,7 +29,7 @@ CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
 Observer = Callable[[int, float, bool], None]  # (frames, seconds, failed) of a call
 _Finish = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # the runner's answer -> the engine's
 
-CODE_BITS = {np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+CODE_DEPTHS = {np.dtype(np.uint8): (8,), np.dtype(np.uint16): tuple(range(9, 17))}  # bits of a sample; the last if none are named
 
 
 class Engine:
@@ -75,14 +75,14 @@ class Engine:
 
         `window` is (N, F, H, W), F frames as `contract.frames` says (5), any H and W; the result is a new array of the same
         shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
-        depth (default 8 and 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
+        depth (8, and 9 to 16, default 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
         An array on the GPU (`__cuda_array_interface__` or DLPack) goes to a TensorRT engine as it is, in the engine's dtype and
         one of its shapes, is not looked into, and yields a `runtime.device_memory.DeviceArray`.
         Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
         """
         if is_device_array(window):
             return self._run_on_device(window)
-        self._check(window)
+        self._check(window, bits)
         with self._lock, self._observed(window.shape[0] * window.shape[1]):
             if self._closed:
                 raise BackendError("the engine is closed: open another")
@@ -130,7 +130,7 @@ class Engine:
         if is_device_array(window) or not isinstance(self._runner, WorksAhead):
             sharp = self.run(window, bits, color_range)
             return lambda: sharp
-        self._check(window)
+        self._check(window, bits)
         runner, frames, started = self._runner, window.shape[0] * window.shape[1], time.perf_counter()
         with self._lock, self._observed(frames, started, only_failure=True):
             if self._closed:
@@ -171,7 +171,7 @@ class Engine:
             return self._prepared_codes(window, bits, color_range)
         if window.dtype == np.float32:
             return self._prepared_unit(window)
-        depth, meaning = bits or CODE_BITS[window.dtype], color_range or "full"
+        depth, meaning = bits or CODE_DEPTHS[window.dtype][-1], color_range or "full"
         padded, finish = self._prepared_unit(sample_codes.to_unit(window, depth, meaning))
         return padded, lambda sharp: sample_codes.from_unit(finish(sharp), depth, meaning)
 
@@ -206,15 +206,17 @@ class Engine:
         pairs = np.ascontiguousarray(window, dtype="<u2").view(np.uint8).reshape(*window.shape, 2)
         return pairs, lambda sharp: sharp.view("<u2").reshape(window.shape)
 
-    def _check(self, window: npt.NDArray[Any]) -> None:
+    def _check(self, window: npt.NDArray[Any], bits: int | None) -> None:
         frames = self.contract.frames
         if not isinstance(window, np.ndarray):
             raise InputError(f"got {type(window).__name__}, expected a numpy array (N, {frames}, H, W)")
         if window.ndim != 4 or window.shape[1] != frames or 0 in window.shape:
             remedy = "add the batch axis with window[None]" if window.ndim == 3 else "stack consecutive luma frames"
             raise InputError(f"got shape {window.shape}, expected (N, {frames}, H, W): {remedy}")
-        if window.dtype != np.float32 and window.dtype not in CODE_BITS:
+        if window.dtype != np.float32 and window.dtype not in CODE_DEPTHS:
             raise InputError(f"got {window.dtype}, expected float32 in [0, 1], uint8 or uint16: convert it with .astype")
+        if bits is not None and window.dtype in CODE_DEPTHS and bits not in CODE_DEPTHS[window.dtype]:
+            raise InputError(f"got {window.dtype} codes of {bits} bits, expected 8 in uint8, 9 to 16 in uint16: convert the array")
         if window.dtype == np.float32:
             low, high = float(window.min()), float(window.max())
             if np.isnan(low) or np.isnan(high):

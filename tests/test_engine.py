@@ -84,6 +84,13 @@ def test_codes_are_unit_luma_rounded(engine, bits, dtype, color_range):
     np.testing.assert_array_equal(engine.run(codes, bits, color_range), expected)
 
 
+@pytest.mark.parametrize(("dtype", "bits"), [(np.uint16, 8), (np.uint8, 10), (np.uint8, 16), (np.uint16, 17), (np.uint8, 0)])
+@pytest.mark.parametrize("call", [lambda engine, *given: engine.run(*given), lambda engine, *given: engine.submit(*given).result()])
+def test_codes_of_a_depth_that_would_come_back_in_another_dtype_are_refused(engine, dtype, bits, call):
+    with pytest.raises(InputError, match=rf"got {dtype.__name__} codes of {bits} bits, expected 8 in uint8, 9 to 16 in uint16: "):
+        call(engine, np.ones((1, 5, 16, 16), dtype), bits)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
