@@ -16,6 +16,7 @@ import math
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
@@ -29,11 +30,12 @@ from benchmarks.peers import PEERS
 from benchmarks.subjects import expand, parse
 from benchmarks.timing import Effort
 from benchmarks.windows import BLURRY, SHARP
+from runtime.bundle import load_manifest
 from runtime.command_line import USER_ERROR, command
-from runtime.contract import read_contract
+from runtime.contract import Contract, read_contract
 from runtime.default_model import ROOT, default_model
-from runtime.errors import InputError
-from runtime.plan import file_sha256
+from runtime.errors import DeployError, InputError
+from runtime.plan import SUFFIXES, file_sha256, load_plan
 
 QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)
 QUICK_SIZE = "256x144"
@@ -94,7 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--iterations", type=int, metavar="N", help="calls of each, at least (default 10; --quick 3)")
     timing.add_argument("--warmUp", type=float, metavar="MS", help="of each (default 200; --quick a call)")
     timing.add_argument("--duration", type=float, metavar="S", help="of measuring each, at least (default 3; --quick 0)")
-    timing.add_argument("--exportTimes", type=Path, metavar="FILE", help="every call: computeMs without and latencyMs with copies")
+    timing.add_argument(
+        "--exportTimes",
+        type=Path,
+        metavar="FILE",
+        help="every call: latencyMs with copies, computeMs without where that is measured",
+    )
     for word in ("includeDataTransfers", "noDataTransfers"):
         timing.add_argument(f"--{word}", action="store_true", help="changes nothing: both figures are always there")
     output = parser.add_argument_group("output")
@@ -115,20 +122,24 @@ def _options(given: argparse.Namespace) -> BenchOptions:
         sizes = [(one[0], one[1])]
     named = [*given.files, *given.more]
     specs = expand(named, given.on)
-    model = next((path for path in (Path(parse(text).file) for text in named) if _runs_in_peers(path)), None)
+    files = [Path(parse(text).file) for text in named]
+    model = next(filter(_runs_in_peers, files), None)
     peers = _peers(given.peers, quick)
+    contract = read_contract(model) if model else _first_contract(files)
     if model is None and (peers or not specs):
-        model = default_model(lambda text: print(text, file=sys.stderr))
-        specs = specs or expand([str(model)], given.on)
+        shipped = default_model(lambda text: print(text, file=sys.stderr))
+        specs = specs or expand([str(shipped)], given.on)
+        if contract is None or contract.checkpoint_sha256 == read_contract(shipped).checkpoint_sha256:
+            model, contract = shipped, read_contract(shipped)
     own_clip = given.clip or BLURRY
     return BenchOptions(
         subjects=tuple(specs),
         peers=peers,
         sizes=tuple(sizes),
         model=model,
-        checkpoint=_checkpoint(given.checkpoint, model) if model else None,
+        checkpoint=_checkpoint(given.checkpoint, contract),
         batch=batch,
-        frames=read_contract(model).frames if model else BenchOptions.frames,
+        frames=contract.frames if contract else BenchOptions.frames,
         effort=Effort(
             given.iterations if given.iterations is not None else (3 if quick else 10),
             given.warmUp if given.warmUp is not None else (0 if quick else 200),
@@ -162,17 +173,26 @@ def _peers(named: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
     return tuple(named)
 
 
-def _checkpoint(named: Path | None, model: Path) -> Path | None:
-    """The checkpoint that the model came from; None when it is not the shipped one and none was named."""
-    wanted = read_contract(model).checkpoint_sha256
+def _first_contract(files: Sequence[Path]) -> Contract | None:
+    """Of the first of these models, engines and bundles that is in order; what is wrong with the others is told by their rows."""
+    for path in files:
+        with suppress(DeployError):
+            members = [path / member.file for member in load_manifest(path).members] if path.is_dir() else [path]
+            file = next(filter(Path.is_file, members), path)
+            return load_plan(file).contract if file.suffix in SUFFIXES else read_contract(file)
+    return None
+
+
+def _checkpoint(named: Path | None, contract: Contract | None) -> Path | None:
+    """The checkpoint that the files came from; None when it is not the shipped one and none was named."""
     shipped = sorted((ROOT / "model" / "weights").glob("*.safetensors"))
     for path in [named] if named else shipped:
         if not path.is_file():
             raise InputError(f"{path}: no such checkpoint")
-        if file_sha256(path) == wanted:
+        if contract and file_sha256(path) == contract.checkpoint_sha256:
             return path
-    if named:
-        raise InputError(f"{model} was exported from another checkpoint than {named}: name that one")
+    if named and contract:
+        raise InputError(f"the model was exported from another checkpoint than {named}: name that one")
     return None
 
 

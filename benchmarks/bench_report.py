@@ -14,7 +14,8 @@ from benchmarks.timing import Timing, ratio
 from runtime.errors import InputError
 from runtime.json_records import parse_object, read_record
 
-SCHEMA = 1  # raised when a field changes its meaning
+SCHEMA = 2  # raised when a field changes its meaning
+FEWEST = {"p90": 3, "p95": 20, "p99": 100}  # calls under which a percentile is not printed
 EQUAL = 200.0  # dB, written where all samples are equal: infinity is not JSON
 
 
@@ -46,11 +47,16 @@ class Ratio:
     median: float
     p10: float
     p90: float
+    rounds: int
+
+    def __str__(self) -> str:
+        spread = f" ({self.p10:.2f} to {self.p90:.2f})" if self.rounds >= FEWEST["p90"] else ""
+        return f"{self.median:.2f}{spread}"
 
     @classmethod
     def of(cls, slower: Timing, faster: Timing) -> Ratio:
         """Above 1 where `faster` is."""
-        return cls(*ratio(slower, faster))
+        return cls(*ratio(slower, faster), len(faster.milliseconds))
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,11 @@ class Row:
     height: int  # pixels
     width: int  # pixels
     latency_ms: Spread | None = None  # numpy array in, numpy array out: all copies and checks included
-    compute_ms: Spread | None = None  # the library's computation alone: no copies; equal to latency_ms for peers
+    compute_ms: Spread | None = (
+        None  # the library's computation alone, no copies; null for peers (but trtexec) and onnxruntime-cuda
+    )
     processor_ms: float | None = None  # median of the processor time of a call, of all threads
+    rounds_ms: tuple[float, ...] = ()  # latency in every round, in order; all rows of a size ran in each; none of trtexec
     times_as_fast: Ratio | None = None  # latency, against the baseline
     fps_engine: float | None = None  # frames a second, from the median latency
     fps_end_to_end: float | None = None  # video file in, video file out
@@ -77,6 +86,12 @@ class Row:
     peak_memory_mb: float | None = None  # 10^6 bytes, of a process that runs one window
     cold_start_s: float | None = None  # from the start of a process to its first sharp window
     file_mb: float | None = None  # 10^6 bytes
+
+    def over(self, slower: Row) -> Ratio | None:
+        """How many times as fast as another row of its size, by the rounds; None where they ran in none together."""
+        if not self.rounds_ms or len(self.rounds_ms) != len(slower.rounds_ms):
+            return None
+        return Ratio.of(Timing("", slower.rounds_ms), Timing("", self.rounds_ms))
 
 
 @dataclass(frozen=True)

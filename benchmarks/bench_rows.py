@@ -18,16 +18,17 @@ import numpy.typing as npt
 from benchmarks import cold_start, end_to_end
 from benchmarks.bench_options import NAIVE, TRTEXEC, BenchOptions
 from benchmarks.bench_report import BenchReport, Ratio, Row, Skipped, Spread, finite
-from benchmarks.peers import PEERS, PeerInput, trtexec
+from benchmarks.peers import PEERS, PeerInput, guarded, trtexec
 from benchmarks.subjects import Subject, open_subject, parse
 from benchmarks.timing import Timing, interleave_for
 from benchmarks.windows import Material, read_material
 from runtime.contract import read_contract
-from runtime.errors import DeployError, InputError
+from runtime.errors import BackendError, DeployError, InputError
 from runtime.hardware import cpu_name
 from runtime.metrics import psnr
+from runtime.plan import file_sha256
 
-BASELINE = "onnxruntime"  # the peer that latencies are compared with; without it, the first row
+BASELINE = "onnxruntime"  # the peer that latencies are compared with; where it was not asked for, the first row
 REFERENCE = "PyTorch fp32"
 BARE = " without copies"  # of the name of a candidate in the rounds
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "nncf", "polygraphy", "opencv-python-headless")
@@ -44,14 +45,16 @@ def measure(options: BenchOptions, say: Say = lambda _: None) -> tuple[BenchRepo
     skipped: list[Skipped] = []
     times: dict[str, Calls] = {}
     references = set()
+    baseline = BASELINE if BASELINE in options.peers else ""
     with tempfile.TemporaryDirectory() as folder:
         for height, width in options.sizes:
-            bench = _SizeBench(options, height, width, Path(folder), say)
+            bench = _SizeBench(options, height, width, Path(folder), say, baseline)
             found = bench.run()
             rows += found
             skipped += bench.skipped
             times.update(bench.times)
             references.add(bench.reference)
+            baseline = bench.baseline
     report = BenchReport(
         cpu=cpu_name(),
         gpu=_gpu(),
@@ -60,7 +63,7 @@ def measure(options: BenchOptions, say: Say = lambda _: None) -> tuple[BenchRepo
         threads=options.threads,
         clip=options.clip.name,
         reference=" or ".join(sorted(references)),
-        baseline=_baseline(rows),
+        baseline=_short(baseline) if any(row.times_as_fast for row in rows) else "",
         rows=tuple(rows),
         skipped=tuple(skipped),
     )
@@ -70,14 +73,15 @@ def measure(options: BenchOptions, say: Say = lambda _: None) -> tuple[BenchRepo
 class _SizeBench:
     """Everything at one size."""
 
-    def __init__(self, options: BenchOptions, height: int, width: int, folder: Path, say: Say) -> None:
+    def __init__(self, options: BenchOptions, height: int, width: int, folder: Path, say: Say, baseline: str) -> None:
         self.options, self._size, self._say, self._folder = options, (height, width), say, folder
         self.skipped: list[Skipped] = []
         self.times: dict[str, Calls] = {}
-        self.reference = REFERENCE if options.checkpoint else "the first row"
+        self.baseline = baseline  # what latencies are compared with; "" until the first row is timed
+        self.reference = REFERENCE if options.checkpoint else "a row of this run"
         self._rows: dict[str, Row] = {}
         self._begun = time.monotonic()
-        self._network = read_contract(options.model).checkpoint_sha256 if options.model else ""  # of the checkpoint
+        self._network = _network(options)
 
     def run(self) -> list[Row]:
         """The rows, in the order in which the options name them."""
@@ -144,7 +148,7 @@ class _SizeBench:
         folder = self._folder / self._label
         folder.mkdir(exist_ok=True)
         truth = material.blurry[:0] if material.sharp is None else material.sharp
-        return PeerInput(options.model or Path(), options.checkpoint or Path(), shape, folder, material.blurry, truth)
+        return PeerInput(options.model or Path(), options.checkpoint, shape, folder, material.blurry, truth)
 
     def _row(self, subject: Subject) -> Row:
         path = Path(parse(subject.name).file)
@@ -165,7 +169,7 @@ class _SizeBench:
         """Parity with the reference, and the loss against the truth, over all windows; also warms up."""
         self._say(f"{self._label}: parity on {len(material.blurry)} windows")
         expected = self._reference(material.blurry)
-        for subject in subjects:
+        for subject in sorted(subjects, key=lambda subject: subject.precision != "fp32"):  # without PyTorch, fp32 is the reference
             with self._reported(subject.name):
                 got = [_deblur(subject, window) for window in material.blurry]
                 if expected is None:
@@ -180,9 +184,12 @@ class _SizeBench:
     def _reference(self, blurry: Planes) -> list[Planes] | None:
         if self.options.checkpoint is None:
             return None
-        from model import load_checkpoint  # torch, where a checkpoint is at hand
-        from model.reference import TorchRunner
-
+        try:
+            from model import load_checkpoint  # torch, where a checkpoint is at hand
+            from model.reference import TorchRunner
+        except ModuleNotFoundError as error:
+            self._skip(REFERENCE, BackendError(f"{error.name} is not installed: parity is with a row of this run"))
+            return None
         with TorchRunner(load_checkpoint(self.options.checkpoint)) as network:
             return [network.run(window) for window in blurry]
 
@@ -193,22 +200,30 @@ class _SizeBench:
             samples = subject.encode(window)
             calls[subject.name] = lambda subject=subject, samples=samples: subject.run(samples)
             if subject.without_copies:
-                calls[subject.name + BARE] = subject.without_copies(samples)
-        timings = {timing.name: timing for timing in interleave_for(calls, self.options.effort)}
-        baseline = timings.get(BASELINE) or (timings[subjects[0].name] if subjects else None)
-        for subject in subjects:
-            whole, bare = timings[subject.name], timings.get(subject.name + BARE, timings[subject.name])
-            self._rows[subject.name] = self._timed(self._rows[subject.name], whole, bare, baseline)
+                with self._reported(subject.name + BARE):
+                    bare_call = guarded(guarded(subject.without_copies)(samples))
+                    bare_call()
+                    calls[subject.name + BARE] = bare_call
+        on_gpu = {subject.name + word for subject in subjects if subject.gpu for word in ("", BARE)}
+        timings: Mapping[str, Timing] = {}
+        with self._reported("latency"):
+            timings = {timing.name: timing for timing in interleave_for(calls, self.options.effort, on_gpu)}
+        for subject in subjects if timings else ():
+            self.baseline = self.baseline or subject.name
+            whole, bare = timings[subject.name], timings.get(subject.name + BARE)
+            self._rows[subject.name] = self._timed(self._rows[subject.name], whole, bare, timings.get(self.baseline))
+            figures = {"latencyMs": whole, **({"computeMs": bare} if bare else {})}
             self.times[f"{_short(subject.name)} {self._label}"] = [
-                {"computeMs": compute, "latencyMs": latency} for compute, latency in zip(bare.milliseconds, whole.milliseconds)
+                dict(zip(figures, call)) for call in zip(*(timing.milliseconds for timing in figures.values()))
             ]
 
-    def _timed(self, row: Row, whole: Timing, bare: Timing, baseline: Timing | None) -> Row:
+    def _timed(self, row: Row, whole: Timing, bare: Timing | None, baseline: Timing | None) -> Row:
         return replace(
             row,
             latency_ms=Spread.of(whole.milliseconds),
-            compute_ms=Spread.of(bare.milliseconds),
+            compute_ms=Spread.of(bare.milliseconds) if bare else None,
             processor_ms=float(np.median(whole.processor)),
+            rounds_ms=whole.milliseconds,
             times_as_fast=Ratio.of(baseline, whole) if baseline else None,
             fps_engine=1000 * self.options.frames * self.options.batch / whole.median,
         )
@@ -227,7 +242,7 @@ class _SizeBench:
     def _start_cold(self) -> None:
         given = PeerInput(
             self.options.model or Path(),
-            self.options.checkpoint or Path(),
+            self.options.checkpoint,
             (self.options.batch, self.options.frames, *self._size),
             self._folder / self._label,
             np.empty(0, np.float32),
@@ -243,14 +258,14 @@ class _SizeBench:
     def _run_video(self) -> None:
         names = [name for name, row in self._rows.items() if row.kind == "engine"]
         scripts = [NAIVE] if NAIVE in self.options.peers else []
-        if scripts:
-            row = Row(NAIVE, "peer", "onnxruntime", "fp32", "", 1, *self._size)
-            self._rows[NAIVE] = row
         self._say(f"{self._label}: {self.options.video_frames} frames end to end, {len(names) + len(scripts)} candidates")
         timings: Mapping[str, Timing] = {}
         with self._reported("video"):
             self._check_deadline()
-            timings = {timing.name: timing for timing in end_to_end.measure([*names, *scripts], self.options, *self._size)}
+            found = end_to_end.measure([*names, *scripts], self.options, *self._size, lambda name: self._reported(f"{name}, video"))
+            timings = {timing.name: timing for timing in found}
+        if NAIVE in timings:
+            self._rows[NAIVE] = Row(NAIVE, "peer", "onnxruntime", "fp32", "", 1, *self._size)
         for name, timing in timings.items():
             self._rows[name] = replace(
                 self._rows[name],
@@ -259,9 +274,11 @@ class _SizeBench:
             )
 
 
-def _baseline(rows: Sequence[Row]) -> str:
-    timed = [row.name for row in rows if row.times_as_fast]
-    return BASELINE if BASELINE in timed else next(iter(timed), "")
+def _network(options: BenchOptions) -> str:
+    """SHA-256 of the checkpoint that all files must come from; "" when the first one says which."""
+    if options.model:
+        return read_contract(options.model).checkpoint_sha256
+    return file_sha256(options.checkpoint) if options.checkpoint else ""
 
 
 def _deblur(subject: Subject, window: Planes) -> Planes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.bench_report import BenchReport, Ratio, Row, Spread
+from benchmarks.bench_report import FEWEST, BenchReport, Ratio, Row, Spread
 
 NOTE = "latency: numpy in, numpy out, with all copies; compute: without them"
 
@@ -37,7 +37,8 @@ def markdown(report: BenchReport) -> str:
     lines = [
         f"{report.cpu}; load average {report.load[0]:.1f} before, {report.load[1]:.1f} after; "
         + ", ".join(f"{name} {version}" for name, version in report.libraries.items())
-        + ".",
+        + f". Parity is with {report.reference}"
+        + (f", x how many times as fast as {report.baseline}." if report.baseline else "."),
         "",
         "| " + " | ".join(column.title for column in columns) + " |",
         "|" + "---|" * len(columns),
@@ -63,6 +64,7 @@ def columns_of(report: BenchReport) -> list[Column]:
         Column("latency ms", lambda row: _spread(row.latency_ms, "median")),
         Column("p90", lambda row: _spread(row.latency_ms, "p90")),
         Column("p99", lambda row: _spread(row.latency_ms, "p99")),
+        Column("calls", lambda row: str(row.latency_ms.calls) if row.latency_ms else "-"),
         Column("compute ms", lambda row: _spread(row.compute_ms, "median")),
         Column("x", lambda row: _ratio(row.times_as_fast)),
         Column("fps engine", lambda row: _number(row.fps_engine, 1)),
@@ -80,8 +82,9 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _spread(spread: Spread | None, field: str) -> str:
-    return _number(getattr(spread, field) if spread else None, 1)
+    enough = spread is not None and spread.calls >= FEWEST.get(field, 1)
+    return _number(getattr(spread, field) if enough else None, 1)
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    return "-" if ratio is None else f"{ratio.median:.2f} ({ratio.p10:.2f} to {ratio.p90:.2f})"
+    return "-" if ratio is None else str(ratio)

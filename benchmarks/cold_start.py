@@ -33,7 +33,7 @@ class Start:
 
     name: str
     model: str
-    checkpoint: str
+    checkpoint: str | None
     folder: str
     shape: tuple[int, int, int, int]
     threads: int | None
@@ -49,7 +49,8 @@ class ColdStart:
 
 def measure(name: str, given: PeerInput, threads: int | None) -> ColdStart:
     """Starts the subject anew; what torch.compile keeps is not found again. Raises BackendError with its last words on failure."""
-    start = Start(name, str(given.model), str(given.checkpoint), str(given.folder), given.shape, threads)
+    checkpoint = str(given.checkpoint) if given.checkpoint else None
+    start = Start(name, str(given.model), checkpoint, str(given.folder), given.shape, threads)
     with tempfile.TemporaryDirectory() as kept, tempfile.TemporaryFile("w+") as complaints:
         begun = time.perf_counter()
         process = subprocess.Popen(
@@ -60,9 +61,10 @@ def measure(name: str, given: PeerInput, threads: int | None) -> ColdStart:
             env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": kept},
         )
         with process:
-            line = process.stdout.readline() if process.stdout else ""
+            said = process.stdout or ()  # libraries may say something first
+            line = next((line for line in said if line.startswith(READY)), "")
             seconds = time.perf_counter() - begun
-        if not line.startswith(READY):
+        if not line:
             complaints.seek(0)
             raise BackendError(f"a fresh process failed: {(complaints.read().strip().splitlines() or ['it said nothing'])[-1]}")
         return ColdStart(seconds, float(line.removeprefix(READY)) / 1e6)
@@ -78,7 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = json.loads(arguments[0])
     shape = tuple(told["shape"])
     nothing = np.empty((0, *shape), np.float32)
-    given = PeerInput(Path(told["model"]), Path(told["checkpoint"]), shape, Path(told["folder"]), nothing, nothing)
+    checkpoint = Path(told["checkpoint"]) if told["checkpoint"] else None
+    given = PeerInput(Path(told["model"]), checkpoint, shape, Path(told["folder"]), nothing, nothing)
     with open_subject(told["name"], given, told["threads"]) as subject:
         subject.run(subject.encode(np.full(shape, 0.5, np.float32)))
         print(READY, _peak(), flush=True)

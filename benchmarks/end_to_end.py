@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from benchmarks import memory
 from benchmarks.bench_options import NAIVE, BenchOptions
+from benchmarks.peers import guarded
 from benchmarks.subjects import open_engine
 from benchmarks.timing import Timing, interleave
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import BackendError
 
+Reported = Callable[[str], AbstractContextManager[None]]  # a candidate's name -> where its failure is told
 
-def measure(names: list[str], options: BenchOptions, height: int, width: int) -> list[Timing]:
+
+def measure(names: list[str], options: BenchOptions, height: int, width: int, reported: Reported) -> list[Timing]:
     """Milliseconds for `options.video_frames` frames, models opened before; names are files with their backends, or NAIVE.
 
-    The source is made from the clip, scaled and repeated; ours is encoded with libx264, the script's with OpenCV's mp4v.
+    Each is opened and run once under `reported`, and left out when that fails. The source is made from the clip, scaled and
+    repeated; ours is encoded with libx264, the script's with OpenCV's mp4v.
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         source = Path(folder) / "source.mp4"
@@ -28,10 +32,15 @@ def measure(names: list[str], options: BenchOptions, height: int, width: int) ->
         calls: dict[str, Callable[[], object]] = {}
         for number, name in enumerate(names):
             output = Path(folder) / f"{number}.mp4"
-            calls[name] = (
-                _script(options.model or Path(), source, output) if name == NAIVE else _run(name, source, output, options, opened)
-            )
-        return interleave(calls, options.video_rounds, warmup=1)
+            with reported(name):
+                call = (
+                    _script(options.model or Path(), source, output)
+                    if name == NAIVE
+                    else _run(name, source, output, options, opened)
+                )
+                call()
+                calls[name] = call
+        return interleave(calls, options.video_rounds, warmup=0)
 
 
 def _run(name: str, source: Path, output: Path, options: BenchOptions, opened: ExitStack) -> Callable[[], object]:
@@ -44,6 +53,6 @@ def _script(model: Path, source: Path, output: Path) -> Callable[[], object]:
     try:
         from benchmarks.peers.naive_video import open_script
     except ImportError as error:
-        raise BackendError(f"{error.name} is not installed: pip install opencv-python-headless") from error
-    deblur = open_script(model)
-    return lambda: deblur(source, output)
+        raise BackendError(f"{error.name or error} is not installed: pip install opencv-python-headless") from error
+    deblur = guarded(open_script)(model)
+    return guarded(lambda: deblur(source, output))

@@ -21,6 +21,7 @@ from runtime.plan import SUFFIXES
 
 CPU_ARITHMETIC = ("openvino:bf16", "openvino:fp32", "onnxruntime")
 GPU_ARITHMETIC = ("onnxruntime-cuda:fp32", "onnxruntime-cuda:tf32")
+COPYING = ("onnxruntime-cuda",)  # backends whose computation is not to be had without the copies in and out
 CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
 
 Samples = npt.NDArray[Any]
@@ -36,9 +37,10 @@ class Subject:
     precision: str
     reason: str  # why these; empty for peers
     run: Callable[[Samples], Samples]  # numpy in, numpy out
-    without_copies: Callable[[Samples], Callable[[], object]] | None = None  # a window -> the bare computation on it; None: same
+    without_copies: Callable[[Samples], Callable[[], object]] | None = None  # a window -> the bare computation; None: not to be had
     contract: Contract | None = None
     memory: int = 0  # bytes that it takes when it runs, about
+    gpu: bool = False  # runs on one
 
     def encode(self, window: npt.NDArray[np.float32]) -> Samples:
         """Luma in [0, 1] -> what `run` takes."""
@@ -107,7 +109,7 @@ def open_subject(name: str, given: PeerInput, threads: int | None = None, promis
     if name in PEERS:
         memory = 0 if PEERS[name].gpu else _memory(read_contract(given.model), given.shape, PEERS[name].precision, promised)
         call = open_peer(name, given)
-        yield Subject(name, "peer", name.split()[0], PEERS[name].precision, "", call, memory=memory)
+        yield Subject(name, "peer", name.split()[0], PEERS[name].precision, "", call, memory=memory, gpu=PEERS[name].gpu)
         return
     with open_engine(name, threads) as engine:
         check_size(engine.contract, given.shape)
@@ -120,9 +122,10 @@ def open_subject(name: str, given: PeerInput, threads: int | None = None, promis
             engine.precision,
             engine.reason,
             engine.run,
-            lambda window: call_without_copies(engine, window),
+            None if engine.backend in COPYING else lambda window: call_without_copies(engine, window),
             engine.contract,
             memory,
+            not on_cpu,
         )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+WAKE = 200.0  # milliseconds, trtexec's own warm-up
 Candidates = Mapping[str, Callable[[], object]]
 
 
@@ -49,18 +50,19 @@ def interleave(candidates: Candidates, rounds: int, warmup: int = 2) -> list[Tim
     return _timings(candidates, [_round(candidates, number) for number in range(rounds)])
 
 
-def interleave_for(candidates: Candidates, effort: Effort) -> list[Timing]:
-    """The same with as many warm-up calls and rounds as `effort` asks for."""
+def interleave_for(candidates: Candidates, effort: Effort, drowsy: Collection[str] = ()) -> list[Timing]:
+    """The same with as many warm-up calls and rounds as `effort` asks for.
+
+    The `drowsy` are called untimed for WAKE milliseconds, once at least, right before each of their timed calls: a GPU that waits
+    for the CPU's candidates lowers its clocks.
+    """
     for call in candidates.values():
-        begun = time.perf_counter()
-        call()
-        while time.perf_counter() - begun < effort.warmup / 1000:
-            call()
+        _call_for(effort.warmup, call)
     rounds: list[dict[str, tuple[float, float]]] = []
     begun = time.perf_counter()
     spent = 0.0
     while (len(rounds) < effort.iterations or spent < effort.duration * len(candidates)) and (not rounds or spent < effort.limit):
-        rounds.append(_round(candidates, len(rounds)))
+        rounds.append(_round(candidates, len(rounds), drowsy))
         spent = time.perf_counter() - begun
     return _timings(candidates, rounds)
 
@@ -72,13 +74,22 @@ def ratio(slower: Timing, faster: Timing) -> tuple[float, float, float]:
     return float(middle), float(low), float(high)
 
 
-def _round(candidates: Candidates, number: int) -> dict[str, tuple[float, float]]:
+def _call_for(milliseconds: float, call: Callable[[], object]) -> None:
+    begun = time.perf_counter()
+    call()
+    while time.perf_counter() - begun < milliseconds / 1000:
+        call()
+
+
+def _round(candidates: Candidates, number: int, drowsy: Collection[str] = ()) -> dict[str, tuple[float, float]]:
     """(milliseconds by the clock, milliseconds of processor time) by candidate; in another order each round, since threads of
     one library may still spin when the next begins."""
     times = {}
     order = list(candidates.items())
     random.Random(number).shuffle(order)
     for name, call in order:
+        if name in drowsy:
+            _call_for(WAKE, call)
         clock, processor = time.perf_counter(), time.process_time()
         call()
         times[name] = (1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - processor))

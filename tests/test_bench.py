@@ -1,16 +1,20 @@
 import json
 import re
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks import bench, cold_start
 from benchmarks.bench_options import NAIVE
-from benchmarks.bench_report import BenchReport, Row, Skipped, Spread, read_report
+from benchmarks.bench_report import BenchReport, Ratio, Row, Skipped, Spread, read_report
+from benchmarks.bench_table import columns_of
 from benchmarks.peers import PEERS, PeerInput, open_peer, trtexec
-from benchmarks.subjects import check_size, parse
+from benchmarks.resident import call_without_copies
+from benchmarks.subjects import check_size, open_subject, parse
 from benchmarks.timing import Effort, interleave_for
 from benchmarks.windows import BLURRY, SHARP, read_material
 from runtime.contract import read_contract
@@ -44,6 +48,8 @@ def test_files_and_peers_in_one_report(tiny_model, tiny_checkpoint, tmp_path, ca
         assert abs(row.loss_db) < 0.01
         assert row.latency_ms.calls == 2
         assert row.latency_ms.min <= row.latency_ms.median <= row.latency_ms.p90 <= row.latency_ms.max
+        assert len(row.rounds_ms) == 2
+        assert (row.compute_ms is None) == (row.kind == "peer")
         assert row.fps_engine == pytest.approx(5000 / row.latency_ms.median)
         assert 30 < row.peak_memory_mb < 5000
         assert row.cold_start_s > 0.1
@@ -60,7 +66,91 @@ def test_files_and_peers_in_one_report(tiny_model, tiny_checkpoint, tmp_path, ca
     assert output["bench.svg"].read_text().startswith("<?xml")
     times = json.loads(output["times.json"].read_text())
     assert [len(calls) for calls in times.values()] == [2, 2, 2]
-    assert all(set(call) == {"computeMs", "latencyMs"} for calls in times.values() for call in calls)
+    ours, _, peer = times.values()
+    assert set(ours[0]) == {"computeMs", "latencyMs"}
+    assert set(peer[0]) == {"latencyMs"}
+
+
+def test_what_only_pytorch_needs_is_not_everyones_failure(tiny_model, capsys):
+    files = [f"{tiny_model}@onnxruntime", "--peers", "pytorch fp32", "onnxruntime"]
+    assert bench.main([*files, "--parts", "latency", "--quick", *IN_A_MOMENT]) == 0
+    printed = capsys.readouterr().out
+    assert "skipped: pytorch fp32: the checkpoint is not at hand: name it with --checkpoint" in printed
+    assert "parity with tiny.onnx@onnxruntime" in printed
+
+
+def test_a_checkpoint_is_the_reference_of_files_that_no_peer_runs(tiny_model, tiny_checkpoint, tmp_path, capsys):
+    typed = tmp_path / "typed.onnx"
+    typed.write_bytes(tiny_model.read_bytes().replace(b'"precision": "fp32"', b'"precision": "bf16"'))
+    run = [f"{typed}@onnxruntime", "--peers", "none", "--parts", "latency", "--quick", *IN_A_MOMENT, "--checkpoint"]
+    assert bench.main([*run, str(tiny_checkpoint)]) == 0
+    assert "parity with PyTorch fp32" in capsys.readouterr().out
+    assert bench.main([*run, str(tiny_model)]) == 1
+    assert "exported from another checkpoint" in capsys.readouterr().err
+
+
+def test_one_bare_call_that_fails_costs_its_own_figure(tiny_model, tmp_path, monkeypatch):
+    def fail(engine, window):
+        raise RuntimeError("no memory\nfor this")
+
+    monkeypatch.setattr("benchmarks.subjects.call_without_copies", fail)
+    output = ["--json", str(tmp_path / "bench.json")]
+    files = [f"{tiny_model}@onnxruntime", "--peers", "none", "--parts", "latency", "--quick"]
+    assert bench.main([*files, *IN_A_MOMENT, *output]) == 0
+    report = read_report(tmp_path / "bench.json")
+    assert report.rows[0].latency_ms.calls == 2
+    assert report.rows[0].compute_ms is None
+    assert [skipped.reason for skipped in report.skipped] == ["RuntimeError: no memory"]
+
+
+@pytest.mark.parametrize(("io", "type_", "shape"), [("f32", np.float32, (1, 5, 64, 104)), ("u16", np.uint8, (1, 5, 60, 98, 2))])
+def test_the_gpu_gets_what_the_graph_takes(io, type_, shape, tiny_model, monkeypatch):
+    """The GPU itself is stood in for: only what is copied to it is looked at."""
+    copied = []
+    monkeypatch.setitem(sys.modules, "benchmarks.engines", SimpleNamespace(on_device=copied.append))
+    engine = SimpleNamespace(backend="tensorrt", contract=replace(read_contract(tiny_model), io=io))
+    call_without_copies(engine, np.zeros((1, 5, 60, 98), np.float32 if io == "f32" else np.uint16))
+    assert (copied[0].dtype, copied[0].shape) == (type_, shape)
+
+
+def test_without_opencv_the_others_have_their_videos(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.peers.naive_video", raising=False)
+    output = ["--json", str(tmp_path / "bench.json")]
+    files = [f"{tiny_model}@onnxruntime", "--peers", NAIVE, "--parts", "video", "--quick"]
+    assert bench.main([*files, *IN_A_MOMENT, *output]) == 0
+    report = read_report(tmp_path / "bench.json")
+    assert [row.name for row in report.rows] == ["tiny.onnx@onnxruntime"]
+    assert report.rows[0].fps_end_to_end > 0
+    assert [skipped.name for skipped in report.skipped] == [f"{NAIVE}, video"]
+
+
+def test_no_ratio_where_the_baseline_is_missing(tiny_model, tmp_path, monkeypatch):
+    def open_but_one(name, given, *more):
+        if name == "onnxruntime" and given.shape[2] == 72:
+            raise BackendError("too little memory")
+        return open_subject(name, given, *more)
+
+    monkeypatch.setattr("benchmarks.bench_rows.open_subject", open_but_one)
+    output = {name: tmp_path / name for name in ("bench.json", "bench.md")}
+    files = [f"{tiny_model}@onnxruntime", "--peers", "onnxruntime", "--parts", "latency", "--quick", *IN_A_MOMENT, "96x72"]
+    assert bench.main([*files, "--json", str(output["bench.json"]), "--markdown", str(output["bench.md"])]) == 0
+    report = read_report(output["bench.json"])
+    assert [(row.height, row.times_as_fast is None) for row in report.rows] == [(64, False), (64, False), (72, True)]
+    assert report.baseline == "onnxruntime"
+    assert "x how many times as fast as onnxruntime." in output["bench.md"].read_text()
+
+
+def test_few_calls_have_no_spread():
+    row = Row("a", "peer", "", "", "", 1, 64, 64, Spread.of([1.0, 2.0]), times_as_fast=Ratio(1.0, 0.9, 1.1, 2))
+    report = BenchReport("", None, {}, (0.0, 0.0), None, "", "", "", (row,), ())
+    titles = [column.title for column in columns_of(report)]
+    assert {"latency ms", "calls"} <= set(titles)
+    assert not {"p90", "p99"} & set(titles)
+    assert str(row.times_as_fast) == "1.00"
+    assert str(replace(row.times_as_fast, rounds=3)) == "1.00 (0.90 to 1.10)"
+    many = replace(report, rows=(replace(row, latency_ms=Spread.of([1.0] * 100)),))
+    assert {"p90", "p99"} <= {column.title for column in columns_of(many)}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +198,7 @@ def test_the_page_lists_every_field_of_the_report():
 def test_another_schema_is_refused(tmp_path):
     path = tmp_path / "bench.json"
     path.write_text('{"schema": 0}')
-    with pytest.raises(InputError, match="schema is 0, expected 1"):
+    with pytest.raises(InputError, match="schema is 0, expected 2"):
         read_report(path)
 
 
@@ -122,6 +212,14 @@ def test_rounds_last_as_long_as_asked():
     assert len(long.milliseconds) > 10
 
 
+def test_a_gpu_is_kept_awake_before_its_timed_calls(monkeypatch):
+    monkeypatch.setattr("benchmarks.timing.WAKE", 0)
+    calls = []
+    interleave_for({"cpu": lambda: calls.append("cpu"), "gpu": lambda: calls.append("gpu")}, Effort(2, 0, 0), {"gpu"})
+    assert "".join(call[0] for call in calls[2:]).count("gg") == 2
+    assert calls[2:].count("cpu") == 2
+
+
 CPU_PEERS = [name for name, peer in PEERS.items() if not peer.gpu and "compile" not in name and "nncf" not in name]
 
 
@@ -133,6 +231,23 @@ def test_a_peer_computes_the_network(name, given):
     expected = open_peer("pytorch fp32", given)(given.calibration[0])
     assert found.shape == SHAPE
     assert psnr(np.array(found), expected, 1.0) > (100 if PEERS[name].precision == "fp32" else 55)
+
+
+def test_whatever_a_peer_raises_is_a_reason(given, tmp_path):
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(BackendError, match="InvalidProtobuf: "):
+        open_peer("onnxruntime", replace(given, model=broken))
+    call = open_peer("onnxruntime", given)
+    with pytest.raises(BackendError, match="InvalidArgument: ") as caught:
+        call(given.calibration[0][0])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_search_under_a_limit_needs_the_truth(given):
+    pytest.importorskip("nncf")
+    with pytest.raises(BackendError, match="it needs --truth"):
+        open_peer("openvino nncf int8 max_drop", replace(given, truth=given.truth[:0]))
 
 
 @pytest.mark.slow
@@ -165,6 +280,27 @@ def test_times_of_trtexec():
         trtexec.read_times("{}\n")
 
 
+@pytest.mark.parametrize("known", ["--includeDataTransfers", "--noDataTransfers"])
+def test_a_trtexec_gets_flags_that_it_knows(known, tmp_path, monkeypatch):
+    """Of version 11 and 10, each stood in for by a script that refuses what that version refuses."""
+    program = tmp_path / "trtexec"
+    program.write_text(f"""#!{sys.executable}
+import sys
+if "--help" in sys.argv:
+    print("  {known}  ...")
+elif any("DataTransfers" in flag and flag != "{known}" for flag in sys.argv):
+    sys.exit("unknown option")
+else:
+    path = next(flag.partition("=")[2] for flag in sys.argv if flag.startswith("--exportTimes="))
+    open(path, "w").write('[{{"computeMs": 3, "latencyMs": 4}}]')
+    print(*sys.argv, file=open("{tmp_path / "said"}", "w"))
+""")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert trtexec.measure(Path("model.onnx"), SHAPE, Effort(2, 0, 0)) == [{"computeMs": 3.0, "latencyMs": 4.0}]
+    assert ("--includeDataTransfers" in (tmp_path / "said").read_text()) == (known == "--includeDataTransfers")
+
+
 def test_the_naive_script_writes_every_frame(tiny_model, tmp_path):
     pytest.importorskip("cv2")
     from benchmarks.memory import MemoryOptions, make_clip
@@ -180,6 +316,13 @@ def test_the_naive_script_writes_every_frame(tiny_model, tmp_path):
         sharp = [frame.luma.copy() for frame in reader]
     assert len(sharp) == 7
     assert psnr(np.stack(sharp), np.stack(blurry), 255) > 25  # the tiny network hardly changes anything
+
+
+def test_what_a_library_prints_is_not_the_first_window(given):
+    pytest.importorskip("polygraphy")
+    found = cold_start.measure("polygraphy onnxruntime", given, None)  # it prints lines of its own
+    assert found.seconds > 0.1
+    assert 30 < found.peak < 5000
 
 
 def test_what_a_fresh_process_says_when_it_fails(given):

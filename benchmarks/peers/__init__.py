@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import BackendError
+from runtime.errors import BackendError, DeployError
 
+Arguments, Result = ParamSpec("Arguments"), TypeVar("Result")
 Call = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]  # (N, F, H, W) luma in [0, 1] -> the same shape, numpy both
 
 
@@ -24,11 +25,18 @@ class PeerInput:
     """What a peer is made from."""
 
     model: Path  # ONNX file in fp32, float I/O, any size
-    checkpoint: Path  # that it was exported from
+    checkpoint: Path | None  # that it was exported from; None when it is not at hand
     shape: tuple[int, int, int, int]  # N, F, H, W of the windows to come
     folder: Path  # where it may keep what it prepared, for the next process
     calibration: npt.NDArray[np.float32]  # (n, 1, F, H, W) blurry windows of a clip
-    truth: npt.NDArray[np.float32]  # the same windows, sharp
+    truth: npt.NDArray[np.float32]  # the same windows, sharp; none where that is not known
+
+    @property
+    def weights(self) -> Path:
+        """`checkpoint`, for peers that cannot do without. Raises BackendError when it is not at hand."""
+        if self.checkpoint is None:
+            raise BackendError("the checkpoint is not at hand: name it with --checkpoint")
+        return self.checkpoint
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,28 @@ PEERS = {
 
 
 def open_peer(name: str, given: PeerInput) -> Call:
-    """The peer's call for windows of `given.shape`. Raises BackendError where its library or its hardware is missing."""
+    """The peer's call for windows of `given.shape`. Raises BackendError where its library or its hardware is missing, or it fails;
+    so does the call."""
     module, _, function = PEERS[name].opener.partition(":")
-    try:
-        opener: Callable[[PeerInput], Call] = getattr(import_module(f"benchmarks.peers.{module}"), function)
-    except ImportError as error:
-        raise BackendError(f"{error.name or error} is not installed") from error
-    return opener(given)
+
+    def opened() -> Call:
+        return getattr(import_module(f"benchmarks.peers.{module}"), function)(given)
+
+    return guarded(guarded(opened)())
+
+
+def guarded(call: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """`call`, which raises BackendError whatever goes wrong in a library that is not ours."""
+
+    def call_or_say_why(*arguments: Arguments.args, **words: Arguments.kwargs) -> Result:
+        try:
+            return call(*arguments, **words)
+        except DeployError:
+            raise
+        except ModuleNotFoundError as error:
+            raise BackendError(f"{error.name} is not installed") from error
+        except Exception as error:  # those of other libraries share no base but Exception
+            first, *_ = [*str(error).strip().splitlines(), ""]
+            raise BackendError(f"{type(error).__name__}: {first}") from error
+
+    return call_or_say_why

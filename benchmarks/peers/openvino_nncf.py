@@ -11,6 +11,7 @@ import openvino
 
 from benchmarks.peers import Call, PeerInput
 from benchmarks.peers.plain_openvino import open_static
+from runtime.errors import BackendError
 from runtime.metrics import psnr
 
 MAX_DROP = 0.05  # dB against the truth, the budget that `videodeblur search` has by default
@@ -28,6 +29,8 @@ def open_accuracy_controlled(given: PeerInput) -> Call:
     """`nncf.quantize_with_accuracy_control`: puts layers back to float until the loss is under MAX_DROP."""
 
     def quantize(model: openvino.Model, data: nncf.Dataset) -> openvino.Model:
+        if not len(given.truth):
+            raise BackendError("its limit is on the loss against the truth: it needs --truth")
         validation = nncf.Dataset(list(zip(given.calibration, given.truth)), lambda pair: pair)
         return nncf.quantize_with_accuracy_control(
             model,

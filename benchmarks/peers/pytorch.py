@@ -10,22 +10,24 @@ from torch import Tensor
 
 from benchmarks.peers import Call, PeerInput
 from model import load_checkpoint
-from runtime.errors import BackendError
 
 
 def open_eager(given: PeerInput) -> Call:
     """The network in float32."""
-    return _call(load_checkpoint(given.checkpoint).eval())
+    return _call(load_checkpoint(given.weights).eval())
 
 
 def open_channels_last(given: PeerInput) -> Call:
     """In float32 and channels-last layout."""
-    return _call(load_checkpoint(given.checkpoint).eval().to(memory_format=torch.channels_last), channels_last=True)
+    return _call(load_checkpoint(given.weights).eval().to(memory_format=torch.channels_last), channels_last=True)
 
 
 def open_bf16(given: PeerInput) -> Call:
-    """Under bf16 autocast in channels-last layout, the fast way in eager PyTorch on a CPU."""
-    network = load_checkpoint(given.checkpoint).eval().to(memory_format=torch.channels_last)
+    """Under bf16 autocast in channels-last layout, which rounds the weights anew in every call.
+
+    Weights and pictures in bf16 (`.to(torch.bfloat16)`) take some 10 % less processor time, and lose 17 dB of parity.
+    """
+    network = load_checkpoint(given.weights).eval().to(memory_format=torch.channels_last)
     return _call(network, channels_last=True, bf16=True)
 
 
@@ -40,14 +42,11 @@ def open_compiled_bf16(given: PeerInput) -> Call:
 
 
 def _compiled(given: PeerInput, channels_last: bool, bf16: bool) -> Call:
-    network = load_checkpoint(given.checkpoint).eval()
+    network = load_checkpoint(given.weights).eval()
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
     call = _call(torch.compile(network), channels_last, bf16)
-    try:
-        call(torch.zeros(given.shape).numpy())
-    except Exception as error:  # of the C++ compiler, of dynamo or of inductor: they share no base but Exception
-        raise BackendError(f"torch.compile failed: {str(error).strip().splitlines()[0]}") from error
+    call(torch.zeros(given.shape).numpy())  # compiles
     return call
 
 

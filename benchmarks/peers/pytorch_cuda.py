@@ -23,7 +23,7 @@ def _call(given: PeerInput, compiled: bool) -> Call:
     if not torch.cuda.is_available():
         raise BackendError("PyTorch finds no GPU")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    network = load_checkpoint(given.checkpoint).eval().half().to("cuda", memory_format=torch.channels_last)
+    network = load_checkpoint(given.weights).eval().half().to("cuda", memory_format=torch.channels_last)
     forward = torch.compile(network, mode="max-autotune") if compiled else network
 
     def call(window):  # noqa: ANN001, ANN202 # as Call says

@@ -14,7 +14,7 @@ def open_fp16(given: PeerInput) -> Call:
     """`torch_tensorrt.compile` of the half-precision network for one shape."""
     if not torch.cuda.is_available():
         raise BackendError("PyTorch finds no GPU")
-    network = load_checkpoint(given.checkpoint).eval().half().cuda()
+    network = load_checkpoint(given.weights).eval().half().cuda()
     example = torch.zeros(given.shape, dtype=torch.half, device="cuda")
     compiled = torch_tensorrt.compile(network, ir="dynamo", inputs=[example], enabled_precisions={torch.half})
 

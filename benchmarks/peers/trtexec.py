@@ -12,6 +12,8 @@ from pathlib import Path
 from benchmarks.timing import Effort
 from runtime.errors import BackendError
 
+WITH_COPIES = "--includeDataTransfers"  # of TensorRT 11
+
 
 def measure(model: Path, shape: Sequence[int], effort: Effort) -> list[dict[str, float]]:
     """What its --exportTimes writes, a call each: computeMs without and latencyMs with the copies in and out.
@@ -31,9 +33,11 @@ def measure(model: Path, shape: Sequence[int], effort: Effort) -> list[dict[str,
             f"--iterations={effort.iterations}",
             f"--warmUp={effort.warmup:g}",
             f"--duration={effort.duration:g}",
-            "--includeDataTransfers",
             f"--exportTimes={times}",
         ]
+        flags = subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+        if WITH_COPIES in flags:  # earlier versions time the copies in any case, and refuse the flag
+            command.append(WITH_COPIES)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not times.is_file():
             raise BackendError(f"trtexec failed: {((done.stderr or done.stdout).strip().splitlines() or ['it said nothing'])[-1]}")
