@@ -16,6 +16,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import memory
+from benchmarks.arguments import count, size
 from benchmarks.timing import Timing, interleave, ratio
 from runtime.command_line import command
 from runtime.errors import BackendError
@@ -46,14 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/cluster.py", description=__doc__)
     parser.add_argument("video", type=Path, help="any video; it is scaled, and repeated until it is long enough")
     parser.add_argument("--model", type=Path, required=True, help="ONNX file from export/to_onnx.py")
-    parser.add_argument("--clips", type=int, default=6, help="default: %(default)s")
-    parser.add_argument("--frames", type=int, default=50, help="of each clip (default: %(default)s)")
-    parser.add_argument("--segment", type=int, default=25, help="frames (default: %(default)s)")
+    parser.add_argument("--clips", type=count, default=6, help="default: %(default)s")
+    parser.add_argument("--frames", type=count, default=50, help="of each clip (default: %(default)s)")
+    parser.add_argument("--segment", type=count, default=25, help="frames (default: %(default)s)")
     parser.add_argument("--size", default="192x112", metavar="WxH", help="pixels (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--rounds", type=count, default=3, help="default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments = parser.parse_args(argv)
-    width, height = memory.size(arguments.size)
+    width, height = size(arguments.size)
     counts = (arguments.clips, arguments.frames, arguments.segment, width, height, arguments.rounds)
     options = ClusterOptions(arguments.video, arguments.model, *counts)
     load = os.getloadavg()[0]

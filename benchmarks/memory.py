@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,23 @@ import av
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.arguments import count, size
 from runtime.command_line import command
 from runtime.errors import BackendError, InputError
 from runtime.hardware import cpu_name
 
 GOAL = 150  # MB, how much more the longest run may take than the shortest
 RATE = 25  # frames per second of the made clips
+ROOT = Path(__file__).resolve().parents[1]
+CHILD = """
+import sys
+sys.path[0] = sys.argv.pop(1)
+from benchmarks.peak_memory import peak
+from runtime.deblur_video import main
+status = main(sys.argv[1:])
+print(peak())
+raise SystemExit(status)
+"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="benchmarks/memory.py", description=__doc__, epilog="Other options go to videodeblur run."
     )
     parser.add_argument("video", type=Path, help="any video; it is scaled, and repeated until it is long enough")
-    parser.add_argument("--frames", type=int, nargs="+", default=[30, 300], help="lengths to compare (default: 30 300)")
+    parser.add_argument("--frames", type=count, nargs="+", default=[30, 300], help="lengths to compare (default: 30 300)")
     parser.add_argument("--size", default="1280x720", metavar="WxH", help="pixels (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments, rest = parser.parse_known_args(argv)
@@ -99,18 +109,13 @@ def table(peaks: Sequence[Peak], options: MemoryOptions) -> str:
 
 
 def _run(clip: Path, output: Path, arguments: Sequence[str]) -> Peak:
-    program = Path(__file__).resolve().parents[1] / "runtime" / "deblur_video.py"
-    command_line = [sys.executable, str(program), str(clip), str(output), "--json", "--no-progress", *arguments]
-    process = subprocess.Popen(command_line, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout:
-        printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise BackendError(f"videodeblur run ended with status {process.returncode}, see above")
-    summary = json.loads(printed)
-    return Peak(summary["frames"], usage.ru_maxrss * 1024 / 1e6, summary["fps"])  # ru_maxrss is in KiB on Linux
+    command_line = [sys.executable, "-c", CHILD, str(ROOT), str(clip), str(output), "--json", "--no-progress", *arguments]
+    done = subprocess.run(command_line, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise BackendError(f"videodeblur run ended with status {done.returncode}, see above")
+    summary, peak = done.stdout.splitlines()
+    told = json.loads(summary)
+    return Peak(told["frames"], int(peak) / 1e6, told["fps"])
 
 
 def _again_and_again(path: Path) -> Iterator[av.VideoFrame]:
@@ -120,15 +125,6 @@ def _again_and_again(path: Path) -> Iterator[av.VideoFrame]:
                 yield from container.decode(video=0)
         except (av.FFmpegError, IndexError) as error:
             raise InputError(f"{path} cannot be decoded as a video: {error}") from error
-
-
-def size(text: str) -> tuple[int, int]:
-    """(width, height) in pixels of a text such as "1280x720". Raises InputError on another."""
-    try:
-        width, height = (int(part) for part in text.split("x"))
-    except ValueError as error:
-        raise InputError(f"--size is {text!r}, expected WIDTHxHEIGHT such as 1280x720") from error
-    return width, height
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import memory
+from benchmarks.arguments import count, size
 from benchmarks.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
@@ -48,16 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/pipeline.py", description=__doc__)
     parser.add_argument("video", type=Path, help="any video; it is scaled, and repeated until it is long enough")
     parser.add_argument("--model", type=Path, required=True, help="ONNX file from export/to_onnx.py")
-    parser.add_argument("--frames", type=int, default=50, help="of a round (default: %(default)s)")
+    parser.add_argument("--frames", type=count, default=50, help="of a round (default: %(default)s)")
     parser.add_argument("--size", default="320x184", metavar="WxH", help="pixels (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--rounds", type=count, default=5, help="default: %(default)s")
     parser.add_argument("--codec", default="libx264", help="encoder (default: %(default)s)")
     parser.add_argument(
-        "--lengths", type=int, nargs="*", default=[30, 300], help="frames, to compare peak memory (default: 30 300)"
+        "--lengths", type=count, nargs="*", default=[30, 300], help="frames, to compare peak memory (default: 30 300)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     arguments = parser.parse_args(argv)
-    width, height = memory.size(arguments.size)
+    width, height = size(arguments.size)
     chosen = (arguments.video, arguments.model, arguments.frames, width, height, arguments.rounds, arguments.codec)
     options = PipelineOptions(*chosen, tuple(arguments.lengths))
     timings = measure_rates(options)
@@ -109,9 +110,9 @@ def _engine_only(clip: Path, engine: Engine) -> Callable[[], object]:
     """Every window that a run would have, its frames already in memory."""
     with VideoReader(clip) as reader:
         info, lumas = reader.info, [frame.luma for frame in reader]
-    size = engine.contract.frames
-    starts = range(0, len(lumas), size)
-    windows = [np.stack([lumas[min(start + at, len(lumas) - 1)] for at in range(size)])[None] for start in starts]
+    length = engine.contract.frames
+    starts = range(0, len(lumas), length)
+    windows = [np.stack([lumas[min(start + at, len(lumas) - 1)] for at in range(length)])[None] for start in starts]
     return lambda: [engine.run(window, info.bits, info.color_range) for window in windows]
 
 

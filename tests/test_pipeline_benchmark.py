@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import pipeline
+from benchmarks import memory, pipeline
+from benchmarks.arguments import size
+from runtime.errors import InputError
 
 CLIP = Path(__file__).resolve().parents[1] / "export" / "clips" / "bunny.mp4"
 
@@ -26,6 +29,20 @@ def test_a_share_is_of_rates_in_the_same_round():
     timings = [pipeline.Timing(pipeline.END_TO_END, (200.0, 400.0)), pipeline.Timing(pipeline.ENGINE, (180.0, 360.0))]
     options = pipeline.PipelineOptions(CLIP, CLIP, 10, 64, 48, 2, "libx264", ())
     assert "end to end is 0.90 (0.90 to 0.90) of" in pipeline.table(timings, options)
+
+
+def test_the_peak_is_not_that_of_the_process_that_measures(tiny_model):
+    options = memory.MemoryOptions(CLIP, (3,), 64, 48, ("--model", str(tiny_model), "--codec", "libx264"))
+    (before,) = memory.measure(options)
+    ballast = np.ones(400 << 20, np.uint8)
+    (after,) = memory.measure(options)
+    assert after.peak < before.peak + 100 < ballast.nbytes / 1e6
+
+
+@pytest.mark.parametrize("text", ["0x0", "-3x48", "48", "1.5x2"])
+def test_a_size_has_pixels(text):
+    with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
+        size(text)
 
 
 def test_a_malformed_size_is_one_line(capsys):
