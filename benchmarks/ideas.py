@@ -1,4 +1,6 @@
-"""Ways to run the same network faster, each against what `Engine` does now, interleaved: milliseconds for a window, and parity.
+"""Ways to run the same network faster, interleaved: milliseconds for a window, and parity.
+
+All are bare requests of OpenVINO; the first is compiled as `Engine` compiles it, and leaves out its checks and copies.
 
 python benchmarks/ideas.py model.onnx                                   OpenVINO in bf16, where the CPU has it
 python benchmarks/ideas.py model.onnx --graphs other_export.onnx        and other graphs of the same network
@@ -23,18 +25,18 @@ import openvino
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.bench_report import Ratio, Spread, finite
-from benchmarks.memory import size
+from benchmarks.arguments import count, size
+from benchmarks.bench_report import FEWEST, Ratio, Spread, finite
 from benchmarks.timing import Effort, interleave_for
 from benchmarks.windows import BLURRY, read_material
 from runtime.command_line import command
 from runtime.errors import InputError
 from runtime.hardware import cpu_name, usable_cores
 from runtime.metrics import psnr
-from runtime.openvino_runner import native_bf16
+from runtime.openvino_runner import HINTS, core, native_bf16
 
 TOGETHER = 2  # windows in every call, so that ways which need several can be compared
-NOW = "as Engine runs it"
+NOW = "compiled as Engine does"
 
 Planes = npt.NDArray[np.float32]  # (TOGETHER, F, H, W)
 Way = Callable[[Planes], Planes]
@@ -47,8 +49,8 @@ class Idea:
     name: str
     window_ms: Spread  # of one window
     processor_ms: float  # median of the processor time of one window; on one thread it hardly feels a busy machine
-    times_as_fast: Ratio  # as Engine's way
-    parity_db: float  # of the output with that of Engine's way, peak 1.0; 200 where equal
+    times_as_fast: Ratio  # as the first way
+    parity_db: float  # of the output with that of the first way, peak 1.0; 200 where equal
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="benchmarks/ideas.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="ONNX file with float I/O and free sizes")
-    parser.add_argument("--graphs", type=Path, nargs="+", default=[], help="other files of the same network, run as Engine does")
+    parser.add_argument("--graphs", type=Path, nargs="+", default=[], help="other files of the same network, run as the first")
     parser.add_argument("--size", default="320x184", metavar="WxH", help="pixels, multiples of 16 (default %(default)s)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 where the CPU has it")
-    parser.add_argument("--threads", type=int, help="CPU cores (default: all)")
-    parser.add_argument("--iterations", type=int, default=10, help="rounds (default %(default)s)")
+    parser.add_argument("--threads", type=count, help="CPU cores (default: left to OpenVINO, as Engine does)")
+    parser.add_argument("--iterations", type=count, default=10, help="rounds (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
     given = parser.parse_args(argv)
     width, height = size(given.size)
@@ -100,7 +102,7 @@ def measure(
         raise InputError(f"the size is {width}x{height}, expected multiples of 16: tiles of half of it are tried, too")
     precision = precision or ("bf16" if native_bf16() else "fp32")
     windows = read_material(BLURRY, None, 1, (TOGETHER, 5, height, width)).blurry[0]
-    build = _Build(windows.shape, precision, threads or usable_cores())
+    build = _Build(windows.shape, precision, threads)
     ways = {**_ways(model, build), **{path.name: _one_by_one(path, build) for path in graphs}}
     outputs = {name: np.array(way(windows)) for name, way in ways.items()}
     calls = {name: lambda way=way: way(windows) for name, way in ways.items()}
@@ -125,8 +127,8 @@ def table(found: Ideas) -> str:
         f"{'':34}{'ms a window':>12}{'p90':>9}{'processor':>11}   {'times as fast (p10 to p90)':28}{'parity':>9}",
     ]
     for row in found.rows:
-        numbers = f"{row.window_ms.median:12.1f}{row.window_ms.p90:9.1f}{row.processor_ms:11.1f}"
-        lines.append(f"{row.name:34}{numbers}   {_spread(row.times_as_fast):28}{row.parity_db:6.1f} dB")
+        numbers = f"{row.window_ms.median:12.1f}{_p90(row):>9}{row.processor_ms:11.1f}"
+        lines.append(f"{row.name:34}{numbers}   {row.times_as_fast!s:28}{row.parity_db:6.1f} dB")
     return "\n".join(lines)
 
 
@@ -140,14 +142,20 @@ def markdown(found: Ideas) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in found.rows:
-        numbers = (row.window_ms.median, row.window_ms.p90, row.processor_ms)
-        words = (row.name, *(f"{number:.1f}" for number in numbers), _spread(row.times_as_fast), f"{row.parity_db:.1f}")
+        words = (
+            row.name,
+            f"{row.window_ms.median:.1f}",
+            _p90(row),
+            f"{row.processor_ms:.1f}",
+            str(row.times_as_fast),
+            f"{row.parity_db:.1f}",
+        )
         lines.append(f"| {' | '.join(words)} |")
     return "\n".join(lines)
 
 
-def _spread(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.p10:.2f} to {ratio.p90:.2f})"
+def _p90(row: Idea) -> str:
+    return f"{row.window_ms.p90:.1f}" if row.window_ms.calls >= FEWEST["p90"] else "-"
 
 
 @dataclass(frozen=True)
@@ -156,27 +164,27 @@ class _Build:
 
     shape: tuple[int, ...]  # (TOGETHER, F, H, W)
     precision: str
-    threads: int
+    threads: int | None  # as many as OpenVINO takes when None
 
     def request(self, model: Path, batch: int = 1, tiles: int = 1, **properties: str) -> openvino.InferRequest:
         """Compiles for a batch, or for a window whose sides are cut into `tiles`; the hint is LATENCY unless one is given."""
         _, frames, height, width = self.shape
-        core = openvino.Core()
-        network = core.read_model(model)
+        network = core().read_model(model)
         network.reshape([batch, frames, height // tiles, width // tiles])
         settings = {
-            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[self.precision],
-            "INFERENCE_NUM_THREADS": str(self.threads),
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "PERFORMANCE_HINT": "LATENCY",
+            **({"INFERENCE_NUM_THREADS": str(self.threads)} if self.threads else {}),
             **properties,
         }
-        return core.compile_model(network, "CPU", settings).create_infer_request()
+        return core().compile_model(network, "CPU", settings).create_infer_request()
 
 
 def _ways(model: Path, build: _Build) -> dict[str, Way]:
+    cores = build.threads or usable_cores()
     return {
         NOW: _one_by_one(model, build),
-        f"{build.threads} streams of a thread": _streams(model, build, NUM_STREAMS=str(build.threads)),
+        f"{cores} streams of a thread": _streams(model, build, NUM_STREAMS=str(cores)),
         "throughput hint": _streams(model, build, PERFORMANCE_HINT="THROUGHPUT"),
         f"batch of {TOGETHER} windows": _batch(model, build),
         "threads not pinned": _one_by_one(model, build, ENABLE_CPU_PINNING="NO"),

@@ -6,7 +6,8 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import InputError
+from runtime.errors import BackendError, InputError
+from runtime.openvino_runner import HINTS, core, native_bf16
 
 GROUPS = {  # name: the beginnings of the module paths that belong to it
     "temporal generator": ("temporal.generator",),
@@ -48,23 +50,36 @@ class Kernel:
         return next((name for name, starts in GROUPS.items() if self.name.startswith(starts)), RECONSTRUCTION)
 
 
-def openvino_profile(path: Path, window: Planes, precision: str, runs: int) -> list[Kernel]:
-    """Kernels of the model compiled as `Engine` compiles it, with the mean of their times over `runs` runs."""
-    import openvino
+@dataclass(frozen=True)
+class Profile:
+    """The kernels of one run, and what it costs to be looked at."""
 
-    core = openvino.Core()
-    model = core.read_model(path)
+    kernels: list[Kernel]
+    unprofiled_ms: float | None = None  # the least that the same run took without a profile, in turn with it; None: not known
+
+
+def openvino_profile(path: Path, window: Planes, precision: str, runs: int) -> Profile:
+    """Kernels of the model compiled as `Engine` compiles it, in the fastest of `runs` runs.
+
+    Raises BackendError for bf16 on a CPU that would emulate it.
+    """
+    if precision == "bf16" and not native_bf16():
+        raise BackendError("this CPU has no bf16 arithmetic (AMX or AVX512-BF16): profile openvino:fp32")
+    model = core().read_model(path)
     if model.is_dynamic():
         model.reshape(list(window.shape))
-    hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(precision, precision), "PERFORMANCE_HINT": "LATENCY"}
-    compiled = core.compile_model(model, "CPU", {**hints, "PERF_COUNT": "YES"})
+    hints = {"INFERENCE_PRECISION_HINT": HINTS.get(precision, precision), "PERFORMANCE_HINT": "LATENCY"}
+    plain = core().compile_model(model, "CPU", hints).create_infer_request()
+    compiled = core().compile_model(model, "CPU", {**hints, "PERF_COUNT": "YES"})
     request = compiled.create_infer_request()
-    request.infer({0: window}, share_inputs=True)
-    times: dict[str, float] = {}
-    for _ in range(runs):
+    found: list[dict[str, float]] = []
+
+    def profiled() -> None:
         request.infer({0: window}, share_inputs=True)
-        for step in request.profiling_info:
-            times[step.node_name] = times.get(step.node_name, 0) + step.real_time.total_seconds() * 1e3 / runs
+        found.append({step.node_name: step.real_time.total_seconds() * 1e3 for step in request.profiling_info})
+
+    unprofiled_ms = _in_turn(lambda: plain.infer({0: window}, share_inputs=True), profiled, runs)
+    times = min(found[1:], key=lambda run: sum(run.values()))
     flops = conv_flops(path, window.shape)
     kernels = []
     for operation in compiled.get_runtime_model().get_ops():
@@ -72,7 +87,19 @@ def openvino_profile(path: Path, window: Planes, precision: str, runs: int) -> l
         if facts.get("layerType") in ("Const", "Parameter", "Result", None) or facts.get("execTimeMcs") == "not_executed":
             continue
         kernels.append(_openvino_kernel(operation, facts, times.get(operation.get_friendly_name(), 0.0), flops))
-    return kernels
+    return Profile(kernels, unprofiled_ms)
+
+
+def _in_turn(plain: Callable[[], object], profiled: Callable[[], object], runs: int) -> float:
+    """Calls both once to warm up, then in turn; the least milliseconds of the first."""
+    least = math.inf
+    for number in range(runs + 1):
+        begun = time.perf_counter()
+        plain()
+        if number:
+            least = min(least, 1000 * (time.perf_counter() - begun))
+        profiled()
+    return least
 
 
 def _openvino_kernel(operation: Any, facts: Mapping[str, str], milliseconds: float, flops: Mapping[str, int]) -> Kernel:
@@ -97,9 +124,7 @@ def _width(output: Any) -> int:
 
 def conv_flops(path: Path, shape: Sequence[int]) -> dict[str, int]:
     """2 for each multiply-add of every Conv node of an ONNX file, by its name, for an input of this shape."""
-    import openvino
-
-    model = openvino.Core().read_model(path)
+    model = core().read_model(path)
     if model.is_dynamic():
         model.reshape(list(shape))
     return {
@@ -118,36 +143,37 @@ def _node_of(name: str) -> str:
     return found[0] if found else name
 
 
-def onnxruntime_profile(path: Path, window: Planes, runs: int) -> list[Kernel]:
+def onnxruntime_profile(path: Path, window: Planes, runs: int) -> Profile:
     """The same from the trace that ONNX Runtime writes; filters that it repacked count with their padding."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.enable_profiling, options.profile_file_prefix, options.log_severity_level = True, str(Path(folder) / "trace"), 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        for _ in range(runs + 1):
-            session.run(None, {name: window})
-        events = json.loads(Path(session.end_profiling()).read_text())
-    return onnxruntime_kernels(events, runs, conv_flops(path, window.shape))
+        profiled = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        plain = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        feed = {profiled.get_inputs()[0].name: window}
+        unprofiled_ms = _in_turn(lambda: plain.run(None, feed), lambda: profiled.run(None, feed), runs)
+        events = json.loads(Path(profiled.end_profiling()).read_text())
+    return Profile(onnxruntime_kernels(events, conv_flops(path, window.shape)), unprofiled_ms)
 
 
-def onnxruntime_kernels(events: Iterable[Mapping[str, Any]], runs: int, flops: Mapping[str, int]) -> list[Kernel]:
-    """The kernels of a trace of `runs` runs and one before them, which is left out; `flops` by Conv node."""
+def onnxruntime_kernels(events: Iterable[Mapping[str, Any]], flops: Mapping[str, int]) -> list[Kernel]:
+    """The kernels of the fastest run of a trace, but for the first, which warms up; `flops` by Conv node."""
     seen: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             seen.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+    totals = [sum(call["dur"] for call in run) for run in zip(*seen.values())]
+    fastest = min(range(1, len(totals)), key=lambda number: totals[number])
     kernels = []
     for name, calls in seen.items():
-        facts = calls[0]["args"]
+        facts = calls[fastest]["args"]
         tensors = [*_ort_shapes(facts["input_type_shape"]), *_ort_shapes(facts["output_type_shape"])]
         moved = 0 if facts["op_name"] in VIEWS else sum(math.prod(shape) * ORT_BYTES.get(kind, 4) for kind, shape in tensors)
         kind = ORT_TYPES.get(tensors[0][0] if tensors else "float", "f32")
-        milliseconds = sum(call["dur"] for call in calls[1:]) / 1e3 / runs
         computed = (flops.get(_node_of(name)) or _flops_by_shape(tensors)) if "Conv" in facts["op_name"] else 0
-        kernels.append(Kernel(name, facts["op_name"], milliseconds, computed, moved, kind))
+        kernels.append(Kernel(name, facts["op_name"], calls[fastest]["dur"] / 1e3, computed, moved, kind))
     return kernels
 
 
@@ -161,20 +187,21 @@ def _ort_shapes(listed: Sequence[Mapping[str, Sequence[int]]]) -> list[tuple[str
     return [(kind, tuple(shape)) for entry in listed for kind, shape in entry.items()]
 
 
-def trtexec_profile(path: Path, flops: Mapping[str, int], precision: str) -> list[Kernel]:
+def trtexec_profile(path: Path, flops: Mapping[str, int], kind: str) -> Profile:
     """Layers of a file of --exportProfile, with the FLOPs of the convolutions that their names hold; bytes are not known there.
 
-    `flops` is by Conv node, see `conv_flops`. Raises InputError when the file is no such. Not yet used on a file from a GPU.
+    `flops` is by Conv node, see `conv_flops`; `kind` the type of their arithmetic, which the file does not say. Raises InputError
+    when the file is no such. Not yet used on a file from a GPU.
     """
     try:
         rows = [row for row in json.loads(path.read_text()) if "name" in row]
-        return [_trtexec_kernel(row["name"], float(row["averageMs"]), flops, precision) for row in rows]
+        return Profile([_trtexec_kernel(row["name"], float(row["averageMs"]), flops, kind) for row in rows])
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is no file of trtexec's --exportProfile ({error!r})") from error
 
 
-def _trtexec_kernel(name: str, milliseconds: float, flops: Mapping[str, int], precision: str) -> Kernel:
+def _trtexec_kernel(name: str, milliseconds: float, flops: Mapping[str, int], kind: str) -> Kernel:
     nodes = list(dict.fromkeys(re.findall(r"[\w.]+/\w+", name))) or [name]
-    return Kernel(nodes[0], "layer", milliseconds, sum(flops.get(_node_of(node), 0) for node in nodes), 0, precision)
+    return Kernel(nodes[0], "layer", milliseconds, sum(flops.get(_node_of(node), 0) for node in nodes), 0, kind)

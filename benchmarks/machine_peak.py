@@ -1,4 +1,4 @@
-"""What the machine can do, measured: the best matrix product of each type through the libraries in use, and a copy in memory."""
+"""What the machine can do, measured through the libraries in use: matrix products, convolutions, and a copy in memory."""
 
 from __future__ import annotations
 
@@ -6,74 +6,135 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
 from runtime.hardware import usable_cores
+from runtime.openvino_runner import core, native_bf16
 
-SIDE = 2048  # of the square matrices: 100 MB of traffic for 17 GFLOP, so that arithmetic is what is measured
+SIDE = 2048  # of the square matrices: three of them are 50 MB in fp32 for 17 GFLOP, so that arithmetic is what is measured
+CHANNELS, HEIGHT, WIDTH = 256, 46, 80  # of the convolutions, 3x3: the network's middle layers at 320x184
+IN_A_ROW = 4  # layers, one after the other: what OpenVINO converts before the first and after the last weighs little
 COPIED = 256 << 20  # bytes, far more than any cache
 REPEATS = 5
+HINTS = {"f32": "f32", "bf16": "bf16", "i8": "f32"}  # type: OpenVINO's for what is not quantised
 
 
 @dataclass(frozen=True)
 class MachinePeak:
-    """The best of several runs, all cores."""
+    """The best of several runs, all cores of the CPU, or the GPU."""
 
-    flops: dict[str, float]  # by type, a second: "f32", "bf16" where the CPU has it, "i8"
+    products: dict[str, float]  # operations a second of the matrix product, by type: "f32", "i8", "bf16" where the CPU has it
+    convolutions: dict[str, float]  # the same of the convolution
     bandwidth: float  # bytes a second, read and written ones together
 
     def limit_ms(self, flops: int, moved: int, kind: str) -> float:
-        """The least milliseconds for so much arithmetic of a type and so many bytes."""
+        """The least milliseconds for so much arithmetic of a type and so many bytes, at the best rates measured."""
         return 1000 * max(flops / self.flops_of(kind), moved / self.bandwidth)
 
     def flops_of(self, kind: str) -> float:
         """Of a kernel's type; u8 counts as i8, what was not measured as f32."""
         return self.flops.get("i8" if kind == "u8" else kind, self.flops["f32"])
 
+    @property
+    def flops(self) -> dict[str, float]:
+        """The better of both, by type."""
+        return {kind: max(rate, self.convolutions.get(kind, 0.0)) for kind, rate in self.products.items()}
+
 
 def measure_peak() -> MachinePeak:
-    """Runs for some seconds."""
-    flops = {"f32": max(_openvino_product("f32"), _torch_product("f32")), "i8": _openvino_int8_product()}
-    if _native_bf16():
-        flops["bf16"] = max(_openvino_product("bf16"), _torch_product("bf16"))
-    return MachinePeak(flops, _copy_bandwidth())
+    """Of the CPU; runs for some seconds."""
+    kinds = ("f32", "bf16", "i8") if native_bf16() else ("f32", "i8")
+    products = {kind: max(_openvino_rate(kind, _matrices), _torch_product(kind)) for kind in kinds}
+    return MachinePeak(products, {kind: _openvino_rate(kind, _convolutions) for kind in kinds}, _copy_bandwidth())
 
 
-def _openvino_product(hint: str) -> float:
-    from openvino import Model, opset13
+def measure_gpu_peak() -> MachinePeak | None:
+    """Of the GPU through PyTorch; None where PyTorch or the GPU is missing. Never run yet."""
+    if find_spec("torch") is None:
+        return None
+    import torch
 
-    left = opset13.parameter([SIDE, SIDE], np.float32)
-    right = opset13.constant(_matrix(1))
-    return _run_openvino(Model([opset13.matmul(left, right, False, True)], [left]), hint)
+    if not torch.cuda.is_available():
+        return None
+
+    def rate(call: Callable[[], object], work: float) -> float:
+        def finished() -> None:
+            for _ in range(REPEATS):
+                call()
+            torch.cuda.synchronize()
+
+        return _best_rate(finished, REPEATS * work)
+
+    made = torch.rand(4 * SIDE, 4 * SIDE, device="cuda")
+    products = {}
+    for kind, matrix in {"f32": made, "f16": made.half(), "bf16": made.bfloat16()}.items():
+        products[kind] = rate(lambda matrix=matrix: matrix @ matrix, 2 * (4 * SIDE) ** 3)
+    codes = (127 * made).to(torch.int8)
+    products["i8"] = rate(lambda: torch._int_mm(codes, codes.T), 2 * (4 * SIDE) ** 3)
+    return MachinePeak(products, {}, rate(lambda: made.clone(), 2 * made.nbytes))
 
 
-def _openvino_int8_product() -> float:
-    """The product of two matrices that were quantised by FakeQuantize, the form that OpenVINO turns into int8 kernels."""
-    from openvino import Model, opset13
+def _openvino_rate(kind: str, made: Callable[[Any, str], tuple[Any, float]]) -> float:
+    """Operations a second of the layers that `made` builds on an input; nothing is allocated or converted in Python meanwhile."""
+    from openvino import Model, Tensor, opset13
 
-    def quantised(node):  # noqa: ANN001, ANN202 # a node of OpenVINO's graph
-        bounds = [opset13.constant(np.float32(value)) for value in (-1, 1, -1, 1)]
-        return opset13.fake_quantize(node, *bounds, 255)
+    shape = [SIDE, SIDE] if made is _matrices else [1, CHANNELS, HEIGHT, WIDTH]
+    given = opset13.parameter(shape, np.uint8 if kind == "i8" else np.float32)
+    codes = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    samples = codes if kind == "i8" else codes.astype(np.float32) / 255
+    first = opset13.multiply(opset13.convert(given, np.float32), opset13.constant(np.float32(1 / 255))) if kind == "i8" else given
+    layers, work = made(first, kind)
+    settings = {"INFERENCE_PRECISION_HINT": HINTS[kind], "PERFORMANCE_HINT": "LATENCY"}
+    request = core().compile_model(Model([layers], [given]), "CPU", settings).create_infer_request()
+    request.set_input_tensor(Tensor(samples, shared_memory=True))
+    return _best_rate(request.infer, work)
 
-    left = opset13.parameter([SIDE, SIDE], np.float32)
-    product = opset13.matmul(quantised(left), quantised(opset13.constant(_matrix(1))), False, True)
-    return _run_openvino(Model([product], [left]), "f32")
+
+def _matrices(node: Any, kind: str) -> tuple[Any, float]:
+    from openvino import opset13
+
+    for _ in range(IN_A_ROW):
+        node = _quantised(opset13.matmul(node, _filters((SIDE, SIDE), kind), False, True), kind)
+    return node, IN_A_ROW * 2 * SIDE**3
 
 
-def _run_openvino(model, hint: str) -> float:  # noqa: ANN001 # openvino.Model
-    import openvino
+def _convolutions(node: Any, kind: str) -> tuple[Any, float]:
+    from openvino import opset13
 
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"})
-    request, left = compiled.create_infer_request(), _matrix(0)
-    return _best_rate(lambda: request.infer({0: left}, share_inputs=True, share_outputs=True), 2 * SIDE**3)
+    for _ in range(IN_A_ROW):
+        filters = _filters((CHANNELS, CHANNELS, 3, 3), kind)
+        node = _quantised(opset13.relu(opset13.convolution(node, filters, [1, 1], [1, 1], [1, 1], [1, 1])), kind)
+    return node, IN_A_ROW * 2 * CHANNELS**2 * 9 * HEIGHT * WIDTH
+
+
+def _filters(shape: tuple[int, ...], kind: str) -> Any:
+    """Such that a layer's outputs are about as large as its inputs; codes of 8 bits and their scale for "i8"."""
+    from openvino import opset13
+
+    codes = np.random.default_rng(1).integers(-127, 128, shape, np.int8)
+    scale = np.float32(1 / (73 * np.sqrt(np.prod(shape[1:]))))  # 73: the codes' standard deviation
+    if kind != "i8":
+        return opset13.constant(codes * scale)
+    return opset13.multiply(opset13.convert(opset13.constant(codes), np.float32), opset13.constant(scale))
+
+
+def _quantised(node: Any, kind: str) -> Any:
+    """FakeQuantize, after which OpenVINO keeps 8 bits; nothing for other types."""
+    from openvino import opset13
+
+    bounds = [opset13.constant(np.float32(value)) for value in (0, 1, 0, 1)]
+    return opset13.fake_quantize(node, *bounds, 256) if kind == "i8" else node
 
 
 def _torch_product(kind: str) -> float:
-    try:
-        import torch
-    except ImportError:
+    """0 where PyTorch is missing, and for 8 bits, for which it has no product worth the name on a CPU."""
+    if kind == "i8" or find_spec("torch") is None:
         return 0.0
+    import torch
+
     left, right = (torch.from_numpy(_matrix(seed)).to(torch.bfloat16 if kind == "bf16" else torch.float32) for seed in (0, 1))
     with torch.inference_mode():
         return _best_rate(lambda: left @ right, 2 * SIDE**3)
@@ -99,9 +160,3 @@ def _best_rate(call: Callable[[], object], work: float) -> float:
 
 def _matrix(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
-
-
-def _native_bf16() -> bool:
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

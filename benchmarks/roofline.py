@@ -10,34 +10,39 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.arguments import count, size
 from benchmarks.kernel_profiles import (
     GROUPS,
     RECONSTRUCTION,
     Kernel,
+    Planes,
+    Profile,
     conv_flops,
     onnxruntime_profile,
     openvino_profile,
     trtexec_profile,
 )
-from benchmarks.machine_peak import MachinePeak, measure_peak
-from benchmarks.memory import size
+from benchmarks.machine_peak import MachinePeak, measure_gpu_peak, measure_peak
 from benchmarks.subjects import parse
 from benchmarks.windows import BLURRY, read_material
 from runtime.command_line import command
-from runtime.errors import InputError
+from runtime.contract import read_contract
+from runtime.errors import BackendError, InputError
 from runtime.hardware import cpu_name
 
-RUNS = 5  # of which the profiles are means
+RUNS = 5  # of which the profiles are the fastest
 ALL = "whole network"
 BOUNDS = {"arithmetic": "arithmetic", "memory": "memory", "kernels": "neither arithmetic nor memory"}
 NEAR = 0.5  # share of the peak under which neither limit explains the time
+TRUSTED = 0.1  # difference from the unprofiled run, as a share of it, above which a profile is marked, and not advised on
+KINDS = {"fp16": "f16", "bf16": "bf16", "int8": "i8"}  # of an engine's convolutions by its model's precision; others: "f32"
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,15 @@ class GroupRow:
     gflop: float
     megabytes: float  # moved, at least: every tensor read once and written once
     tflops: float  # attained, 10^12 a second
-    share: float  # of the peak: the least time that arithmetic and bytes need, over the time taken
-    bound: str  # "arithmetic" or "memory", whichever limit takes longer; "kernels" where both are far: share under NEAR
+    share: float | None  # of the peak: the least time that arithmetic and bytes need, over the time taken; None: no peak known
+    bound: str  # "arithmetic" or "memory", whichever limit takes longer; "kernels" where both are far: share under NEAR; or ""
     elsewhere: float  # share of the time outside convolutions
+    unprofiled_ms: float | None = None  # of ALL: what the same run took without a profile; None where that is not known
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the profile agrees with the run without it."""
+        return self.unprofiled_ms is None or abs(self.milliseconds / self.unprofiled_ms - 1) <= TRUSTED
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,13 @@ class Roofline:
     copy_gb_s: float  # read and written bytes together
     rows: tuple[GroupRow, ...]
     advice: tuple[str, ...]
+    convolution_tflops: dict[str, float] = field(default_factory=dict)  # of a convolution, by type
+    skipped: tuple[str, ...] = ()  # profiles that cannot be had here, with the reason
+
+    @property
+    def best_tflops(self) -> dict[str, float]:
+        """The better of both, by type: what shares are of."""
+        return {kind: max(rate, self.convolution_tflops.get(kind, 0.0)) for kind, rate in self.peak_tflops.items()}
 
 
 @command
@@ -77,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("profiles", nargs="+", metavar="FILE@BACKEND[:PRECISION]", help="ONNX files with float I/O")
     parser.add_argument("--size", default="320x184", metavar="WxH", help="pixels, multiples of 8 (default %(default)s)")
-    parser.add_argument("--runs", type=int, default=RUNS, help="of which the times are means (default %(default)s)")
+    parser.add_argument("--runs", type=count, default=RUNS, help="of which the fastest is shown (default %(default)s)")
     parser.add_argument("--trtexec-profile", type=Path, help="a file of trtexec --exportProfile for the first file, at this size")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--chart", type=Path, help="attained rate against arithmetic intensity, .svg or .png")
@@ -94,7 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(profiles: Sequence[str], height: int, width: int, runs: int = RUNS, trtexec: Path | None = None) -> Roofline:
+def measure(
+    profiles: Sequence[str],
+    height: int,
+    width: int,
+    runs: int = RUNS,
+    trtexec: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Roofline:
     """Profiles each, with the machine's peak measured before and after, the better of the two taken.
 
     Raises InputError on another backend than OpenVINO and ONNX Runtime, and sizes that are no multiples of 8.
@@ -102,53 +127,75 @@ def measure(profiles: Sequence[str], height: int, width: int, runs: int = RUNS, 
     if height % 8 or width % 8:
         raise InputError(f"the size is {width}x{height}, expected multiples of 8")
     window = read_material(BLURRY, None, 1, (1, 5, height, width)).blurry[0]
+    say("the machine's peak")
     peak = measure_peak()
-    found: dict[str, list[Kernel]] = {}
+    found: dict[str, Profile] = {}
+    skipped = []
     for text in profiles:
-        name, backend, precision = parse(text)
-        if backend == "openvino":
-            found[text] = openvino_profile(Path(name), window, precision or "fp32", runs)
-        elif backend == "onnxruntime":
-            found[text] = onnxruntime_profile(Path(name), window, runs)
-        else:
-            raise InputError(
-                f"{text}: expected FILE@openvino:PRECISION or FILE@onnxruntime, the backends that tell of their kernels"
-            )
-    if trtexec:
-        found[trtexec.name] = trtexec_profile(trtexec, conv_flops(Path(parse(profiles[0]).file), window.shape), "f16")
+        say(f"profile of {Path(text).name}")
+        try:
+            found[text] = _profile(text, window, runs)
+        except BackendError as error:
+            skipped.append(f"{Path(text).name}: {error}")
+    say("the machine's peak again")
     peak = better(peak, measure_peak())
-    rows = tuple(row for name, kernels in found.items() for row in group_rows(Path(name).name, kernels, peak))
+    rows = [row for name, profile in found.items() for row in group_rows(Path(name).name, profile, peak)]
+    if trtexec:
+        rows += group_rows(trtexec.name, _gpu_profile(Path(parse(profiles[0]).file), trtexec, window.shape), measure_gpu_peak())
     return Roofline(
         cpu=cpu_name(),
         load=os.getloadavg()[0],
         height=height,
         width=width,
-        peak_tflops={kind: rate / 1e12 for kind, rate in peak.flops.items()},
+        peak_tflops={kind: rate / 1e12 for kind, rate in peak.products.items()},
         copy_gb_s=peak.bandwidth / 1e9,
-        rows=rows,
-        advice=tuple(advice(rows, found, peak)),
+        rows=tuple(rows),
+        advice=tuple(advice(rows, {Path(name).name: profile.kernels for name, profile in found.items()}, peak)),
+        convolution_tflops={kind: rate / 1e12 for kind, rate in peak.convolutions.items()},
+        skipped=tuple(skipped),
     )
+
+
+def _profile(text: str, window: Planes, runs: int) -> Profile:
+    name, backend, precision = parse(text)
+    if backend == "openvino":
+        return openvino_profile(Path(name), window, precision or "fp32", runs)
+    if backend == "onnxruntime":
+        return onnxruntime_profile(Path(name), window, runs)
+    raise InputError(f"{text}: expected FILE@openvino:PRECISION or FILE@onnxruntime, the backends that tell of their kernels")
+
+
+def _gpu_profile(model: Path, trtexec: Path, shape: Sequence[int]) -> Profile:
+    return trtexec_profile(trtexec, conv_flops(model, shape), KINDS.get(read_contract(model).precision, "f32"))
 
 
 def better(one: MachinePeak, other: MachinePeak) -> MachinePeak:
     """The higher of each figure: a busy machine can only hide what it can do."""
-    flops = {kind: max(rate, other.flops.get(kind, 0)) for kind, rate in one.flops.items()}
-    return MachinePeak(flops, max(one.bandwidth, other.bandwidth))
+
+    def higher(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+        return {kind: max(rate, second.get(kind, 0.0)) for kind, rate in first.items()}
+
+    products, convolutions = higher(one.products, other.products), higher(one.convolutions, other.convolutions)
+    return MachinePeak(products, convolutions, max(one.bandwidth, other.bandwidth))
 
 
-def group_rows(profile: str, kernels: Sequence[Kernel], peak: MachinePeak) -> list[GroupRow]:
-    """A row for every group that has kernels, and one for all."""
-    rows = [_row(profile, group, [each for each in kernels if each.group == group], peak) for group in (*GROUPS, RECONSTRUCTION)]
-    return [row for row in (*rows, _row(profile, ALL, kernels, peak)) if row.milliseconds > 0]
+def group_rows(name: str, profile: Profile, peak: MachinePeak | None) -> list[GroupRow]:
+    """A row for every group that has kernels, and one for all; without shares where the peak is not known."""
+    by_group = {group: [each for each in profile.kernels if each.group == group] for group in (*GROUPS, RECONSTRUCTION)}
+    rows = [_row(name, group, kernels, peak) for group, kernels in by_group.items()]
+    whole = replace(_row(name, ALL, profile.kernels, peak), unprofiled_ms=profile.unprofiled_ms)
+    return [row for row in (*rows, whole) if row.milliseconds > 0]
 
 
-def _row(profile: str, group: str, kernels: Sequence[Kernel], peak: MachinePeak) -> GroupRow:
+def _row(profile: str, group: str, kernels: Sequence[Kernel], peak: MachinePeak | None) -> GroupRow:
     milliseconds = sum(each.milliseconds for each in kernels)
     flops, moved = sum(each.flops for each in kernels), sum(each.bytes for each in kernels)
-    arithmetic = sum(1000 * each.flops / peak.flops_of(each.type) for each in kernels)
-    memory = 1000 * moved / peak.bandwidth
-    least = limit(kernels, peak)
     outside = sum(each.milliseconds for each in kernels if not each.flops)
+    share, bound = None, ""
+    if peak and milliseconds:
+        least = limit(kernels, peak)
+        arithmetic = sum(1000 * each.flops / peak.flops_of(each.type) for each in kernels)
+        share, bound = least / milliseconds, _bound(arithmetic, 1000 * moved / peak.bandwidth, milliseconds, least)
     return GroupRow(
         profile,
         group,
@@ -156,8 +203,8 @@ def _row(profile: str, group: str, kernels: Sequence[Kernel], peak: MachinePeak)
         flops / 1e9,
         moved / 1e6,
         flops / milliseconds / 1e9 if milliseconds else 0.0,
-        least / milliseconds if milliseconds else 0.0,
-        _bound(arithmetic, memory, milliseconds, least),
+        share,
+        bound,
         outside / milliseconds if milliseconds else 0.0,
     )
 
@@ -173,24 +220,30 @@ def limit(kernels: Iterable[Kernel], peak: MachinePeak) -> float:
     return sum(peak.limit_ms(each.flops, each.bytes, each.type) for each in kernels)
 
 
-def advice(rows: Sequence[GroupRow], found: dict[str, list[Kernel]], peak: MachinePeak) -> list[str]:
-    """Three sentences, for the profile that takes least: what is left on the whole, in which part, and outside convolutions."""
-    whole = min((row for row in rows if row.group == ALL), key=lambda row: row.milliseconds)
-    kernels = next(kernels for name, kernels in found.items() if Path(name).name == whole.profile)
+def advice(rows: Sequence[GroupRow], found: Mapping[str, list[Kernel]], peak: MachinePeak) -> list[str]:
+    """Three sentences, for the profile that takes least: what is left on the whole, in which part, and outside convolutions.
+
+    None where no profile agrees with the run without it.
+    """
+    fit = [row for row in rows if row.group == ALL and row.profile in found and row.trusted]
+    if not fit:
+        return []
+    whole = min(fit, key=lambda row: row.milliseconds)
+    kernels = found[whole.profile]
     least = limit(kernels, peak)
-    parts = [row for row in rows if row.profile == whole.profile and row.group != ALL]
-    worst = max(parts, key=lambda row: row.milliseconds * (1 - row.share))
+    parts = {row.group: row.milliseconds * (1 - (row.share or 0)) for row in rows if row.profile == whole.profile}
+    worst = max((row for row in rows if row.profile == whole.profile and row.group != ALL), key=lambda row: parts[row.group])
     rest: dict[str, float] = {}
     for each in kernels:
         if not each.flops:
             rest[each.kind] = rest.get(each.kind, 0.0) + each.milliseconds
     first = max(rest, key=lambda kind: rest[kind], default="")
     return [
-        f"{whole.profile} takes {whole.milliseconds:.0f} ms where its arithmetic and bytes need {least:.0f} ms at this machine's "
-        f"measured peak ({whole.share:.0%}), so without fewer or cheaper operations nothing can make it more than "
-        f"{whole.milliseconds / least:.1f} times as fast here.",
-        f"Most is left in the {worst.group}: {worst.milliseconds:.0f} ms at {worst.share:.0%} of the peak, bound by "
-        f"{BOUNDS[worst.bound]}; at the peak it would save {worst.milliseconds * (1 - worst.share):.0f} ms.",
+        f"{whole.profile} takes {whole.milliseconds:.0f} ms where its arithmetic and bytes need {least:.0f} ms at the best rates "
+        f"measured here ({_percent(whole.share)}): at those rates, and without fewer or cheaper operations, it would be "
+        f"{whole.milliseconds / least:.1f} times as fast.",
+        f"Most is left in the {worst.group}: {worst.milliseconds:.0f} ms at {_percent(worst.share)} of the peak, bound by "
+        f"{BOUNDS[worst.bound]}; at the peak it would save {parts[worst.group]:.0f} ms.",
         f"Outside convolutions go {sum(rest.values()):.0f} ms ({sum(rest.values()) / whole.milliseconds:.0%})"
         + (f", most of it in {first} ({rest[first]:.0f} ms)" if first else "")
         + ": fusing them away could gain no more than that.",
@@ -199,38 +252,63 @@ def advice(rows: Sequence[GroupRow], found: dict[str, list[Kernel]], peak: Machi
 
 def table(roofline: Roofline) -> str:
     """The figures as text."""
-    peaks = ", ".join(f"{kind} {rate:.2f}" for kind, rate in roofline.peak_tflops.items())
     lines = [
         f"one window of {roofline.width}x{roofline.height} on {roofline.cpu}, load {roofline.load:.1f}",
-        f"best matrix product: {peaks} TFLOP/s; copy: {roofline.copy_gb_s:.0f} GB/s read and written",
+        f"matrix product and convolution: {_peaks(roofline)}; copy: {roofline.copy_gb_s:.0f} GB/s read and written",
     ]
     for profile in dict.fromkeys(row.profile for row in roofline.rows):
-        lines.append(f"{profile:32}{'ms':>9}{'GFLOP':>9}{'MB':>9}{'TFLOP/s':>9}{'of peak':>9}  {'bound by':12}{'not conv':>9}")
+        heads = f"{'ms':>9}{'unprofiled':>12}{'GFLOP':>9}{'MB':>9}{'TFLOP/s':>9}{'of peak':>9}"
+        lines.append(f"{profile:32}{heads}  {'bound by':12}{'not conv':>9}")
         lines += [
-            f"  {row.group:30}{row.milliseconds:9.1f}{row.gflop:9.1f}{row.megabytes:9.0f}{row.tflops:9.2f}{row.share:9.0%}"
-            f"  {row.bound:12}{row.elsewhere:9.0%}"
+            f"  {row.group:30}{row.milliseconds:9.1f}{_unprofiled(row):>12}{row.gflop:9.1f}{row.megabytes:9.0f}{row.tflops:9.2f}"
+            f"{_percent(row.share):>9}  {row.bound or '-':12}{row.elsewhere:9.0%}"
             for row in roofline.rows
             if row.profile == profile
         ]
-    return "\n".join([*lines, *roofline.advice])
+    return "\n".join([*lines, *_notes(roofline), *roofline.advice])
 
 
 def markdown(roofline: Roofline) -> str:
     """The figures as Markdown."""
-    peaks = ", ".join(f"{kind} {rate:.2f}" for kind, rate in roofline.peak_tflops.items())
     lines = [
-        f"One window of {roofline.width}x{roofline.height}, {roofline.cpu}; load average {roofline.load:.1f}. Best matrix product "
-        f"(2048 x 2048): {peaks} TFLOP/s; copy: {roofline.copy_gb_s:.0f} GB/s, read and written bytes together.",
+        f"One window of {roofline.width}x{roofline.height}, {roofline.cpu}; load average {roofline.load:.1f}. Matrix product and "
+        f"convolution: {_peaks(roofline)}; copy: {roofline.copy_gb_s:.0f} GB/s, read and written bytes together.",
         "",
-        "| profile | layers | ms | GFLOP | MB | TFLOP/s | of the peak | bound by | outside convolutions |",
-        "|" + "---|" * 9,
+        "| profile | layers | ms | unprofiled ms | GFLOP | MB | TFLOP/s | of the peak | bound by | outside convolutions |",
+        "|" + "---|" * 10,
     ]
     lines += [
-        f"| {row.profile} | {row.group} | {row.milliseconds:.1f} | {row.gflop:.1f} | {row.megabytes:.0f} | {row.tflops:.2f} | "
-        f"{row.share:.0%} | {row.bound} | {row.elsewhere:.0%} |"
+        f"| {row.profile} | {row.group} | {row.milliseconds:.1f} | {_unprofiled(row)} | {row.gflop:.1f} | {row.megabytes:.0f} | "
+        f"{row.tflops:.2f} | {_percent(row.share)} | {row.bound or '-'} | {row.elsewhere:.0%} |"
         for row in roofline.rows
     ]
-    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in roofline.advice)])
+    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in (*_notes(roofline), *roofline.advice))])
+
+
+def _peaks(roofline: Roofline) -> str:
+    rates = (f"{kind} {rate:.2f} and {roofline.convolution_tflops.get(kind, 0):.2f}" for kind, rate in roofline.peak_tflops.items())
+    return f"{', '.join(rates)} TFLOP/s"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _unprofiled(row: GroupRow) -> str:
+    return "-" if row.unprofiled_ms is None else f"{row.unprofiled_ms:.1f}"
+
+
+def _notes(roofline: Roofline) -> list[str]:
+    """Of what is not to be trusted, and what is missing."""
+    return [
+        *(
+            f"MARKED: the kernels of {row.profile} sum to {row.milliseconds:.0f} ms, and without a profile it took "
+            f"{_unprofiled(row)}: its rows show something else than a usual run."
+            for row in roofline.rows
+            if not row.trusted
+        ),
+        *(f"skipped: {text}" for text in roofline.skipped),
+    ]
 
 
 if __name__ == "__main__":

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from benchmarks.chart_file import save
 from benchmarks.roofline import Roofline
-
-matplotlib.use("agg")
-matplotlib.rcParams.update({"svg.hashsalt": "videodeblur", "svg.fonttype": "none"})  # the same figures give the same small file
 
 MARKERS = "osD^v*"
 INTENSITIES = np.logspace(0, 4, 100)  # operations a byte
@@ -21,10 +18,10 @@ def save_chart(roofline: Roofline, path: Path) -> None:
     """Writes it; the suffix chooses the format."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for kind, rate in roofline.peak_tflops.items():
+    for kind, rate in roofline.best_tflops.items():
         roof = np.minimum(rate, INTENSITIES * roofline.copy_gb_s / 1000)
         axes.loglog(INTENSITIES, roof, color="black", linewidth=0.8)
-        axes.annotate(f"{kind} product {rate:.2f}", (INTENSITIES[-1], rate), ha="right", va="bottom", fontsize=8)
+        axes.annotate(f"{kind} {rate:.2f}", (INTENSITIES[-1], rate), ha="right", va="bottom", fontsize=8)
     groups = list(dict.fromkeys(row.group for row in roofline.rows))
     profiles = list(dict.fromkeys(row.profile for row in roofline.rows))
     for row in roofline.rows:
@@ -45,4 +42,4 @@ def save_chart(roofline: Roofline, path: Path) -> None:
     axes.set_xlabel("operations for each byte moved (area: time)")
     axes.set_ylabel("10^12 operations a second")
     axes.set_title(f"one window of {roofline.width}x{roofline.height}, {roofline.cpu}", fontsize=9)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure, path)

@@ -1,8 +1,9 @@
-"""What a window costs by resolution, batch and threads, and a frame by the stride of the windows; each sweep interleaved."""
+"""What a window costs by resolution, batch and threads, and a frame by the stride of the windows."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -12,11 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.memory import size
+from benchmarks.arguments import count, size
+from benchmarks.bench_report import FEWEST
 from benchmarks.subjects import open_engine
 from benchmarks.timing import Effort, Timing, interleave_for
 from runtime import Engine, StreamDeblurrer
@@ -28,12 +31,14 @@ from runtime.network_memory import bytes_for, memory_at_hand
 SIZES = ("256x256", "640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
 BATCHES = (1, 2, 4)
 AXES = ("resolution", "batch", "stride", "threads")
-STREAMED = 3  # windows' worth of frames that a stream is measured on
+
+
+Planes = npt.NDArray[np.float32]  # (frames, H, W)
 
 
 @dataclass(frozen=True)
 class ScalingOptions:
-    """What is swept."""
+    """What is swept. Each axis but the resolution is interleaved: sizes come one after the other."""
 
     model: str  # FILE[@BACKEND[:PRECISION]]
     sizes: tuple[tuple[int, int], ...]  # H, W, for the resolution
@@ -52,6 +57,12 @@ class Point:
     cost: float  # microseconds for a pixel of a window (resolution, batch, threads) or of a frame (stride)
     low: float  # 10th percentile of the cost
     high: float  # 90th
+    calls: int
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether there were enough calls to speak of one."""
+        return self.calls >= FEWEST["p90"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", metavar="FILE[@BACKEND[:PRECISION]]", help="model, engine or bundle")
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"default {' '.join(SIZES)}")
     parser.add_argument("--base", default="320x184", metavar="WxH", help="for batch, stride and threads (default %(default)s)")
-    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="default 1 2 4")
-    parser.add_argument("--iterations", type=int, default=5, help="calls of each setting (default %(default)s)")
+    parser.add_argument("--batches", type=count, nargs="+", default=BATCHES, help="default 1 2 4")
+    parser.add_argument("--iterations", type=count, default=5, help="calls of each setting (default %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--chart", type=Path, help="a panel for each sweep, .svg or .png")
     given = parser.parse_args(argv)
@@ -91,15 +102,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(options: ScalingOptions) -> Scaling:
+def measure(options: ScalingOptions, say: Callable[[str], None] = lambda _: None) -> Scaling:
     """All four sweeps. What does not fit into memory, or the model's fixed size, is left out with the reason."""
     skipped: list[str] = []
     with _open(options, None) as engine:
-        points = [*_resolutions(engine, options, skipped), *_batches(engine, options), *_strides(engine, options)]
+        points = _resolutions(engine, options, skipped, say)
+        say("cost by stride")
+        points += _strides(engine, options)
         reason = engine.reason
+    say("cost by batch")
+    points += _batches(options)
+    say("cost by threads")
     points += _threads(options)
     height, width = options.base
-    return Scaling(cpu_name(), os.getloadavg()[0], reason, f"{width}x{height}", tuple(points), tuple(skipped))
+    in_order = sorted(points, key=lambda point: AXES.index(point.axis))
+    return Scaling(cpu_name(), os.getloadavg()[0], reason, f"{width}x{height}", tuple(in_order), tuple(skipped))
 
 
 def cost_per_pixel(engine: Engine, sizes: Sequence[tuple[int, int]], effort: Effort) -> dict[tuple[int, int], list[float]]:
@@ -116,8 +133,7 @@ def table(found: Scaling) -> str:
         lines.append(f"{axis:12}{'ms':>10}   {'us a pixel (p10 to p90)':28}{'as the first':>12}")
         points = [point for point in found.points if point.axis == axis]
         for point in points:
-            spread = f"{point.cost:.3f} ({point.low:.3f} to {point.high:.3f})"
-            lines.append(f"  {point.setting:10}{point.milliseconds:10.1f}   {spread:28}{point.cost / points[0].cost:12.2f}")
+            lines.append(f"  {point.setting:10}{point.milliseconds:10.1f}   {_cost(point):28}{point.cost / points[0].cost:12.2f}")
     return "\n".join([*lines, *found.skipped])
 
 
@@ -132,11 +148,15 @@ def markdown(found: Scaling) -> str:
     ]
     first = {point.axis: point for point in reversed(found.points)}
     lines += [
-        f"| {point.axis} | {point.setting} | {point.milliseconds:.1f} | {point.cost:.3f} ({point.low:.3f} to {point.high:.3f}) | "
+        f"| {point.axis} | {point.setting} | {point.milliseconds:.1f} | {_cost(point)} | "
         f"{point.cost / first[point.axis].cost:.2f} |"
         for point in found.points
     ]
     return "\n".join([*lines, *(["", *(f"- {text}" for text in found.skipped)] if found.skipped else [])])
+
+
+def _cost(point: Point) -> str:
+    return f"{point.cost:.3f}" + (f" ({point.low:.3f} to {point.high:.3f})" if point.has_spread else "")
 
 
 def _open(options: ScalingOptions, threads: int | None) -> Engine:
@@ -150,12 +170,13 @@ def _call(engine: Engine, shape: tuple[int, ...]) -> Callable[[], object]:
 
 def _point(axis: str, setting: str, timing: Timing, pixels: int) -> Point:
     low, cost, high = (1000 * timing.percentile(percent) / pixels for percent in (10, 50, 90))
-    return Point(axis, setting, timing.median, cost, low, high)
+    return Point(axis, setting, timing.median, cost, low, high, len(timing.milliseconds))
 
 
-def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str]) -> list[Point]:
+def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str], say: Callable[[str], None]) -> list[Point]:
     points = []
     for height, width in options.sizes:
+        say(f"cost at {width}x{height}")
         needed, free = bytes_for(height * width, engine.contract, engine.precision), memory_at_hand()
         if free is not None and needed > free:
             skipped.append(f"{width}x{height} in one piece takes about {needed / 1e9:.0f} GB, {free / 1e9:.0f} are free")
@@ -169,29 +190,44 @@ def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str]) ->
     return points
 
 
-def _batches(engine: Engine, options: ScalingOptions) -> list[Point]:
+def _batches(options: ScalingOptions) -> list[Point]:
+    """An engine each, since one keeps only so many shapes compiled."""
     height, width = options.base
-    calls = {str(batch): _call(engine, (batch, engine.contract.frames, height, width)) for batch in options.batches}
-    timings = interleave_for(calls, options.effort)
+    with ExitStack() as opened:
+        engines = {str(batch): opened.enter_context(_open(options, None)) for batch in options.batches}
+        calls = {name: _call(engine, (int(name), engine.contract.frames, height, width)) for name, engine in engines.items()}
+        timings = interleave_for(calls, options.effort)
     return [_point("batch", timing.name, timing, int(timing.name) * height * width) for timing in timings]
 
 
 def _strides(engine: Engine, options: ScalingOptions) -> list[Point]:
-    """From the window's length, where every frame is computed once, down to 1."""
+    """From the window's length, where every frame is computed once, down to 1; of streams that are on their way.
+
+    A call pushes as many frames as the stride, which gives one window, and as many frames back.
+    """
     height, width = options.base
-    count = STREAMED * engine.contract.frames
-    frames = np.random.default_rng(0).random((count, height, width), dtype=np.float32)
-
-    def stream(stride: int) -> None:
-        deblurrer = StreamDeblurrer(engine, stride)
-        for frame in frames:
-            deblurrer.push(frame)
-        deblurrer.flush()
-
+    frames = np.random.default_rng(0).random((2 * engine.contract.frames, height, width), dtype=np.float32)
     strides = range(engine.contract.frames, 0, -1)
-    timings = interleave_for({str(stride): lambda stride=stride: stream(stride) for stride in strides}, options.effort)
-    per_frame = [Timing(each.name, tuple(spent / count for spent in each.milliseconds)) for each in timings]
+    calls = {str(stride): _under_way(StreamDeblurrer(engine, stride), stride, frames) for stride in strides}
+    timings = interleave_for(calls, options.effort)
+    per_frame = [Timing(each.name, tuple(spent / int(each.name) for spent in each.milliseconds)) for each in timings]
     return [_point("stride", timing.name, timing, height * width) for timing in per_frame]
+
+
+def _under_way(deblurrer: StreamDeblurrer, stride: int, frames: Planes) -> Callable[[], object]:
+    """A call of `stride` pushes to a stream that already got `frames`, and then those that complete a window."""
+    supply = itertools.cycle(frames)
+    for _ in frames:
+        deblurrer.push(next(supply))
+    while not deblurrer.push(next(supply)):
+        pass
+
+    def call() -> None:
+        returned = sum(len(deblurrer.push(next(supply))) for _ in range(stride))
+        if returned != stride:
+            raise AssertionError(f"{stride} frames in, {returned} out")
+
+    return call
 
 
 def _threads(options: ScalingOptions) -> list[Point]:

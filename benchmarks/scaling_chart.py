@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
+from benchmarks.chart_file import save
 from benchmarks.scaling import AXES, Scaling
-
-matplotlib.use("agg")
-matplotlib.rcParams.update({"svg.hashsalt": "videodeblur", "svg.fonttype": "none"})  # the same figures give the same small file
 
 LABELS = {"resolution": "resolution", "batch": "windows in a call", "stride": "frames between windows", "threads": "threads"}
 
@@ -21,12 +18,12 @@ def save_chart(found: Scaling, path: Path) -> None:
     for axes, axis in zip(figure.subplots(1, len(AXES)), AXES):
         points = [point for point in found.points if point.axis == axis]
         places = range(len(points))
-        spread = [[point.cost - point.low for point in points], [point.high - point.cost for point in points]]
-        axes.errorbar(places, [point.cost for point in points], yerr=spread, marker="o", capsize=3)
+        shown = [(point.cost - point.low, point.high - point.cost) if point.has_spread else (0.0, 0.0) for point in points]
+        axes.errorbar(places, [point.cost for point in points], yerr=[*zip(*shown)], marker="o", capsize=3)
         axes.set_xticks(places, [point.setting for point in points], rotation=45 if axis == "resolution" else 0, fontsize=7)
         axes.set_ylim(bottom=0)
         axes.set_xlabel(LABELS[axis], fontsize=8)
         axes.set_title("us for a pixel of a " + ("frame" if axis == "stride" else "window"), fontsize=8)
         axes.tick_params(axis="y", labelsize=7)
     figure.suptitle(f"{found.cpu}; {found.engine.partition(':')[0]}", fontsize=8)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure, path)

@@ -14,9 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,14 +24,16 @@ from torch.nn import functional
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.arguments import count
 from model.generators import upsample
 from runtime.command_line import command
 from runtime.errors import BackendError
 from runtime.hardware import cpu_name
+from runtime.openvino_runner import core, native_bf16
 
 Layer = tuple[int, int, int, int]  # channels in and out, H and W of the input
 LAYERS: tuple[Layer, ...] = ((256, 96, 92, 160), (256, 128, 23, 40), (128, 256, 46, 80))  # layer14, 11 and 13 for 320x184
-PRECISIONS = ("bf16", "f32")
+PRECISIONS = {"bf16": "bf16", "f32": "fp32"}  # OpenVINO's word: ours
 RING = 4  # pixels at the edge that are not compared
 # u[2i + p + k - 1] of the upsampled line in terms of x[i - 1], x[i], x[i + 1]: by phase p and tap k
 LINE = torch.tensor([[[3, 1, 0], [1, 3, 0], [0, 3, 1]], [[1, 3, 0], [0, 3, 1], [0, 1, 3]]]) / 4
@@ -43,15 +45,15 @@ class FormTime:
     """One form of a layer."""
 
     name: str
-    milliseconds: dict[str, float]  # of processor time, median, by precision
+    milliseconds: dict[str, float]  # of processor time, median, by precision; bf16 only where the CPU has it
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/up_and_convolve.py", description=__doc__)
-    parser.add_argument("--layer", type=int, nargs=4, metavar=("IN", "OUT", "H", "W"), help="default: the network's, for 320x184")
-    parser.add_argument("--rounds", type=int, default=12, help="calls of each form (default %(default)s)")
+    parser.add_argument("--layer", type=count, nargs=4, metavar=("IN", "OUT", "H", "W"), help="default: the network's, for 320x184")
+    parser.add_argument("--rounds", type=count, default=12, help="calls of each form (default %(default)s)")
     given = parser.parse_args(argv)
     layers = (tuple(given.layer),) if given.layer else LAYERS
     print(markdown({layer: measure(layer, given.rounds) for layer in layers}))
@@ -60,17 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def markdown(found: Mapping[Layer, Sequence[FormTime]]) -> str:
     """The figures as a Markdown table."""
+    measured = [word for word in PRECISIONS if all(word in form.milliseconds for some in found.values() for form in some)]
     lines = [
         f"Processor milliseconds on one thread, median, {cpu_name()}.",
         "",
-        "| layer | form | bf16 | fp32 |",
-        "|---|---|---|---|",
+        f"| layer | form | {' | '.join(PRECISIONS[word] for word in measured)} |",
+        "|---|---|" + "---|" * len(measured),
     ]
     for layer, forms_of in found.items():
         what = f"{layer[0]} to {layer[1]} channels from {layer[3]}x{layer[2]}"
         for form in forms_of:
-            lines.append(f"| {what} | {form.name} | {form.milliseconds['bf16']:.1f} | {form.milliseconds['f32']:.1f} |")
-    return "\n".join(lines)
+            lines.append(f"| {what} | {form.name} | {' | '.join(f'{form.milliseconds[word]:.1f}' for word in measured)} |")
+    missing = "" if "bf16" in measured else "\n\n- skipped: bf16: this CPU has no bf16 arithmetic (AMX or AVX512-BF16)"
+    return "\n".join(lines) + missing
 
 
 def forms(inputs: int, outputs: int) -> dict[str, nn.Module]:
@@ -91,17 +95,17 @@ def measure(layer: Layer, rounds: int) -> list[FormTime]:
     inputs, outputs, height, width = layer
     x = torch.rand(1, inputs, height, width)
     made = forms(inputs, outputs)
-    requests: dict[tuple[str, str], openvino.InferRequest] = {}
-    core = openvino.Core()
+    requests: dict[tuple[str, str], Any] = {}
+    precisions = [word for word in PRECISIONS if word != "bf16" or native_bf16()]
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         expected = made["plain"](x)
         for name, form in made.items():
             _check(name, form(x), expected)
             path = Path(folder) / "form.onnx"
             torch.onnx.export(form, (x,), path, dynamo=True, opset_version=20, verbose=False)
-            for precision in PRECISIONS:
+            for precision in precisions:
                 hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": "1"}
-                requests[name, precision] = core.compile_model(core.read_model(path), "CPU", hints).create_infer_request()
+                requests[name, precision] = core().compile_model(core().read_model(path), "CPU", hints).create_infer_request()
     times: dict[tuple[str, str], list[float]] = {key: [] for key in requests}
     for number in range(rounds + 1):
         for key, request in requests.items():
@@ -109,7 +113,7 @@ def measure(layer: Layer, rounds: int) -> list[FormTime]:
             request.infer({0: x.numpy()}, share_inputs=True)
             if number:  # the first warms up
                 times[key].append(1000 * (time.process_time() - begun))
-    return [FormTime(name, {each: float(np.median(times[name, each])) for each in PRECISIONS}) for name in made]
+    return [FormTime(name, {each: float(np.median(times[name, each])) for each in precisions}) for name in made]
 
 
 def _check(name: str, found: Tensor, expected: Tensor) -> None:

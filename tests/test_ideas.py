@@ -8,6 +8,7 @@ from benchmarks.up_and_convolve import RING, forms
 def test_every_way_is_the_same_network(tiny_model, capsys):
     assert ideas.main([str(tiny_model), "--size", "96x64", "--iterations", "1", "--precision", "fp32"]) == 0
     lines = capsys.readouterr().out.splitlines()[2:]
+    assert not any(" to " in line for line in lines)  # one round has no spread
     assert len(lines) == 7
     for line in lines:
         assert float(line.split()[-2]) > (30 if line.startswith("four tiles") else 100), line
