@@ -22,10 +22,10 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.arguments import size
 from benchmarks.bench_options import NAIVE, PARTS, TRTEXEC, BenchOptions
 from benchmarks.bench_rows import measure
 from benchmarks.bench_table import markdown, table
-from benchmarks.memory import size
 from benchmarks.peers import PEERS
 from benchmarks.subjects import expand, parse
 from benchmarks.timing import Effort

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from benchmarks.bench_report import BenchReport
-
-matplotlib.use("agg")
-matplotlib.rcParams.update({"svg.hashsalt": "videodeblur", "svg.fonttype": "none"})  # the same figures give the same small file
+from benchmarks.chart_file import save
 
 COLOURS = {"engine": "tab:blue", "peer": "tab:grey"}
 ROW_HEIGHT = 0.32  # inches
@@ -31,4 +28,4 @@ def save_chart(report: BenchReport, path: Path) -> None:
         axes.tick_params(labelsize=8)
         axes.set_xlabel(f"frames a second at {size[0]}x{size[1]}, and parity with {report.reference}", fontsize=8)
     figure.suptitle(report.cpu, fontsize=9)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    save(figure, path)

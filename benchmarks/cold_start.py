@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,13 +17,13 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.peak_memory import peak
 from benchmarks.peers import PeerInput
 from benchmarks.subjects import open_subject
 from runtime.command_line import command
 from runtime.errors import BackendError
 
 READY = "first window"
-STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -84,16 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = PeerInput(Path(told["model"]), checkpoint, shape, Path(told["folder"]), nothing, nothing)
     with open_subject(told["name"], given, told["threads"]) as subject:
         subject.run(subject.encode(np.full(shape, 0.5, np.float32)))
-        print(READY, _peak(), flush=True)
+        print(READY, peak(), flush=True)
         os._exit(0)  # some libraries take long to end, and that is nobody's cold start
-
-
-def _peak() -> int:
-    """Bytes of resident memory that this process had at most; getrusage would count the parent's, from before the exec."""
-    if not STATUS.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

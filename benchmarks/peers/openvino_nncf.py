@@ -13,6 +13,7 @@ from benchmarks.peers import Call, PeerInput
 from benchmarks.peers.plain_openvino import open_static
 from runtime.errors import BackendError
 from runtime.metrics import psnr
+from runtime.openvino_runner import native_bf16
 
 MAX_DROP = 0.05  # dB against the truth, the budget that `videodeblur search` has by default
 
@@ -51,12 +52,8 @@ def _open(given: PeerInput, name: str, quantize: Callable[[openvino.Model, nncf.
         nncf.set_log_level(logging.ERROR)
         model = openvino.Core().read_model(given.model)
         openvino.save_model(quantize(model, nncf.Dataset(list(given.calibration))), path)
-    return open_static(path, given.shape, "bf16" if _native_bf16() else "f32")
+    return open_static(path, given.shape, "bf16" if native_bf16() else "f32")
 
 
 def _mean_psnr(compiled: openvino.CompiledModel, pairs: Iterable[tuple[Planes, Planes]]) -> float:
     return float(np.mean([psnr(np.clip(compiled(blurry)[0], 0, 1), sharp, 1.0) for blurry, sharp in pairs]))
-
-
-def _native_bf16() -> bool:
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
