@@ -21,6 +21,7 @@ from calibration.tensors import typed_values
 from runtime.errors import BackendError, ModelError
 
 ERRORS_ONLY = 3  # log severity
+FP8 = onnx.TensorProto.FLOAT8E4M3FN
 Array = npt.NDArray[Any]
 
 
@@ -45,11 +46,12 @@ class OperatorRunner:
     def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
         self._input = model.graph.input[0].name
         self._steps = _steps(model, threads)
+        self._fp8 = {value.name for value in typed_values(model.graph) if value.type.tensor_type.elem_type == FP8}
 
     def run(self, feed: Array) -> Iterator[tuple[str, Array]]:
         """Yields (name, value) of every tensor as it is made, the input first; a value may be dropped as soon as it was seen.
 
-        Raises BackendError when an operator fails.
+        FP8, which numpy does not know, comes as its codes in uint8. Raises BackendError when an operator fails.
         """
         if not self._steps:
             raise BackendError("the runner is closed: open another")
@@ -57,7 +59,7 @@ class OperatorRunner:
         yield from list(alive.items())
         for step in self._steps:
             try:
-                values = step.session.run(step.makes, {name: alive[name] for name in step.reads})
+                values = step.session.run(step.makes, {name: self._typed(name, alive[name]) for name in step.reads})
             except Exception as error:  # its exceptions share no base but Exception
                 raise BackendError(f"ONNX Runtime failed in {step.name} on input {feed.shape}: {error}") from error
             alive.update(zip(step.makes, values))
@@ -66,6 +68,11 @@ class OperatorRunner:
                 yield name, alive[name]
             for name in step.frees:
                 del alive[name]
+
+    def _typed(self, name: str, value: Array) -> Any:
+        if name not in self._fp8:
+            return value
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(value, FP8)
 
     def close(self) -> None:
         """Frees the sessions; calling it again does nothing."""

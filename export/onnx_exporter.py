@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from export.export_options import MULTIPLE, ExportOptions, ExportResult, Parity
 from export.network_graph import network_to_onnx
 from export.opset17 import OPSET as OPSET17
 from export.opset17 import lower_to_opset17
+from export.partial_file import partial_onnx, refusals
 from export.receptive_field import receptive_field
 from export.rewrites import apply_rewrites
 from export.sample_code_graph import wrap_sample_codes
@@ -52,7 +51,7 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
     say = say or (lambda text: None)
     network, sha256 = _network(options)
     path = options.output or _default_output(options)
-    with _partial(path) as partial:
+    with partial_onnx(path) as partial:
         say("exporting")
         core = _core_graph(network, options)
         contract = _contract(network, core, options, sha256)
@@ -62,8 +61,6 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
         measured = {f"{found.backend}:{found.precision}": round(found.decibels, 2) for found in parities}
         contract = replace(contract, parity=measured)
         _write(model, contract, partial)
-        with _refusals(path.parent):
-            partial.replace(path)
     return ExportResult(path, contract, options.opset, tuple(parities), windows.shape, time.perf_counter() - begun)
 
 
@@ -95,29 +92,6 @@ def _randomised(network: DeblurNetwork) -> DeblurNetwork:
 def _default_output(options: ExportOptions) -> Path:
     stem = f"{options.variant or 'I5T3'}_random" if options.random_weights else (options.checkpoint or default_checkpoint()).stem
     return Path(f"{stem}{'' if options.io == 'f32' else f'_{options.io}'}.onnx")
-
-
-@contextmanager
-def _partial(path: Path) -> Iterator[Path]:
-    """A name beside `path` that can be written to, gone afterwards."""
-    if path.suffix != ".onnx":
-        raise InputError(f"output is {path}, expected a name that ends with .onnx")
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part.onnx")
-    with _refusals(path.parent):
-        partial.touch()
-    try:
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _refusals(folder: Path) -> Iterator[None]:
-    """What the system refuses to write becomes an InputError."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {folder.resolve()}: {error.strerror}: name another with --output") from error
 
 
 def _core_graph(network: DeblurNetwork, options: ExportOptions) -> onnx.ModelProto:
@@ -195,5 +169,5 @@ def _reference(network: DeblurNetwork, windows: Floats) -> Floats:
 
 def _write(model: onnx.ModelProto, contract: Contract, path: Path) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    with _refusals(path.parent):
+    with refusals(path.parent):
         path.write_bytes(model.SerializeToString())

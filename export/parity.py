@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from export.export_options import Parity
-from runtime.contract import MIN_PARITY
+from runtime.contract import MIN_PARITY, Contract
 from runtime.engine import Engine
 from runtime.errors import DeployError, InputError
 from runtime.metrics import psnr
@@ -22,6 +22,18 @@ EQUAL = 200.0  # dB, written where all samples are equal: infinity is not JSON
 LONGEST = 300  # frames read of a clip
 
 Samples = npt.NDArray[Any]
+
+
+class RunsModel(Protocol):
+    """`Engine` and `export.literal_runner.LiteralRunner`."""
+
+    contract: Contract
+    backend: str
+    precision: str
+
+    def run(self, window: Samples, /) -> Samples:
+        """(N, F, H, W) in the model's own types -> the same shape."""
+        ...
 
 
 class ParityError(DeployError):
@@ -37,7 +49,7 @@ def clip_windows(clip: Path, frames: int, count: int, height: int, width: int) -
         raise InputError(f"{clip}: no such clip to verify on: name a video with --clip")
     with VideoReader(clip, LONGEST) as reader:
         bits, color_range = reader.info.bits, reader.info.color_range
-        lumas = [_fit(frame.luma, height, width) for frame in reader]
+        lumas = [fit(frame.luma, (height, width)) for frame in reader]
     if len(lumas) < frames:
         raise InputError(f"{clip} has {len(lumas)} frames, expected at least {frames}: verify on a longer one")
     starts = np.linspace(0, len(lumas) - frames, count).astype(int)
@@ -72,22 +84,14 @@ def verify_codes(path: Path, codes: Samples, expected: Samples, from_float: Samp
 def openvino_parities(path: Path, windows: Samples, expected: Samples) -> list[Parity]:
     """The parity of each arithmetic that OpenVINO offers on this machine, fp32 first; none where it is not installed."""
     found = []
-    for precision in _openvino_precisions():
+    for precision in openvino_precisions():
         with Engine(path, "openvino", precision) as engine:
             found.append(_measure(engine, windows, expected)[0])
     return found
 
 
-def _measure(engine: Engine, windows: Samples, expected: Samples) -> tuple[Parity, Samples]:
-    contract = engine.contract
-    step = contract.batch or 1
-    got = np.concatenate([engine.run(windows[i : i + step]) for i in range(0, len(windows), step)])
-    peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
-    decibels = min(EQUAL, psnr(got, expected, peak))
-    return Parity(engine.backend, engine.precision, decibels, got.size, int(np.count_nonzero(got != expected))), got
-
-
-def _openvino_precisions() -> tuple[str, ...]:
+def openvino_precisions() -> tuple[str, ...]:
+    """The arithmetic that OpenVINO offers on this machine, fp32 first; empty where it is not installed."""
     if find_spec("openvino") is None:
         return ()
     from runtime.openvino_runner import native_bf16  # here, since it needs openvino
@@ -95,9 +99,29 @@ def _openvino_precisions() -> tuple[str, ...]:
     return ("fp32", "bf16") if native_bf16() else ("fp32",)
 
 
-def _fit(luma: Samples, height: int, width: int) -> Samples:
-    missing = [max(0, size - have) for size, have in zip((height, width), luma.shape)]
+def computed_by(runner: RunsModel, windows: Samples) -> Samples:
+    """All windows, in batches of the model's size."""
+    step = runner.contract.batch or 1
+    return np.concatenate([runner.run(windows[i : i + step]) for i in range(0, len(windows), step)])
+
+
+def compared(runner: RunsModel, got: Samples, expected: Samples) -> Parity:
+    """What a model's output in its own types comes to; NaN dB where it holds NaN, which passes no gate."""
+    bits = runner.contract.bits
+    decibels = psnr(got, expected, 1.0 if bits is None else float(2**bits - 1))
+    decibels = EQUAL if decibels > EQUAL else decibels  # min() would turn NaN into EQUAL
+    return Parity(runner.backend, runner.precision, decibels, got.size, int(np.count_nonzero(got != expected)))
+
+
+def fit(luma: Samples, size: tuple[int, int]) -> Samples:
+    """(..., H, W) -> the middle of the picture in another size, a new array; mirrored where it is too small."""
+    missing = [max(0, wanted - have) for wanted, have in zip(size, luma.shape[-2:])]
     if any(missing):
-        luma = np.pad(luma, [(0, count) for count in missing], mode="symmetric")
-    top, left = ((have - size) // 2 for have, size in zip(luma.shape, (height, width)))
-    return luma[top : top + height, left : left + width].copy()
+        luma = np.pad(luma, [(0, 0)] * (luma.ndim - 2) + [(0, count) for count in missing], mode="symmetric")
+    top, left = ((have - wanted) // 2 for have, wanted in zip(luma.shape[-2:], size))
+    return luma[..., top : top + size[0], left : left + size[1]].copy()
+
+
+def _measure(engine: Engine, windows: Samples, expected: Samples) -> tuple[Parity, Samples]:
+    got = computed_by(engine, windows)
+    return compared(engine, got, expected), got

@@ -16,6 +16,7 @@ from calibration.clips import windows
 from calibration.ranges import Ranges
 from export.fp16_range import fp32_nodes
 from export.layer_precision import QUANTISED, layers
+from export.literal_runner import exact_backend, open_backend
 from export.qdq_rules import QdqOptions, quantize
 from export.speed_model import LayerCost, measured_costs, modelled_costs, total
 from runtime import Engine, InputError
@@ -108,9 +109,10 @@ class PrecisionBench:
         self, precisions: Mapping[str, str], rest: str, inputs: Sequence[Planes], judge: Callable[[list[Planes]], float]
     ) -> float:
         path = Path(self._folder.name) / "graph.onnx"
-        onnx.save(quantize(self._model, self._ranges, precisions, QdqOptions(rest=rest)), path)
-        with Engine(path, "openvino" if rest == "bf16" else "onnxruntime") as engine:
-            value = judge([engine.run(window) for window in inputs])
+        graph = quantize(self._model, self._ranges, precisions, QdqOptions(rest=rest))
+        onnx.save(graph, path)
+        with open_backend(path, exact_backend(graph)) as runner:
+            value = judge([runner.run(window) for window in inputs])
         self._built += 1
         if self._progress:
             self._progress(self._built, len(self.costs))
@@ -160,4 +162,6 @@ def error_of(decibels: float) -> float:
 
 
 def _decibels(error: float) -> float:
-    return -10 * math.log10(error) if error > 0 else math.inf
+    if not error > 0:  # NaN is neither
+        return math.inf if error == 0 else math.nan
+    return -10 * math.log10(error)

@@ -18,7 +18,7 @@ class MemberResult:
     member: Member
     trial: Trial | None  # None where it does not run here
     failure: str = ""  # why not
-    psnr: float | None = None  # dB of its frames against the truth, luma, mean over the frames; None where that is not known
+    psnr: float | None = None  # dB of luma, mean over the frames that are not equal to the truth; None where that is not known
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,12 @@ def _tiles(facts: Facts) -> Iterator[str]:
 def _quality_tiles(scores: Sequence[FrameScore]) -> Iterator[tuple[str, str, str]]:
     if not scores:
         return
-    before, after = _mean(score.psnr_before for score in scores), _mean(score.psnr_after for score in scores)
-    yield "PSNR gain", f"{after - before:+.2f} dB", f"{before:.2f} to {after:.2f} dB, luma"
+    finite = [score for score in scores if math.isfinite(score.psnr_before) and math.isfinite(score.psnr_after)]
+    if finite:
+        before, after = _mean(score.psnr_before for score in finite), _mean(score.psnr_after for score in finite)
+        equal = len(scores) - len(finite)
+        without = f", without {count(equal, 'frame')} equal to the truth" if equal else ""
+        yield "PSNR gain", f"{after - before:+.2f} dB", f"{before:.2f} to {after:.2f} dB, luma{without}"
     before, after = _mean(score.ssim_before for score in scores), _mean(score.ssim_after for score in scores)
     yield "SSIM gain", f"{after - before:+.4f}", f"{before:.4f} to {after:.4f}, luma"
 

@@ -27,9 +27,10 @@ def members(facts: Facts) -> Iterator[str]:
     rows = [_measured(result, facts.least_parity(result)) for result in facts.members]
     yield table(f"Measured for this page, on {facts.machine}", heads, rows, numbers=(2, 3, 4, 5, 6, 7))
     yield (
-        f'<p class="soft">PSNR: luma of {escape(facts.clip)}, mean over its frames, where the truth is known. Network: without its '
-        "first window, while decoding and encoding go on beside it. Whole run: decoding, network, lossless encoding, preparation "
-        "included. Peak memory: of the process, Python and video included. Whatever else the machine did meanwhile slowed it.</p>"
+        f'<p class="soft">PSNR: luma of {escape(facts.clip)}, mean over the frames that are not equal to the truth. Network: '
+        "without its first window, while decoding and encoding go on beside it. Whole run: decoding, network, lossless encoding, "
+        "preparation included. Peak memory: of the process, Python and video included. Whatever else the machine did meanwhile "
+        "slowed it.</p>"
         "</section>"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from runtime import Engine, InputError
+from export.literal_runner import LITERAL, open_backend
+from runtime import InputError
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
+SPEC = re.compile(r"(.+)@([a-z-]+)(?::([a-z0-9]+))?")  # another "@" belongs to the file or its folder
 
 
 class Runs(Protocol):
-    """`Engine` and `model.reference.TorchRunner`."""
+    """`Engine`, `LiteralRunner` and `model.reference.TorchRunner`."""
 
     def run(self, window: npt.NDArray[Any], /) -> npt.NDArray[Any]:
         """(N, F, H, W) -> the same shape."""
@@ -41,20 +44,26 @@ class Opened:
 def open_any(spec: str, exact: bool = False) -> Iterator[Opened]:
     """Opens "FILE", "FILE@BACKEND" or "FILE@BACKEND:PRECISION" and closes it again.
 
-    A checkpoint runs in PyTorch. `exact` asks for fp32 arithmetic where `spec` names none; otherwise the engine chooses.
-    Raises what the opening raises.
+    A checkpoint runs in PyTorch. Backend "literal" is `LiteralRunner`. `exact` asks for fp32 arithmetic where `spec` names none;
+    otherwise the engine chooses. Raises what the opening raises.
     """
-    name, _, how = spec.partition("@")
-    backend, _, precision = how.partition(":")
-    path = Path(name)
+    path, backend, precision = parsed(spec)
     if path.suffix in CHECKPOINTS:
         with _open_network(path, backend, precision) as opened:
             yield opened
         return
-    with Engine(path, backend or "auto", precision or ("fp32" if exact else "auto")) as engine:
+    if backend == LITERAL and precision:
+        raise InputError(f"{LITERAL} computes in the graph's own types, not in {precision}: leave the precision out")
+    with open_backend(path, backend or "auto", precision or ("fp32" if exact else "auto")) as engine:
         kept = engine.contract.precision
         lowered = engine.precision if kept == "fp32" else kept  # a typed graph is judged by its types
         yield Opened(engine, engine.contract.frames, lowered, f"{path}, {engine.reason}")
+
+
+def parsed(spec: str) -> tuple[Path, str, str]:
+    """The file, the backend and the precision of a spec; empty where it says nothing."""
+    found = SPEC.fullmatch(spec)
+    return (Path(found[1]), found[2], found[3] or "") if found else (Path(spec), "", "")
 
 
 @contextmanager

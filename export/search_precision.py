@@ -26,6 +26,7 @@ import onnx
 from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
 from export.layer_precision import QUANTISED, layers, why_not
+from export.partial_file import partial_file, refusals
 from export.precision_bench import DEFAULT_TRUTH, Point, PrecisionBench, SearchOptions, error_of
 from export.speed_model import total
 from runtime.command_line import command
@@ -76,9 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         every_layer=arguments.every_layer,
         times=arguments.layer_times,
     )
-    with ProgressBar(unit="graphs") as bar:
-        result = search(options, bar)
-    arguments.output.write_text(json.dumps(as_json(result, options), indent=1) + "\n")
+    with partial_file(arguments.output) as partial:
+        with ProgressBar(unit="graphs") as bar:
+            result = search(options, bar)
+        with refusals(arguments.output.parent):
+            partial.write_text(json.dumps(as_json(result, options), indent=1) + "\n")
     print(table(result, options))
     if arguments.chart:
         from export.sensitivity_chart import save_chart  # matplotlib, for those who ask for a picture
@@ -193,11 +196,12 @@ def _finite(values: dict[str, object]) -> dict[str, object]:
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
 
 
-def _budget(text: str) -> float:
+def decibels(text: str) -> float:
+    """The value of an option such as "0.05dB"."""
     try:
         return float(text.lower().removesuffix("db"))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected dB such as 0.05dB") from error
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected decibels such as 0.05dB") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -215,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--budget",
-        type=_budget,
+        type=decibels,
         default=defaults.budget,
         metavar="DB",
         help="PSNR against the truth that may be lost (default 0.05dB)",

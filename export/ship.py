@@ -21,16 +21,18 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.collect_ranges import CollectOptions, collect
+from calibration.onnx_file import load_onnx
 from export.build_options import BuildOptions
 from export.bundle_records import GATES, Gate
 from export.engine_maker import EngineRequest, make_engine
 from export.export_options import DEFAULT_CLIP, ExportOptions
 from export.flag_values import capabilities
+from export.literal_runner import exact_backend
 from export.onnx_exporter import export_onnx
 from export.precision_bench import SearchOptions
 from export.qdq_rules import QdqOptions
 from export.search_precision import as_json as search_as_json
-from export.search_precision import search
+from export.search_precision import decibels, search
 from export.size_presets import presets
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_bundle import summary as bundle_summary
@@ -193,7 +195,7 @@ def _request(target: str, precision: tuple[str, ...], layers: Path | None, bench
 
 def _held_to_network(checkpoint: Path, path: Path, bench: _Bench) -> Gate:
     bench.say(f"comparing {path.name} with PyTorch")
-    candidate = f"{path}@{_exact_backend(path)}"
+    candidate = f"{path}@{exact_backend(load_onnx(path))}"
     verdict = verify(VerifyOptions(str(checkpoint), candidate, bench.options.clips, bench.options.windows, bench.options.min_psnr))
     parity = None if verdict.psnr == float("inf") else round(verdict.psnr, 2)
     return Gate(path.name, read_contract(path).precision, parity, verdict.min_psnr, verdict.passed)
@@ -212,11 +214,6 @@ def _bundle(members: Sequence[Path], gates: Sequence[Gate], bench: _Bench) -> No
     report = default_output(bench.options.output)
     write_report(ReportOptions(bench.options.output, report), bench.say)
     bench.say(f"the report: {report}; of a clip of yours: videodeblur report {bench.options.output} --clip BLURRY [--sharp SHARP]")
-
-
-def _exact_backend(path: Path) -> str:
-    """ONNX Runtime computes what the graph says; it has no bf16 convolution on a CPU, which OpenVINO has."""
-    return "openvino" if read_contract(path).precision == "bf16" else "onnxruntime"
 
 
 @contextmanager
@@ -254,7 +251,7 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         metavar="X.Y,...",
         help="GPUs that rtx is for (default: any from 8.0)",
     )
-    parser.add_argument("--budget", type=_decibels, metavar="DB", help="PSNR that INT8 may cost, such as 0.05dB (default: no INT8)")
+    parser.add_argument("--budget", type=decibels, metavar="DB", help="PSNR that INT8 may cost, such as 0.05dB (default: no INT8)")
     parser.add_argument(
         "--clips",
         type=Path,
@@ -268,7 +265,7 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         metavar="N",
         help="of five frames, compared with PyTorch (default %(default)s)",
     )
-    parser.add_argument("--min-psnr", type=_decibels, metavar="DB", help="parity that every model needs (default by its precision)")
+    parser.add_argument("--min-psnr", type=decibels, metavar="DB", help="parity that every model needs (default by its precision)")
     given = parser.parse_args(argv)
     return ShipOptions(
         output=given.output,
@@ -281,13 +278,6 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         windows=given.windows,
         min_psnr=given.min_psnr,
     )
-
-
-def _decibels(text: str) -> float:
-    try:
-        return float(text.lower().removesuffix("db"))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected decibels such as 0.05dB") from error
 
 
 if __name__ == "__main__":

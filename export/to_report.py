@@ -9,6 +9,7 @@ Every member that runs here deblurs the clip, each in a process of its own.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import sys
@@ -151,7 +152,8 @@ def _scored(result: MemberResult, options: ReportOptions, folder: Path) -> tuple
     if result.trial is None or options.sharp is None:
         return result, []
     scores = frame_scores(_clips(result, options, folder))
-    mean = sum(score.psnr_after for score in scores) / len(scores)
+    finite = [score.psnr_after for score in scores if math.isfinite(score.psnr_after)]
+    mean = sum(finite) / len(finite) if finite else math.inf
     return MemberResult(result.member, result.trial, psnr=mean), scores
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +15,18 @@ import onnx
 from calibration.clips import windows
 from calibration.onnx_file import load_onnx
 from export.export_options import Parity
+from export.literal_runner import LITERAL, exact_backend, open_backend
+from export.parity import RunsModel, compared, computed_by, fit, openvino_precisions
+from export.partial_file import partial_onnx, refusals
 from export.type_shares import fixed_size, layer_types, shares
 from runtime import sample_codes
 from runtime.contract import METADATA_KEY, MIN_PARITY, Contract, read_contract
 from runtime.engine import Engine
-from runtime.errors import BackendError, DeployError, InputError, ModelError
-from runtime.metrics import psnr
+from runtime.errors import BackendError, DeployError, ModelError
 
 NOTES_KEY = "videodeblur.types"  # in metadata_props, a JSON object: the type of every layer and what was kept, with the reason
 COMPARED_SIZE = (184, 320)  # pixels, H and W where they are free
-EQUAL = 200.0  # dB, written where all samples are equal: infinity is not JSON
+FAILED = 0.0  # dB, written where a backend fails on the windows: NaN is not JSON
 COMPARED_WINDOWS = 3  # from the part of the clip that calibration does not see
 
 
@@ -61,22 +60,21 @@ def write_typed(
 ) -> TypedFile:
     """Writes `model`, made of the fp32 file `source`; it appears as `output` when it passed, or not at all.
 
-    Both run on held-out windows of `clip`, the fp32 file on ONNX Runtime. The typed file runs there too where it can, since ONNX
-    Runtime computes what a graph literally says, and on OpenVINO in each arithmetic of this CPU. The first of these decides:
-    LostParityError when it is under MIN_PARITY. All are written into the contract with `precision`; `notes` go beside it.
+    Both run on held-out windows of `clip`, the fp32 file on ONNX Runtime. The typed file runs on what computes it as its graph says
+    (see `exact_backend`), then on what will run it here: ONNX Runtime, and OpenVINO in each arithmetic of this CPU. The first that
+    can open it decides: LostParityError when it is under MIN_PARITY, or not a number. All are written into the contract with
+    `precision`, 0 dB where one fails; `notes` go beside it.
     Raises InputError when `clip` is too short or `output` cannot be written, BackendError when nothing here runs the file.
     """
     contract = replace(read_contract(source), precision=precision, parity={})
     samples = held_out_windows(clip, contract)
     with Engine(source, "onnxruntime") as engine:
-        expected = _run(engine, samples)
-    with _partial(output) as partial:
+        expected = computed_by(engine, samples)
+    with partial_onnx(output) as partial:
         _write(model, contract, notes, partial)
-        parities, remarks = _measured(partial, samples, expected, contract)
-        _require(parities[0], precision)
+        parities, remarks = _measured(model, partial, samples, expected)
         contract = replace(contract, parity={f"{row.backend}:{row.precision}": round(row.decibels, 2) for row in parities})
         _write(model, contract, notes, partial)
-        partial.replace(output)
     sizes = source.stat().st_size, output.stat().st_size
     rows = layer_types(model, {}, *fixed_size(model))
     return TypedFile(output, contract, parities, remarks, shares(rows, asked=True), *sizes)
@@ -100,7 +98,7 @@ def held_out_windows(clip: Path, contract: Contract) -> npt.NDArray[Any]:
     """(N, F, H, W) in the model's input type: windows that calibration does not see, cut from the middle of the picture, which is
     mirrored where it is too small. Raises InputError when the clip is missing or too short."""
     size = contract.height or COMPARED_SIZE[0], contract.width or COMPARED_SIZE[1]
-    found = [_fit(window.luma, size) for window in windows(clip, contract.frames, "verification", COMPARED_WINDOWS)]
+    found = [fit(window.luma, size) for window in windows(clip, contract.frames, "verification", COMPARED_WINDOWS)]
     batch = contract.batch or 1
     found += [found[-1]] * (-len(found) % batch)
     unit = np.stack(found)
@@ -108,48 +106,55 @@ def held_out_windows(clip: Path, contract: Contract) -> npt.NDArray[Any]:
 
 
 def _measured(
-    path: Path, samples: npt.NDArray[Any], expected: npt.NDArray[Any], contract: Contract
+    model: onnx.ModelProto, path: Path, samples: npt.NDArray[Any], expected: npt.NDArray[Any]
 ) -> tuple[tuple[Parity, ...], tuple[str, ...]]:
-    found, remarks = [], []
-    for backend, precision in (("onnxruntime", "auto"), *(("openvino", word) for word in _openvino_arithmetic())):
+    """The parities of the file at `path`, the judge's first, and remarks. Raises LostParityError when the judge is not content."""
+    found: list[Parity] = []
+    remarks: list[str] = []
+    for backend, precision in _backends(model):
         try:
-            with Engine(path, backend, precision) as engine:
-                found.append(_compared(engine, _run(engine, samples), expected))
+            runner = open_backend(path, backend, precision)
         except (ModelError, BackendError) as error:
-            remarks.append(f"{backend} does not run this file: {str(error).splitlines()[0][:200]}")
+            remarks.append(f"{backend} does not run this file: {_first_line(error)}")
+            continue
+        with runner:
+            parity, failure = _parity(runner, samples, expected)
+        least = MIN_PARITY[runner.contract.precision]
+        if not found and not parity.decibels >= least:
+            raise LostParityError(_lost(parity, failure, runner.contract.precision))
+        if not parity.decibels >= least:
+            remarks.append(f"do not run this file with {parity.backend} {parity.precision}{failure and f': {failure}'}")
+        found.append(parity)
     if not found:
         raise BackendError(f"nothing on this machine runs the file, so that it cannot be compared: {'; '.join(remarks)}")
-    least = MIN_PARITY[contract.precision]
-    remarks += [f"do not run this file with {row.backend} {row.precision}" for row in found if row.decibels < least]
     return tuple(found), tuple(remarks)
 
 
-def _openvino_arithmetic() -> tuple[str, ...]:
-    if find_spec("openvino") is None:
-        return ()
-    from runtime.openvino_runner import native_bf16  # here, since it needs openvino
-
-    return ("fp32", "bf16") if native_bf16() else ("fp32",)
-
-
-def _run(engine: Engine, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    step = engine.contract.batch or 1
-    return np.concatenate([engine.run(samples[i : i + step]) for i in range(0, len(samples), step)])
+def _backends(model: onnx.ModelProto) -> tuple[tuple[str, str], ...]:
+    """What to run a file on, and in which arithmetic; what computes it as its graph says first."""
+    usual = [("onnxruntime", "auto"), *(("openvino", word) for word in openvino_precisions())]
+    judge = exact_backend(model)
+    if judge == LITERAL:
+        return ((judge, "auto"), *usual)
+    return tuple(sorted(usual, key=lambda pair: pair[0] != judge))
 
 
-def _compared(engine: Engine, got: npt.NDArray[Any], expected: npt.NDArray[Any]) -> Parity:
-    bits = engine.contract.bits
-    decibels = min(EQUAL, psnr(got, expected, 1.0 if bits is None else float(2**bits - 1)))
-    return Parity(engine.backend, engine.precision, decibels, got.size, int(np.count_nonzero(got != expected)))
+def _parity(runner: RunsModel, samples: npt.NDArray[Any], expected: npt.NDArray[Any]) -> tuple[Parity, str]:
+    """The parity, and why it is FAILED where running fails, as it does on NaN."""
+    try:
+        return compared(runner, computed_by(runner, samples), expected), ""
+    except BackendError as error:
+        return Parity(runner.backend, runner.precision, FAILED, expected.size, expected.size), _first_line(error)
 
 
-def _require(judged: Parity, precision: str) -> None:
-    least = MIN_PARITY[precision]
-    if not judged.decibels >= least:
-        raise LostParityError(
-            f"{precision} comes to {judged.decibels:.1f} dB of the fp32 file on {judged.backend} {judged.precision}, expected at"
-            f" least {least:.0f}: keep more layers in a higher type (videodeblur search finds which)"
-        )
+def _lost(judged: Parity, failure: str, precision: str) -> str:
+    found = failure or f"{precision} comes to {judged.decibels:.1f} dB of the fp32 file on {judged.backend} {judged.precision}"
+    remedy = "keep more layers in a higher type (videodeblur search finds which)"
+    return f"{found}, expected at least {MIN_PARITY[precision]:.0f}{' dB of the fp32 file' if failure else ''}: {remedy}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
 
 
 def _write(model: onnx.ModelProto, contract: Contract, notes: Mapping[str, Any], path: Path) -> None:
@@ -157,27 +162,5 @@ def _write(model: onnx.ModelProto, contract: Contract, notes: Mapping[str, Any],
     onnx.helper.set_model_props(
         model, {**kept, METADATA_KEY: contract.to_json(), NOTES_KEY: json.dumps(dict(notes), sort_keys=True)}
     )
-    onnx.save(model, path)
-
-
-@contextmanager
-def _partial(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, gone afterwards; what the system refuses becomes an InputError."""
-    if path.suffix != ".onnx":
-        raise InputError(f"output is {path}, expected a name that ends with .onnx")
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part.onnx")
-    try:
-        partial.touch()
-        yield partial
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}: choose another folder with --output") from error
-    finally:
-        if path.parent.is_dir():
-            partial.unlink(missing_ok=True)
-
-
-def _fit(luma: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    missing = [max(0, wanted - have) for wanted, have in zip(size, luma.shape[1:])]
-    luma = np.pad(luma, [(0, 0), *((0, count) for count in missing)], mode="symmetric")
-    top, left = ((have - wanted) // 2 for have, wanted in zip(luma.shape[1:], size))
-    return luma[:, top : top + size[0], left : left + size[1]]
+    with refusals(path.parent):
+        onnx.save(model, path)

@@ -22,7 +22,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.clips import Window, windows
-from export.runners import open_any
+from export.runners import open_any, parsed
 from runtime.command_line import USER_ERROR, command
 from runtime.contract import MIN_PARITY
 from runtime.errors import InputError
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.worst:
         print(f"worst window (reference, candidate, difference): {arguments.worst}", file=sys.stderr)
     if arguments.layers:
-        print(drift_table(options))
+        print(drift_table(options), file=sys.stderr if arguments.json else sys.stdout)
     return 0 if verdict.passed else USER_ERROR
 
 
@@ -126,7 +126,6 @@ def table(verdict: Verdict) -> str:
         f"{'PSNR':>10}{'SSIM':>10}{'max error':>11}  window",
     ]
     lines += [f"{row.psnr:7.2f} dB{row.ssim:10.5f}{row.max_error:11.5f}  {row.window}" for row in verdict.scores]
-    lines.append("TF32: off or not there, on both sides")
     relation = "meets" if verdict.passed else "is UNDER"
     lines.append(
         f"parity {verdict.psnr:.2f} dB over {len(verdict.scores)} windows {relation} the {verdict.min_psnr:.0f} dB asked for"
@@ -147,7 +146,7 @@ def drift_table(options: VerifyOptions) -> str:
     from calibration.onnx_file import load_onnx  # only this table needs graphs
     from export.layer_drift import layer_drift
 
-    paths = [Path(spec.partition("@")[0]) for spec in (options.reference, options.candidate)]
+    paths = [parsed(spec)[0] for spec in (options.reference, options.candidate)]
     if any(path.suffix != ".onnx" for path in paths):
         raise InputError("--layers compares two ONNX files of one export: name the .onnx file instead of the checkpoint")
     with open_any(options.reference, exact=True) as reference:
@@ -199,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="videodeblur verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    form = "FILE[@BACKEND[:PRECISION]], a checkpoint, an .onnx file, an engine or a bundle"
+    form = "FILE[@BACKEND[:PRECISION]], a checkpoint, an .onnx file, an engine or a bundle; @literal rounds as an FP16 file says"
     parser.add_argument("reference", metavar="A", help=f"what is right: {form}; runs in exact arithmetic unless it says otherwise")
     parser.add_argument("candidate", metavar="B", help="what is held to it, the same form")
     parser.add_argument("--clips", type=Path, required=True, help="a video, a folder of frames, or a folder of such")
@@ -207,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     limits = ", ".join(f"{name} {value:.0f}" for name, value in MIN_PARITY.items())
     parser.add_argument("--min-psnr", type=float, metavar="DB", help=f"fail under this (default by B's precision: {limits})")
     parser.add_argument("--worst", type=Path, metavar="PNG", help="write a picture of the worst window")
-    parser.add_argument("--layers", action="store_true", help="also compare the two graphs layer by layer")
+    parser.add_argument("--layers", action="store_true", help="also compare the two graphs layer by layer (with --json on stderr)")
     parser.add_argument("--json", action="store_true", help="the verdict as JSON on stdout")
     return parser
 

@@ -3,11 +3,12 @@
 import json
 import math
 
+import numpy as np
 import onnx
 import pytest
 from measured_ranges import measured_ranges
 
-from export import search_precision
+from export import precision_bench, search_precision
 from export.layer_precision import layers, read_precisions
 from export.precision_bench import CLIPS, SearchOptions
 from export.speed_model import measured_costs, modelled_costs, total
@@ -90,6 +91,28 @@ def test_wrong_input_is_one_line(tiny_model, ranges, tmp_path, capsys, arguments
     assert status == 1
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not output.exists()
+
+
+@pytest.mark.parametrize(("name", "message"), [("nowhere/p.json", "cannot write to the folder"), ("", "is a folder")])
+def test_output_is_tried_before_the_search(tiny_model, ranges, tmp_path, capsys, monkeypatch, name, message):
+    monkeypatch.setattr(search_precision, "search", lambda *_: pytest.fail("searched"))
+    status, _ = run(tiny_model, ranges, tmp_path, "--output", str(tmp_path / name))
+    assert status == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_search_that_fails_leaves_nothing(tiny_model, ranges, tmp_path, monkeypatch):
+    (tmp_path / "precision.json").write_text("of before")
+    status, output = run(tiny_model, ranges, tmp_path, "--clips", "nowhere")
+    assert status == 1
+    assert output.read_text() == "of before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_what_is_no_number_passes_no_gate():
+    zeros = np.zeros((1, 5, 8, 8), np.float32)
+    assert math.isinf(precision_bench._parity([zeros], [zeros]))
+    assert math.isnan(precision_bench._parity([zeros * np.nan], [zeros]))
 
 
 def test_unknown_precision():

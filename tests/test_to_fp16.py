@@ -11,6 +11,7 @@ from calibration.ranges import Ranges
 from export import to_bf16, to_fp16
 from export.export_options import DEFAULT_CLIP
 from export.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
+from export.parity import EQUAL, compared
 from export.typed_file import NOTES_KEY, LostParityError, write_typed
 from export.typed_graph import retype
 from runtime import Engine
@@ -146,9 +147,53 @@ def test_a_file_under_the_gate_is_not_written(tiny_model, tmp_path):
     model = retype(onnx.load(tiny_model), "fp16")
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "r2.weight")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float16(1.5), weight.name))
-    with pytest.raises(LostParityError, match=r"fp16 comes to .* dB of the fp32 file on onnxruntime fp16, expected at least 65"):
+    with pytest.raises(LostParityError, match=r"fp16 comes to .* dB of the fp32 file on literal fp16, expected at least 65"):
         write_typed(model, tiny_model, tmp_path / "out.onnx", "fp16", DEFAULT_CLIP, {})
     assert list(tmp_path.iterdir()) == []
+
+
+def overflowing(model_path, output):
+    """The same network, but for rounding, and the fp32 file of it; in FP16 the tensor between two of its layers is infinite."""
+    factor = 2.0**16.8  # the largest for which the weights fit
+    scaled_up(model_path, "temporal.generator.layer3", factor, output)
+    model = onnx.load(output)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "temporal.generator.layer4.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) / np.float32(factor), weight.name))
+    onnx.save(model, output)
+    return retype(model, "fp16")
+
+
+def test_an_overflow_is_seen_though_no_backend_here_has_it(tiny_model, tmp_path):
+    fp32, output = tmp_path / "fp32.onnx", tmp_path / "fp16.onnx"
+    typed = overflowing(tiny_model, fp32)
+    onnx.save(typed, tmp_path / "session.onnx")
+    with Engine(tmp_path / "session.onnx", "onnxruntime") as engine:  # fp32 between its operators
+        assert np.isfinite(engine.run(np.full((1, 5, 16, 16), 0.5, np.float32))).all()
+    with pytest.raises(LostParityError, match=r"layer3/Conv_output_0 is NaN or infinite in fp16, expected at least 65 dB"):
+        write_typed(typed, fp32, output, "fp16", DEFAULT_CLIP, {})
+    assert not output.exists()
+
+
+def test_roundings_between_operators_count(fp16):
+    parity = read_contract(fp16).parity
+    assert next(iter(parity)) == "literal:fp16"
+    assert MIN_PARITY["fp16"] <= parity["literal:fp16"] < parity["onnxruntime:fp16"] - 3
+
+
+def test_nan_of_the_judge_is_no_reason_to_ask_another(tiny_model, tmp_path):
+    model = onnx.load(tiny_model)
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "r2.weight")
+    weight.CopyFrom(numpy_helper.from_array(np.full(weight.dims, np.nan, np.float32), weight.name))
+    with pytest.raises(LostParityError, match="onnxruntime fp32 produced NaN"):
+        write_typed(model, tiny_model, tmp_path / "out.onnx", "fp32", DEFAULT_CLIP, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_nan_is_not_equal(tiny_model):
+    with Engine(tiny_model, "onnxruntime") as engine:
+        zeros = np.zeros((1, 5, 8, 8), np.float32)
+        assert not compared(engine, zeros * np.nan, zeros).decibels >= 0
+        assert compared(engine, zeros, zeros).decibels == EQUAL
 
 
 @pytest.mark.parametrize("command", [to_fp16, to_bf16])

@@ -1,8 +1,10 @@
 """The report: what is in it, that strangers' text stays text, and that it works in a real browser without any request."""
 
 import json
+import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from time import sleep
 
@@ -175,6 +177,14 @@ def test_charts_of_equal_frames():
     assert bar_chart("Gain", "", [0.0]).count("<rect") == 1
 
 
+def test_frame_equal_to_the_truth_is_left_out_of_the_mean(made):
+    facts, equal = made[0], FrameScore(0, math.inf, 30.0, 1.0, 0.9)
+    others = [FrameScore(number, 20.0, 22.0, 0.8, 0.9) for number in (1, 2)]
+    text = Reader(page(replace(facts, scores=(equal, *others)))).text
+    assert "20.00 to 22.00 dB, luma, without 1 frame equal to the truth" in text
+    assert not re.search(r"(nan|inf) dB", page(replace(facts, scores=(equal,))))
+
+
 def test_clip_without_truth(bundle, pair, tmp_path):
     facts = write_report(ReportOptions(bundle, tmp_path / "r.html", pair[0], None, 5), lambda text: None)
     assert (facts.scores, facts.shown.number) == ((), 2)
@@ -182,8 +192,6 @@ def test_clip_without_truth(bundle, pair, tmp_path):
 
 
 def test_bundle_of_which_nothing_runs(made, bundle):
-    from dataclasses import replace
-
     facts = made[0]
     silent = replace(facts, members=facts.members[:1], used=None, scores=(), shown=None)
     assert "No member runs here" in page(silent)

@@ -9,7 +9,7 @@ import pytest
 
 from export import verify
 from export.layer_drift import layer_drift
-from export.runners import open_any
+from export.runners import open_any, parsed
 from runtime import InputError
 from runtime.video import read_luma
 
@@ -72,6 +72,34 @@ def test_layers_are_printed(tiny_model, changed, capsys):
     specs = [f"{tiny_model}@onnxruntime", f"{changed[0]}@onnxruntime"]
     verify.main([*specs, "--clips", CLIP, "--windows", "1", "--layers"])
     assert "spatial.generator.layer9" in capsys.readouterr().out
+
+
+def test_json_stays_json_beside_the_layers(tiny_model, capsys):
+    spec = f"{tiny_model}@onnxruntime"
+    assert verify.main([spec, spec, "--clips", CLIP, "--windows", "1", "--json", "--layers"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["passed"] is True
+    assert "SQNR of each convolution's output" in told.err
+
+
+@pytest.mark.parametrize(
+    ("spec", "meaning"),
+    [
+        ("a.onnx", ("a.onnx", "", "")),
+        ("a.onnx@openvino:bf16", ("a.onnx", "openvino", "bf16")),
+        ("me@home/a.onnx", ("me@home/a.onnx", "", "")),
+        ("me@home/a.onnx@onnxruntime-cuda", ("me@home/a.onnx", "onnxruntime-cuda", "")),
+        ("x@2.bundle", ("x@2.bundle", "", "")),
+    ],
+)
+def test_only_what_looks_like_a_backend_is_one(spec, meaning):
+    path, *how = parsed(spec)
+    assert (str(path), *how) == meaning
+
+
+def test_literal_takes_no_precision(tiny_model):
+    with pytest.raises(InputError, match="leave the precision out"), open_any(f"{tiny_model}@literal:fp32"):
+        pass
 
 
 def test_checkpoint_is_the_network_itself(tiny_checkpoint, tiny_model, capsys):
