@@ -55,7 +55,7 @@ class Summary:
     frames: int
     scenes: int  # found by --scene-thresh, each deblurred for itself
     seconds: float  # from the first frame to the finished file
-    fps: float  # frames per second of that time
+    fps: float  # frames per second of that time, without those that an earlier run had done
     backend: str
     precision: str
     reason: str  # why these two
@@ -145,7 +145,7 @@ def deblur_video(
         frames=writer.frames,
         scenes=scenes.count,
         seconds=seconds,
-        fps=writer.frames / seconds,
+        fps=(writer.frames - done) / seconds,
         backend=engine.backend,
         precision=engine.precision,
         reason=engine.reason,

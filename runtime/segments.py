@@ -65,6 +65,7 @@ class ResumableWriter(OutputWriter):
         self._journal: TextIO | None = None
         self._last_duration = 0
         VideoWriter(path, reader, encoder, width).close()  # what it refuses is refused now, not at the join
+        reader.set_aside(set())  # the packets that it would have copied are copied at the join
 
     def begin(self, job: Mapping[str, Any], tile: tuple[int, int]) -> tuple[int, tuple[int, int]]:
         """Takes up the run that `job` (JSON values) describes: (frames that are done, height and width of its tiles).
@@ -78,8 +79,9 @@ class ResumableWriter(OutputWriter):
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
             job = json.loads(json.dumps(job))  # as it is read back: tuples are lists
-            before = self._begun(job)
-            self._segments = list(self._finished())
+            before, self._segments, whole = self._read()
+            if before is not None:
+                self._check_same(before, job)
         except BlockingIOError as error:
             journal.close()
             raise InputError(f"{self._folder}: another process is at this run: wait for it, or choose another output") from error
@@ -89,8 +91,11 @@ class ResumableWriter(OutputWriter):
         self._journal = journal  # from here on the folder is ours to delete
         self.frames = sum(segment.frames for segment in self._segments)
         self._clean()
+        journal.truncate(whole)  # lines after a broken one would be misread
+        if before is None:
+            before = {**job, TILE: tile}
+            self._append(before)
         height, width = before.get(TILE, tile)
-        self._rewrite({**job, TILE: (height, width)})
         return self.frames, (int(height), int(width))
 
     def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
@@ -108,7 +113,8 @@ class ResumableWriter(OutputWriter):
         if self._journal is None:
             return
         self._end_segment()
-        with VideoReader(self._reader.path, self._reader.limit) as source:
+        salvaged = self._reader.broke_off
+        with VideoReader(self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged) as source:
             part = self._folder / f"joined{self.path.suffix}"
             with VideoWriter(self.path, source, self._encoder, self._width, part) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)
@@ -127,28 +133,28 @@ class ResumableWriter(OutputWriter):
             if not self._segments:
                 shutil.rmtree(self._folder)
 
-    def _begun(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """The run in the journal; nothing when there is none yet."""
-        lines = self._lines()
-        before = (_parsed(lines[0]) or {}) if lines else {}
-        if lines:
-            self._check_same(before, job)
-        return before
+    def _read(self) -> tuple[dict[str, Any] | None, list[Segment], int]:
+        """The run in the journal, its segments up to the first whose line or file is not whole, and the bytes of these lines."""
+        job, segments, size = None, [], 0
+        for line in (self._folder / JOURNAL).read_bytes().splitlines(keepends=True):
+            try:
+                values = _parsed(line)
+                if job is None:
+                    job = values
+                else:
+                    segments.append(self._whole(values))
+            except ValueError:
+                break
+            size += len(line)
+        return job, segments, size
 
-    def _lines(self) -> list[str]:
-        return (self._folder / JOURNAL).read_text(encoding="utf-8").splitlines()
-
-    def _finished(self) -> Iterator[Segment]:
-        """The segments of the journal, up to the first whose line or file is not whole."""
-        for line in self._lines()[1:]:
-            values = _parsed(line)
-            if values is None:
-                return
-            segment = read_record(Segment, values)
-            path = self._folder / segment.file
-            if not path.is_file() or path.stat().st_size != segment.bytes:
-                return
-            yield segment
+    def _whole(self, values: Mapping[str, Any]) -> Segment:
+        """The segment of a line. Raises ValueError unless its file is there."""
+        segment = read_record(Segment, values)
+        path = self._folder / segment.file
+        if not path.is_file() or path.stat().st_size != segment.bytes:
+            raise ValueError(f"{path} is not whole")
+        return segment
 
     def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         other = [f"{name} was {before.get(name)!r}, is {value!r}" for name, value in now.items() if before.get(name) != value]
@@ -164,31 +170,23 @@ class ResumableWriter(OutputWriter):
             if path.name not in known:
                 path.unlink()
 
-    def _rewrite(self, job: Mapping[str, Any]) -> None:
-        """The journal with what holds alone: lines after a broken one would be misread."""
-        assert self._journal is not None
-        self._journal.truncate(0)
-        for record in (dict(job), *(asdict(segment) for segment in self._segments)):
-            self._journal.write(json.dumps(record) + "\n")
-        self._sync(self._journal)
-
     def _end_segment(self) -> None:
         if self._current is None:
             return
-        assert self._journal is not None
         written, self._current = self._current, None
         written.finish()
         with written.path.open("rb") as file:
             os.fsync(file.fileno())
         segment = Segment(written.path.name, written.frames, written.path.stat().st_size, self._last_duration)
         self._segments.append(segment)
-        self._journal.write(json.dumps(asdict(segment)) + "\n")
-        self._sync(self._journal)
+        self._append(asdict(segment))
         log.info("%s: %d frames are done", self.path, self.frames)
 
-    def _sync(self, file: TextIO) -> None:
-        file.flush()
-        os.fsync(file.fileno())
+    def _append(self, record: Mapping[str, Any]) -> None:
+        assert self._journal is not None
+        self._journal.write(json.dumps(record) + "\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
 
 
 def join(segments: list[tuple[Path, Segment]], source: VideoReader, joined: VideoWriter) -> None:
@@ -238,11 +236,11 @@ def _decoding_times(shown: list[int]) -> list[int]:
     return [*before, *in_order][: len(shown)]
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        return parse_object(line)
-    except ValueError:
-        return None
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Raises ValueError when it is not whole."""
+    if not line.endswith(b"\n"):
+        raise ValueError("it has no end")
+    return parse_object(line.decode())
 
 
 def describe_source(path: Path, info: VideoInfo) -> dict[str, Any]:

@@ -68,11 +68,12 @@ class VideoReader:
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
-        self.path, self.limit = Path(path), limit
+        self.path, self.limit, self._salvage = Path(path), limit, salvage
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
         self.frames = 0  # handed out so far
         self.notes: list[str] = []  # what is worth telling about the file, complete after the last frame
+        self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         source = open_source(self.path)
         self.container, self.pictures, self._rate = source.container, source.pictures, rate
@@ -141,12 +142,21 @@ class VideoReader:
                 yield packets.popleft()
 
     def skim(self) -> Iterator[None]:
-        """Reads the rest without decoding, for `take_packets`; yields after every packet of the picture."""
-        for packet in self.container.demux():
-            if packet.stream is self.stream:
-                yield
-            else:
-                self._set_aside(packet)
+        """Reads the rest without decoding, for `take_packets`; yields after every packet of the picture.
+
+        Raises VideoError when the file cannot be read to its end, unless the `limit` or `salvage` end the video before.
+        """
+        try:
+            for packet in self.container.demux():
+                if packet.stream is self.stream:
+                    yield
+                else:
+                    self._set_aside(packet)
+        except av.FFmpegError as error:
+            if not (self.limit or self._salvage):
+                raise VideoError(
+                    f"{self.path}: cannot be read to its end ({error.strerror}): get a whole copy of the file"
+                ) from error
 
     def close(self) -> None:
         """Closes the file; calling it again does nothing. Frames that were read stay valid."""
@@ -166,6 +176,7 @@ class VideoReader:
                 yield frame
                 frames += 1
         except _DamageError as error:
+            self.broke_off = True
             self.notes.append(str(error).rsplit(":", 1)[0])
             with suppress(av.FFmpegError):
                 yield from (frame for frame in self.stream.decode(None) if frames and not frame.is_corrupt)
@@ -268,7 +279,7 @@ class VideoReader:
             return 1
         if self._ahead is not None:
             return max(1, self._ahead.pts - pts) if self._ahead.pts is not None else self._step()
-        left = (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
+        left = 0 if self.broke_off else (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
         return left if left > 0 else decoded.duration or self._step()
 
     def _step(self) -> int:

@@ -14,7 +14,7 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, MissingPackageError, VideoError
 from runtime.hdr import with_hdr
 from runtime.output_writer import OutputWriter
-from runtime.video_format import FULL, MP4_LIKE, Frame, Plane, ffmpeg_says, is_format, plane_of
+from runtime.video_format import FULL, MP4_LIKE, Frame, Plane, VideoInfo, ffmpeg_says, is_format, plane_of
 from runtime.video_reader import VideoReader
 from runtime.video_sources import STANDARD
 
@@ -49,7 +49,7 @@ class VideoWriter(OutputWriter):
 
     `width` is the output's, when it is wider than the source; `part` another name until it is complete. A `segment` has the
     picture alone, its times moved by `segment_shift`, for `write_coded` of another writer. Raises VideoError when the encoder or
-    the container refuses, or the file cannot be written.
+    the container refuses, the file cannot be written, or one such picture in a file cannot be read back.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class VideoWriter(OutputWriter):
         self._part = part or self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._piped = self.path == STANDARD
         self._open = True
-        self._container = _open_output(
-            self.path, self._part, reader.info.time_base, segment, "nut" if segment else self._encoder.format
-        )
+        if not segment and not self._piped:
+            self._try_out()
+        self._container = self._open_output()
         try:
-            self._stream = self._add_picture()
+            self._stream = self._add_picture(self._container)
             self._copies = {} if segment else self._add_copies()
             with self._explained("cannot be written", logged=True):
                 self._container.metadata.update(_metadata(reader.container.metadata))
@@ -130,7 +130,7 @@ class VideoWriter(OutputWriter):
         with self._explained("writing failed", logged=True):
             if self._pictures:
                 self._mux(self._stream.encode(None))
-            self._copy_packets(self._written_until if self._reader.limit else None)
+            self._copy_packets(self._written_until if self._reader.limit or self._reader.broke_off else None)
             self._container.close()
         if self._encoded != self.frames:
             raise VideoError(f"{self.path}: {self._encoder.codec} made {self._encoded} frames of {self.frames}: take another codec")
@@ -155,9 +155,50 @@ class VideoWriter(OutputWriter):
         if not self._piped:
             self._part.unlink(missing_ok=True)
 
-    def _add_picture(self) -> av.VideoStream:
+    def _open_output(self) -> OutputContainer:
+        kind = "nut" if self._segment else self._encoder.format
+        return _open_output(self.path, self._part, self._reader.info.time_base, self._segment, kind)
+
+    def _try_out(self) -> None:
+        """Writes one picture and reads it back: some containers take codecs that they have no name for."""
+        trial = self._open_output()
+        try:
+            stream = self._add_picture(trial)
+            picture = self._blank(stream)
+            with self._explained("cannot be written", logged=True):
+                trial.start_encoding()
+            with self._explained("writing failed", logged=True):
+                for packet in [*stream.encode(picture), *stream.encode(None)]:
+                    packet.dts = packet.pts  # libx265 makes one up when there are so few
+                    trial.mux(packet)
+                trial.close()
+            self._read_back()
+        finally:
+            with suppress(av.FFmpegError):
+                trial.close()
+            self._part.unlink(missing_ok=True)
+
+    def _blank(self, stream: av.VideoStream) -> av.VideoFrame:
+        picture = av.VideoFrame(self._width, self._reader.info.height, stream.pix_fmt or "")
+        for index in range(len(picture.planes)):
+            plane_of(picture, index)[:] = 0
+        picture.color_range, picture.colorspace = stream.color_range, stream.colorspace
+        picture.pts, picture.duration, picture.time_base = self._reader.info.first_pts, 1, self._reader.info.time_base
+        return picture
+
+    def _read_back(self) -> VideoInfo:
+        try:
+            with VideoReader(self._part) as written:
+                return written.info
+        except VideoError as error:
+            reason = str(error).replace(f"{self._part}: ", "").rsplit(": ", 1)[0]
+            raise VideoError(
+                f"{self.path}: what {self._encoder.codec} writes there cannot be read back ({reason}): take another codec or suffix"
+            ) from error
+
+    def _add_picture(self, container: OutputContainer) -> av.VideoStream:
         info, codec = self._reader.info, self._encoder.codec
-        stream = self._new_stream(codec, info.frame_rate)
+        stream = self._new_stream(container, codec, info.frame_rate)
         context = stream.codec_context
         context.width, context.height = self._width, info.height
         context.pix_fmt = _encoded_format(codec, info.pixel_format)
@@ -180,16 +221,16 @@ class VideoWriter(OutputWriter):
             raise InputError(f"{codec} has no option {unknown}: ffmpeg -h encoder={codec} lists what it has")
         return stream
 
-    def _new_stream(self, codec: str, rate: Fraction | None) -> av.VideoStream:
+    def _new_stream(self, container: OutputContainer, codec: str, rate: Fraction | None) -> av.VideoStream:
         try:
             if av.Codec(codec, "w").type != "video":
                 raise InputError(f"{codec} does not encode video: take {SOME_ENCODERS}")
         except av.codec.codec.UnknownCodecError as error:
             raise InputError(f"there is no encoder {codec!r} here: take {SOME_ENCODERS}") from error
         try:
-            return cast("av.VideoStream", self._container.add_stream(codec, rate=rate))
+            return cast("av.VideoStream", container.add_stream(codec, rate=rate))
         except ValueError as error:
-            usual = self._container.default_video_codec
+            usual = container.default_video_codec
             raise InputError(
                 f"{self.path.suffix} cannot hold {codec} video (usual there: {usual}): change -c or the suffix"
             ) from error
@@ -284,8 +325,7 @@ class VideoWriter(OutputWriter):
 
     def _note_losses(self) -> None:
         """What the encoder and the container dropped of the picture's facts is found by reading the file back."""
-        with VideoReader(self._part) as written:
-            now, before = written.info, self._reader.info
+        now, before = self._read_back(), self._reader.info
         if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
             lost = before.sample_aspect_ratio
             self.notes.append(

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from runtime.video import VideoReader, VideoWriter
 ROOT = Path(__file__).resolve().parents[1]
 B_FRAMES = EncoderOptions(options={"crf": "20", "preset": "ultrafast", "bf": "3", "b_strategy": "0"})
 LOSSLESS = EncoderOptions(options={"qp": "0", "preset": "ultrafast"})
+NO_PACKETS = 200_000  # bytes; FFmpeg looks for the next packet in 65536
 
 
 def rich(path, frames=47, **more):
@@ -200,6 +202,111 @@ def test_a_broken_journal_costs_what_it_broke(stopped, engine, tmp_path):
     deblur_video(stopped, say=said.append, engine=engine)
     assert "10 frames are done already" in said
     assert len(read(stopped.output).times) == 47
+
+
+@pytest.mark.parametrize(
+    "line", ['{"file": "000001.nut", "bytes": 9}\n', "[]\n", '{"file": 1, "frames": 1, "bytes": 1}\n', "\x00" * 40]
+)
+def test_a_line_of_the_journal_that_is_no_segment_costs_what_comes_after(line, stopped, engine, tmp_path):
+    journal = tmp_path / "out.mp4.resume" / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join([*lines[:2], line, lines[2]]))
+    said = []
+    deblur_video(stopped, say=said.append, engine=engine)
+    assert "10 frames are done already" in said
+    assert len(read(stopped.output).times) == 47
+
+
+@pytest.mark.parametrize("before", ["", '{"source": "in.mp4", "by'])
+def test_a_first_line_that_was_not_written_whole_is_no_run(before, engine, tmp_path):
+    options = DeblurOptions(rich(tmp_path / "in.mp4"), tmp_path / "out.mp4", resume=True, resume_every=10, encoder=B_FRAMES)
+    (tmp_path / "out.mp4.resume").mkdir()
+    (tmp_path / "out.mp4.resume" / "journal.jsonl").write_text(before)
+    assert deblur_video(options, engine=engine).frames == 47
+    assert names(tmp_path) == ["in.mp4", "out.mp4"]
+
+
+def test_going_on_writes_nothing_that_is_written_already(stopped, tmp_path):
+    """On a full disk too, where a journal that is begun anew would be lost."""
+    journal = tmp_path / "out.mp4.resume" / "journal.jsonl"
+    whole, limits = journal.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    with VideoReader(stopped.source) as reader:
+        writer = ResumableWriter(stopped.output, reader, B_FRAMES)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # bytes of a file
+        try:
+            assert writer.begin(json.loads(whole.splitlines()[0]), (8, 8)) == (20, (48, 64))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            writer.close()
+    assert journal.read_bytes() == whole
+    assert names(tmp_path / "out.mp4.resume") == ["000000.nut", "000001.nut", "journal.jsonl"]
+
+
+def damaged(path, target, packet):
+    """A file whose picture packet of this number holds zeros."""
+    with av.open(str(path)) as container:
+        at = [(each.pos, each.size) for each in container.demux(video=0) if each.size][packet]
+    data = bytearray(path.read_bytes())
+    data[at[0] : sum(at)] = bytes(at[1])
+    target.write_bytes(data)
+    return target
+
+
+def test_what_is_salvaged_has_the_sound_up_to_the_damage(engine, tmp_path):
+    source = damaged(rich(tmp_path / "in.mp4", options={"g": "10", "bf": "2"}), tmp_path / "cut.mp4", 30)
+    common = {"salvage": True, "encoder": LOSSLESS}
+    plain = DeblurOptions(source, tmp_path / "plain.mp4", **common)
+    resumed = DeblurOptions(source, tmp_path / "resumed.mp4", resume=True, resume_every=10, **common)
+    frames = {deblur_video(options, engine=engine).frames for options in (plain, resumed)}
+    left, right = read(plain.output), read(resumed.output)
+    assert len(frames) == 1
+    assert (left.times, len(left.times)) == (right.times, *frames)
+    end = right.times[-1] + Fraction(1, 10)
+    for contents in (left, right):
+        (sound,) = contents.packets.values()
+        assert end - Fraction(1, 5) < sound[-1][1] < end
+    (whole,) = read(tmp_path / "in.mp4").packets.values()
+    assert whole[-1][1] > end + Fraction(1, 2)
+
+
+@pytest.fixture
+def unreadable(tmp_path):
+    """A transport stream whose second half is none: FFmpeg cannot find the next packet."""
+    data = rich(tmp_path / "whole.ts", options={"g": "10", "bf": "0"}).read_bytes()
+    (tmp_path / "in.ts").write_bytes(data[: len(data) // 2] + bytes(NO_PACKETS))
+    (tmp_path / "whole.ts").unlink()
+    return tmp_path / "in.ts"
+
+
+@pytest.mark.parametrize("more", [{"frames": 11}, {"salvage": True}])
+def test_damage_that_a_run_does_not_look_at_does_not_stop_its_join(more, unreadable, engine, tmp_path):
+    options = DeblurOptions(unreadable, tmp_path / "out.mp4", resume=True, resume_every=10, encoder=LOSSLESS, **more)
+    frames = deblur_video(options, engine=engine).frames
+    assert 11 <= frames < 40
+    assert len(read(options.output).times) == frames
+    assert names(tmp_path) == ["in.ts", "out.mp4"]
+
+
+def test_a_source_that_cannot_be_read_again_is_an_error_of_ours(unreadable):
+    with (
+        VideoReader(unreadable) as reader,
+        pytest.raises(VideoError, match=r"in\.ts: cannot be read to its end \(.*\): get a whole"),
+    ):
+        list(reader.skim())
+
+
+def test_a_trial_leaves_no_sound_to_be_kept(tmp_path):
+    """What the reader sets aside is decided before its thread begins, and for segments it is nothing."""
+    source = rich(tmp_path / "in.mp4")
+    with VideoReader(source) as reader, ResumableWriter(tmp_path / "out.mp4", reader, B_FRAMES):
+        assert len(list(reader)) == 47
+        assert list(reader.take_packets()) == []
+
+
+def test_the_rate_of_a_run_that_goes_on_is_of_its_own_frames(stopped, engine):
+    summary = deblur_video(stopped, engine=engine)
+    assert summary.frames == 47
+    assert summary.fps == pytest.approx(27 / summary.seconds)
 
 
 def test_a_segment_that_was_cut_off_is_done_again(stopped, engine, tmp_path):
