@@ -99,20 +99,30 @@ class TiledEngine:
 def whole_grid(height: int, width: int, contract: Contract) -> Grid:
     """The picture in one piece; in tiles of the model's size where that is fixed and smaller."""
     picture = padding.padded_size(height, width, contract.multiple)
-    fixed = (contract.height or picture[0], contract.width or picture[1])
-    return _grid(picture, fixed, contract)
+    rows, columns = (
+        padded if fixed in (None, length) else fixed  # a model of codes pads by itself
+        for padded, fixed, length in zip(picture, (contract.height, contract.width), (height, width))
+    )
+    return _grid(picture, (rows, columns), contract)
 
 
 def square_grid(height: int, width: int, contract: Contract, tile: int) -> Grid:
-    """Tiles of which `tile` x `tile` pixels are kept, and up to a halo more at the edges of the picture."""
+    """Tiles of which `tile` x `tile` pixels are kept, and up to a halo more at the edges of the picture.
+
+    Raises InputError when the model is fixed at another size.
+    """
     if tile < contract.multiple:
         raise InputError(f"the tile is {tile} pixels, expected {contract.multiple} or more, or 0 for none")
     side = tile // contract.multiple * contract.multiple + 2 * halo_of(contract)
-    return _grid(padding.padded_size(height, width, contract.multiple), (side, side), contract)
+    grid = _grid(padding.padded_size(height, width, contract.multiple), (side, side), contract)
+    if (contract.height or contract.width) and grid != whole_grid(height, width, contract):
+        fixed = f"{contract.width or 'any'}x{contract.height or 'any'}"
+        raise InputError(f"the tiles would be {grid.tile[1]}x{grid.tile[0]}, this model is fixed at {fixed}: leave out the tile")
+    return grid
 
 
 def largest_grid(height: int, width: int, contract: Contract, pixels: int) -> Grid:
-    """The grid with the least work whose tiles have at most so many pixels, halos included.
+    """The grid with the least work whose tiles have at most so many pixels, halos included, for a model that takes any size.
 
     Raises InputError when even the smallest tile has more.
     """
@@ -127,9 +137,10 @@ def largest_grid(height: int, width: int, contract: Contract, pixels: int) -> Gr
 def fitting_grid(height: int, width: int, engine: Engine, memory: int | None = None) -> Grid:
     """The least work within `memory` bytes for the network; None = half of what is at hand, or what the smallest tile takes.
 
-    On a GPU, and where the system does not say what is at hand, the picture stays whole.
+    On a GPU, and where the system does not say what is at hand, the picture stays whole. A model that is fixed at a size has tiles
+    of that size, whatever memory they take.
     """
-    if engine.backend not in network_memory.ON_CPU:
+    if engine.backend not in network_memory.ON_CPU or engine.contract.height or engine.contract.width:
         return whole_grid(height, width, engine.contract)
     if memory is None:
         at_hand = network_memory.memory_at_hand()

@@ -4,9 +4,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from video_clips import Clip, read, same
 
 from runtime import Engine, InputError, network_memory, padding
+from runtime.contract import METADATA_KEY, read_contract
+from runtime.deblur_video import main
 from runtime.tiling import TiledEngine, fitting_grid, halo_of, largest_grid, square_grid, whole_grid
 
 CONTRACT = SimpleNamespace(frames=5, multiple=8, receptive_field=158, height=None, width=None, batch=None)
@@ -108,6 +112,54 @@ def test_a_model_of_one_size_serves_larger_pictures():
     grid = whole_grid(2160, 3840, contract)
     assert (grid.tile, grid.rows, grid.columns) == ((720, 1280), 5, 4)
     assert str(grid) == "4 x 5 tiles of 1280x720"
+
+
+def test_a_model_of_codes_for_the_pictures_own_size_gets_it_whole():
+    """It pads by itself, so its size need not be a multiple."""
+    contract = SimpleNamespace(**{**vars(CONTRACT), "height": 1082, "width": 1922})
+    assert str(whole_grid(1082, 1922, contract)) == "whole"
+
+
+def test_a_tile_that_makes_the_models_size_is_taken():
+    contract = SimpleNamespace(**{**vars(CONTRACT), "height": 736, "width": 736})
+    assert square_grid(1080, 1920, contract, 416) == whole_grid(1080, 1920, contract)
+
+
+FIXED = (336, 344)  # height and width in pixels
+
+
+@pytest.fixture
+def fixed_model(tiny_model, tmp_path):
+    """The tiny network for one size alone, as its graph and its contract say."""
+    model = onnx.load(tiny_model)
+    for side, length in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], FIXED):
+        side.dim_value = length
+    contract = replace(read_contract(tiny_model), height=FIXED[0], width=FIXED[1])
+    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
+    onnx.save(model, tmp_path / "fixed.onnx")
+    return tmp_path / "fixed.onnx"
+
+
+@pytest.mark.parametrize("memory", [None, 2_000_000_000])
+def test_tiles_that_fit_are_of_the_models_size(memory, tiny_model, fixed_model):
+    window = np.random.default_rng(1).random((1, 5, 344, 360), dtype=np.float32)
+    with Engine(tiny_model, precision="fp32") as any_size, Engine(fixed_model, precision="fp32") as one_size:
+        grid = fitting_grid(344, 360, one_size, memory)
+        assert (grid.tile, grid.count) == (FIXED, 4)
+        np.testing.assert_allclose(TiledEngine(one_size, grid).run(window), any_size.run(window), atol=1e-5)
+
+
+def test_a_larger_video_runs_on_a_model_of_one_size(tiny_model, fixed_model, tmp_path, capsys):
+    source = Clip("ffv1", "gray", (360, 344), times=[0, 1000, 2000]).write(tmp_path / "in.mkv")
+    for model, name in ((tiny_model, "any"), (fixed_model, "one")):
+        arguments = [source, tmp_path / f"{name}.mkv", "--model", model, "-c", "ffv1", "--precision", "fp32", "--no-progress"]
+        assert main([*map(str, arguments), "--scene-thresh", "0"]) == 0
+    assert "360x344 pixels in 2 x 2 tiles of 344x336" in capsys.readouterr().err
+    left, right = (np.array(read(tmp_path / f"{name}.mkv").luma).astype(int) for name in ("any", "one"))
+    assert np.abs(left - right).max() <= 1  # a code may be rounded the other way
+    assert not same(list(right), read(source).luma)
+    assert main([*map(str, [source, tmp_path / "no.mkv", "--model", fixed_model, "--tile", "8"])]) == 1
+    assert "the tiles would be 328x328, this model is fixed at 344x336: leave out the tile" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
