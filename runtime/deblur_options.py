@@ -7,9 +7,11 @@ from pathlib import Path
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError
+from runtime.numbered_names import is_numbered, is_sequence
 
 MIN_SEGMENT = 10  # frames, two windows
 DEFAULT_SERVER_MODEL = "videodeblur"
+RATES = (0.001, 1000.0)  # frames per second of pictures
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
 
@@ -43,15 +45,15 @@ class DeblurOptions:
         """Raises InputError where the output is the source, or exists and may not be replaced, or options contradict each other."""
         if self.output.exists() and self.source.exists() and self.output.samefile(self.source):
             raise InputError(f"{self.output} is the input too, expected another file: the input is never changed")
-        if self.resume and (self.to_pictures or "-" in (str(self.source), str(self.output))):
+        if self.resume and (self.to_pictures or self._source_folder or "-" in (str(self.source), str(self.output))):
             raise InputError("a run can be resumed from a video file to a video file only: leave out --resume")
         if self.server and "://" not in self.server:
             raise InputError(f"the server is {self.server!r}, expected grpc://HOST:PORT or http://HOST:PORT")
         if self.server and (self.model, self.backend, self.precision, self.threads, self.device) != (None, "auto", "auto", None, 0):
             flags = "--model, --backend, --precision, --threads, --device"
             raise InputError(f"{self.server} has its own model and backend: leave out {flags}")
-        if not self.rate > 0:
-            raise InputError(f"the rate is {self.rate} frames per second, expected more than 0")
+        if not RATES[0] <= self.rate <= RATES[1]:
+            raise InputError(f"the rate is {self.rate} frames per second, expected {RATES[0]} to {RATES[1]:g}")
         if self.resume_every < MIN_SEGMENT:
             raise InputError(f"a segment has {self.resume_every} frames, expected {MIN_SEGMENT} or more")
         if self.to_pictures:
@@ -60,7 +62,7 @@ class DeblurOptions:
             raise InputError(f"{self.output} exists already: add -y to overwrite it, or choose another name")
 
     def _check_pictures(self) -> None:
-        folder, source = _folder(self.output) or self.output, _folder(self.source)
+        folder, source = self.output.parent if is_numbered(self.output) else self.output, self._source_folder
         if source and source.exists() and folder.exists() and folder.samefile(source):
             raise InputError(f"{folder} is the input's folder too, expected another: the input is never changed")
         if not self.overwrite and any(folder.glob("*.png")):
@@ -69,12 +71,12 @@ class DeblurOptions:
     @property
     def to_pictures(self) -> bool:
         """Whether the output is pictures: a numbered name, or a folder, which is there or comes from pictures."""
-        folder = not self.output.suffix and str(self.output) != "-" and (self.output.is_dir() or _folder(self.source) is not None)
-        return "%" in self.output.name or folder
+        folder = not self.output.suffix and str(self.output) != "-" and (self.output.is_dir() or self._source_folder is not None)
+        return is_numbered(self.output) or folder
 
-
-def _folder(path: Path) -> Path | None:
-    """Where the pictures of a sequence or a folder are; None for anything else."""
-    if "%" in path.name:
-        return path.parent
-    return path if path.is_dir() else None
+    @property
+    def _source_folder(self) -> Path | None:
+        """Where the pictures of a sequence or a folder are; None for anything else."""
+        if is_sequence(self.source):
+            return self.source.parent
+        return self.source if self.source.is_dir() else None

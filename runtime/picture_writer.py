@@ -11,11 +11,11 @@ import numpy as np
 
 from runtime import rgb
 from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.numbered_names import is_numbered, with_number
 from runtime.output_writer import OutputWriter
 from runtime.still_pictures import encode_picture
 from runtime.video_format import Frame, Plane, plane_of
 from runtime.video_reader import VideoReader
-from runtime.video_sources import NUMBERED
 
 try:
     import av
@@ -38,7 +38,7 @@ class PictureWriter(OutputWriter):
         self.path, self.frames = path, 0
         self.notes: list[str] = []
         self._reader, self._width = reader, width or reader.info.width
-        self._sequence = bool(NUMBERED.search(path.name))
+        self._sequence = is_numbered(path)
         self._target = path.parent if self._sequence else path
         if self._sequence and path.suffix.lower() != SUFFIX:
             raise InputError(f"{path}: pictures are written as {SUFFIX}, not {path.suffix or 'without a suffix'}: change it")
@@ -80,7 +80,7 @@ class PictureWriter(OutputWriter):
         pictures = self._reader.pictures
         if not self._sequence:
             return f"{pictures[number].stem if pictures else f'{number + 1:08d}'}{SUFFIX}"
-        return self.path.name % (number + _first_number(pictures))
+        return with_number(self.path, number + _first_number(pictures)).name
 
     def _explained(self) -> _Explained:
         return _Explained(self.path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import MissingPackageError, VideoError
+from runtime.numbered_names import is_sequence, number_in, with_number
 from runtime.video_format import ffmpeg_says
 
 try:
@@ -17,8 +18,8 @@ except ImportError as missing:
     raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 STANDARD = Path("-")  # standard input or output
-NUMBERED = re.compile(r"%(?:0(\d+))?d")  # in a file name, as FFmpeg has it
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm"}
+SAME_KIND = {".jpeg": ".jpg", ".tiff": ".tif"}
 LIST_OPTIONS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
 
 
@@ -31,13 +32,13 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Opens `path`: a video file, "-" for standard input, a name with %d or %05d, or a folder of pictures.
+    """Opens `path`: a video file, "-" for standard input, a name with %d or %05d that no file has, or a folder of pictures.
 
     Raises VideoError when there is nothing to be read.
     """
     if path == STANDARD:
         return Source(_open(path, "pipe:0"))
-    if path.is_dir() or NUMBERED.search(path.name):
+    if path.is_dir() or is_sequence(path):
         pictures = _in_folder(path) if path.is_dir() else _numbered(path)
         listed = "".join(f"file '{_quoted(picture)}'\n" for picture in pictures)
         return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", LIST_OPTIONS), pictures)
@@ -53,21 +54,21 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
         raise VideoError(
             f"{folder}: is a folder without pictures, expected a video file or a folder of {', '.join(sorted(PICTURES))}"
         )
+    kinds = {SAME_KIND.get(path.suffix.lower(), path.suffix.lower()) for path in found}
+    if len(kinds) > 1:
+        raise VideoError(
+            f"{folder}: has pictures of several kinds ({', '.join(sorted(kinds))}), expected all of one: move the others elsewhere"
+        )
     return tuple(sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]))
 
 
 def _numbered(path: Path) -> tuple[Path, ...]:
     """The pictures of a sequence, from the lowest number on. Raises VideoError where one is missing."""
-    match = NUMBERED.search(path.name)
-    assert match  # the caller has looked
-    name = re.compile(re.escape(path.name[: match.start()]) + r"(\d+)" + re.escape(path.name[match.end() :]))
     folder = path.parent.iterdir() if path.parent.is_dir() else iter(())
-    numbers = sorted(
-        int(match[1]) for match in (name.fullmatch(file.name) for file in folder) if match and path.name % int(match[1]) == match[0]
-    )
+    numbers = sorted(number for number in (number_in(path, file.name) for file in folder) if number is not None)
     if not numbers:
-        raise VideoError(f"{path}: there is no such picture, expected files such as {path.name % 1}")
-    pictures = tuple(path.with_name(path.name % number) for number in range(numbers[0], numbers[-1] + 1))
+        raise VideoError(f"{path}: there is no such picture, expected files such as {with_number(path, 1).name}")
+    pictures = tuple(with_number(path, number) for number in range(numbers[0], numbers[-1] + 1))
     for picture in pictures:
         if not picture.is_file():
             raise VideoError(f"{picture} is missing in a sequence that goes to {pictures[-1].name}: bring it, or renumber them")

@@ -6,7 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from video_clips import Clip, same
+from video_clips import Clip, read, same
 
 from runtime import Engine, InputError, StreamDeblurrer, VideoError, rgb
 from runtime.deblur_video import DeblurOptions, deblur_video, main
@@ -19,7 +19,7 @@ SIZE = (64, 48)
 
 def save(path, pixels, pixel_format):
     frame = av.VideoFrame.from_ndarray(pixels, pixel_format)
-    codec = {".png": "png", ".jpg": "mjpeg"}[path.suffix]
+    codec = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}[path.suffix]
     context = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt, context.time_base = frame.width, frame.height, pixel_format, Fraction(1, 25)
     path.write_bytes(b"".join(bytes(packet) for packet in context.encode(frame) + context.encode(None)))
@@ -97,10 +97,10 @@ def test_a_folder_is_in_the_order_of_its_numbers(tmp_path):
 
 
 def test_jpeg_in_png_out(tmp_path):
-    for number in range(2):
+    for number, suffix in enumerate((".jpg", ".jpeg")):
         luma, frame = noise(1, "gray", number)[0], av.VideoFrame(*SIZE, "yuvj420p")
         frame = av.VideoFrame.from_ndarray(luma, "gray").reformat(format="yuvj420p")
-        save(tmp_path / f"{number}.jpg", frame.to_ndarray(), "yuvj420p")
+        save(tmp_path / f"{number}{suffix}", frame.to_ndarray(), "yuvj420p")
     copied(tmp_path, tmp_path / "out")
     with VideoReader(tmp_path) as reader:
         expected = [frame.luma for frame in reader]
@@ -183,6 +183,12 @@ def three(tmp_path):
             "changes from 64x48 gray to 64x24 gray at frame 1",
         ),
         (lambda folder: (folder / "1.png").write_bytes(b"no picture"), "", r"broken or cut off at frame 1"),
+        (
+            lambda folder: (folder / "1.png").rename(folder / "1.bmp"),
+            "",
+            r"has pictures of several kinds \(\.bmp, \.png\), expected all of one: move the others",
+        ),
+        (lambda folder: None, "%d_%d.png", r"%d_%d\.png: no such file"),
         (lambda folder: shutil.copy(__file__, folder / "0.png"), "", r"broken or cut off|not a video|no frame"),
         (
             lambda folder: [save(folder / f"{n}.png", np.zeros((48, 64, 4), np.uint8), "rgba") for n in range(3)],
@@ -211,6 +217,51 @@ def test_pictures_are_never_replaced_unasked(source, output, message, three):
     shutil.copy(three / "0.png", three / "full")
     with pytest.raises(InputError, match=message):
         DeblurOptions(three / source, three / output)
+
+
+@pytest.mark.parametrize("source", ["", "%d.png", "%03d.png"])
+def test_a_run_from_pictures_is_not_resumed(source, three):
+    with pytest.raises(InputError, match="resumed from a video file to a video file only: leave out --resume"):
+        DeblurOptions(three / source, three / "out.mkv", resume=True, rate=30)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 0.0001, 1001, float("inf"), float("nan")])
+def test_a_rate_that_no_video_has_is_refused(rate, three):
+    with pytest.raises(InputError, match=r"the rate is .* frames per second, expected 0\.001 to 1000"):
+        DeblurOptions(three, three / "out.mkv", rate=rate)
+
+
+@pytest.mark.parametrize("rate", [0.001, 23.976, 1000])
+def test_pictures_are_shown_at_the_rate(rate, three, tiny_model, tmp_path):
+    with Engine(tiny_model, precision="fp32", threads=1) as engine:
+        deblur_video(DeblurOptions(three, tmp_path / "out.mp4", rate=rate), engine=engine)
+    times = read(tmp_path / "out.mp4").times
+    assert [float(time) for time in times] == pytest.approx([0, 1 / rate, 2 / rate], rel=1e-4)
+
+
+def test_a_percent_sign_alone_is_a_letter(tiny_model, tmp_path):
+    source = Clip(times=[0, 1000, 2000]).write(tmp_path / "50%discount.mp4")
+    options = DeblurOptions(source, tmp_path / "50% off.mp4", scene_threshold=0)
+    with Engine(tiny_model, precision="fp32", threads=1) as engine:
+        deblur_video(options, engine=engine)
+    assert names(tmp_path) == ["50% off.mp4", "50%discount.mp4"]
+    assert len(read(tmp_path / "50% off.mp4").times) == 3
+
+
+def test_numbered_names_with_a_percent_sign(three):
+    copied(three / "%d.png", three / "out" / "100%_%03d.png")
+    assert names(three / "out") == ["100%_000.png", "100%_001.png", "100%_002.png"]
+    with VideoReader(three / "out" / "100%_%03d.png") as reader:
+        assert len(list(reader)) == 3
+
+
+def test_a_number_has_as_many_digits_as_its_place(three):
+    for name in ("01.png", "x.png", "1.png.png"):
+        shutil.copy(three / "1.png", three / name)
+    with VideoReader(three / "%d.png") as reader:
+        assert [path.name for path in reader.pictures] == ["0.png", "1.png", "2.png"]
+    with VideoReader(three / "%02d.png") as reader:
+        assert [path.name for path in reader.pictures] == ["01.png"]
 
 
 @pytest.mark.parametrize(
