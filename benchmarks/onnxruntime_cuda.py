@@ -14,11 +14,13 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.arguments import count
 from benchmarks.timing import interleave
 from runtime import Engine
 from runtime.command_line import command
 from runtime.metrics import psnr
 from runtime.onnxruntime_cuda_runner import OnnxRuntimeCudaRunner
+from runtime.padding import pad
 
 ROUNDS = 30  # calls of each way
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="ONNX file with float input")
     parser.add_argument("--windows", type=Path, required=True, help=".npz from benchmarks/reference_windows.py")
     parser.add_argument("--precision", choices=("fp32", "tf32"), default="fp32", help="of what the file has in fp32")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default %(default)s")
+    parser.add_argument("--rounds", type=count, default=ROUNDS, help="default %(default)s")
     given = parser.parse_args(argv)
     with np.load(given.windows) as arrays:
         blurry, sharp = arrays["blurry"], arrays["sharp"]
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{engine.reason}: {psnr(found, sharp, 1.0):.1f} dB of PyTorch in fp32")
         plain = OnnxRuntimeCudaRunner(given.model, engine.contract.precision, 0, given.precision, cuda_graph=False)
         opened.callback(plain.close)
-        ways = {"bound buffers, CUDA graph": lambda: engine.run(blurry[0]), "bound buffers": lambda: plain.run(blurry[0])}
+        padded = pad(blurry[0], engine.contract.multiple)  # runners take what Engine gives them
+        ways = {"bound buffers, CUDA graph": lambda: engine.runner.run(padded), "bound buffers": lambda: plain.run(padded)}
         for timing in interleave({**ways, **_torch_ways(blurry[0])}, given.rounds):
             print(f"{timing.name:32}{timing.median:9.2f} ms, 95 % within {timing.percentile(95):.2f}")
     return 0

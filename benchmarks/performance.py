@@ -2,15 +2,17 @@
 
 python benchmarks/performance.py                     all of it, about 40 minutes on two quiet cores
 python benchmarks/performance.py --quick             small sizes, few calls, about 12 minutes; the page says so
-python benchmarks/performance.py --only roofline     one part again
+python benchmarks/performance.py --only roofline     one part again; the goals need bench and roofline of one run
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,25 +20,29 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import bench_rows, bench_table, goals, ideas, roofline, scaling, up_and_convolve
+from benchmarks.arguments import size
 from benchmarks.bench import QUICK_PEERS
 from benchmarks.bench_chart import save_chart as save_bench_chart
 from benchmarks.bench_options import NAIVE, TRTEXEC, BenchOptions
-from benchmarks.bench_report import BenchReport, read_report
+from benchmarks.bench_report import FEWEST, BenchReport
 from benchmarks.marked_text import fill
 from benchmarks.other_work import OtherWork
 from benchmarks.peers import PEERS
+from benchmarks.roofline import Roofline
 from benchmarks.roofline_chart import save_chart as save_roofline_chart
 from benchmarks.scaling_chart import save_chart as save_scaling_chart
 from benchmarks.subjects import expand
 from benchmarks.timing import Effort
-from benchmarks.windows import BLURRY
+from benchmarks.windows import VIDEO
 from runtime.command_line import command
 from runtime.default_model import ROOT
 from runtime.errors import BackendError
+from runtime.openvino_runner import native_bf16
 from runtime.plan import file_sha256
 
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("bench", "roofline", "scaling", "ideas")
+MAKERS = ("model", "export", "calibration")  # folders whose sources decide what the models are
 MODEL, INT8, SPLIT, SPLIT_INT8, CELLS_INT8 = (
     "model.onnx",
     "int8.onnx",
@@ -45,13 +51,15 @@ MODEL, INT8, SPLIT, SPLIT_INT8, CELLS_INT8 = (
     "cells_int8.onnx",
 )
 WITH_CELLS = r".*generator\.layer([1-9]|1[0-4])|spatial\.cells.*|temporal\.cells.*h_.*"  # all that see no picture and make none
-SMALL_ONLY = (  # what is left out at 720p, where all together would take more than 20 GB
+SMALL_ONLY = (  # what is left out at 720p, where all together would take more than 20 GB, and an hour
     "pytorch fp32",
     "pytorch fp32 channels_last",
     "torch.compile fp32",
     "openvino fp32 fixed shape",
+    "openvino nncf int8 max_drop",
     "polygraphy onnxruntime",
 )
+BEGUN = time.monotonic()
 QUIET = 0.2  # cores that other processes may keep busy before the page says that they did
 
 
@@ -65,11 +73,14 @@ class Plan:
     runs: int  # of a profile
     sizes: tuple[str, ...]  # of the scaling
     iterations: int
-    calibration: int  # windows
+    calibration: int  # windows, of another clip than the one on which INT8 is judged
 
 
-FULL = Plan((184, 320), (720, 1280), False, 5, scaling.SIZES, 10, 32)
-QUICK = Plan((184, 320), None, True, 2, ("256x256", "640x360", "960x540"), 3, 6)
+FULL = Plan((184, 320), (720, 1280), False, 3, scaling.SIZES, 10, 16)
+QUICK = Plan((184, 320), None, True, 3, ("256x256", "640x360", "960x540"), 3, 6)
+LEAST = FEWEST["p90"]  # calls of a setting, for a spread
+LONGEST = 90.0  # seconds of one setting of the scaling, after which no further call begins
+NOT_JUDGED = "Not judged: the tables below are not of one run. `python benchmarks/performance.py` judges the goals."
 
 
 @command
@@ -86,21 +97,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=PAGE, help="default %(default)s; charts lie beside it")
     given = parser.parse_args(argv)
     plan = QUICK if given.quick else FULL
-    work = (
-        given.work / f"{file_sha256(_checkpoint())[:12]}_{plan.calibration}"
-    )  # other weights, or another calibration: other files
+    name = "_".join((file_sha256(_checkpoint())[:12], sources_sha256()[:12], str(plan.calibration)))
+    work = given.work / name  # other weights, another exporter, or another calibration: other files
     make_models(work, plan)
-    writers: dict[str, Callable[[Path, Path, Plan, OtherWork], None]] = {
-        "bench": write_bench,
-        "roofline": write_roofline,
-        "scaling": write_scaling,
-        "ideas": write_ideas,
-    }
+    report = found = None
     for part in given.only:
         _say(part)
-        writers[part](work, given.page, plan, OtherWork())
+        others = OtherWork()
+        if part == "bench":
+            report = write_bench(work, given.page, plan, others)
+        elif part == "roofline":
+            found = write_roofline(work, given.page, plan, others)
+        else:
+            {"scaling": write_scaling, "ideas": write_ideas}[part](work, given.page, plan, others)
+        if part in ("bench", "roofline"):
+            write_goals(given.page, report, found)
+    _say("done")
     print(f"wrote {given.page}; models and reports are in {work}")
     return 0
+
+
+def sources_sha256() -> str:
+    """Of the code that makes the models, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in sorted(path for folder in MAKERS for path in (ROOT / folder).glob("*.py")):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def make_models(work: Path, plan: Plan) -> None:
@@ -113,14 +135,14 @@ def make_models(work: Path, plan: Plan) -> None:
         _make(work / model, "export", "--rewrites", rewrites)
         windows = str(plan.calibration)
         ranges = work / f"{Path(model).stem}.ranges.json"
-        _make(ranges, "calibrate", str(BLURRY), "--onnx", str(work / model), "--windows", windows)
+        _make(ranges, "calibrate", str(VIDEO), "--onnx", str(work / model), "--windows", windows)
     for int8, model, layers in ((INT8, MODEL, ()), (SPLIT_INT8, SPLIT, ()), (CELLS_INT8, MODEL, ("--layers", WITH_CELLS))):
         ranges = work / f"{Path(model).stem}.ranges.json"
         _make(work / int8, "quantize", "--onnx", str(work / model), "--ranges", str(ranges), "--placement", "cpu", *layers)
 
 
-def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
-    """The table, the chart, and the report in `work`."""
+def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> BenchReport:
+    """The table, the chart, and the report, which is also in `work`."""
     options = BenchOptions(
         subjects=tuple(expand([str(work / MODEL)], ()))
         + tuple(f"{work / INT8}@{how}" for how in ("openvino:bf16", "openvino:fp32", "onnxruntime")),
@@ -131,36 +153,42 @@ def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
         effort=Effort(plan.iterations, 0 if plan.quick else 200, 0 if plan.quick else 3),
         windows=2 if plan.quick else 4,
         video_frames=10 if plan.quick else 20,
-        video_rounds=1 if plan.quick else 5,
+        video_rounds=LEAST if plan.quick else 5,
     )
     report, _ = bench_rows.measure(options, _say)
     if plan.large:
         subjects = (*expand([str(work / MODEL)], ()), f"{work / INT8}@openvino:bf16")
         peers = tuple(name for name in options.peers if name not in SMALL_ONLY)
-        effort = Effort(5, 0, 0)
-        larger = replace(options, sizes=(plan.large,), subjects=subjects, peers=peers, effort=effort, windows=2, video_rounds=3)
+        few = replace(options, effort=Effort(4, 0, 0), windows=2, video_frames=10, video_rounds=LEAST)
+        larger = replace(few, sizes=(plan.large,), subjects=subjects, peers=peers)
         report = _joined(report, bench_rows.measure(larger, _say)[0])
     (work / "bench.json").write_text(report.to_json())
     save_bench_chart(report, page.with_name("performance_bench.svg"))
     fill(page, "bench", f"{_remark(plan, others.cores())}{bench_table.markdown(report)}")
+    return report
 
 
-def write_roofline(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
-    """The table, the chart, and the goals, for which the report of the last `bench` is read."""
-    profiles = [f"{work / MODEL}@openvino:bf16", f"{work / INT8}@openvino:bf16", f"{work / MODEL}@onnxruntime"]
+def write_roofline(work: Path, page: Path, plan: Plan, others: OtherWork) -> Roofline:
+    """The table and the chart."""
+    fastest = "bf16" if native_bf16() else "fp32"
+    profiles = [f"{work / MODEL}@openvino:{fastest}", f"{work / INT8}@openvino:{fastest}", f"{work / MODEL}@onnxruntime"]
     height, width = plan.large or plan.small
-    found = roofline.measure(profiles, height, width, plan.runs)
+    found = roofline.measure(profiles, height, width, plan.runs, say=_say)
     save_roofline_chart(found, page.with_name("performance_roofline.svg"))
     fill(page, "roofline", f"{_remark(plan, others.cores())}{roofline.markdown(found)}")
-    if (work / "bench.json").is_file():
-        report = read_report(work / "bench.json")
-        fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)))
+    return found
+
+
+def write_goals(page: Path, report: BenchReport | None, found: Roofline | None) -> None:
+    """Judged by the tables of one run; where one of the two is missing, the page says that they are not."""
+    fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)) if report and found else NOT_JUDGED)
 
 
 def write_scaling(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
     """The table and the chart."""
-    sizes = tuple(scaling.size(text)[::-1] for text in plan.sizes)
-    found = scaling.measure(scaling.ScalingOptions(str(work / MODEL), sizes, plan.small, effort=Effort(plan.iterations // 2, 0, 0)))
+    sizes = tuple(size(text)[::-1] for text in plan.sizes)
+    effort = Effort(max(LEAST, plan.iterations // 2), 0, 0, LONGEST)
+    found = scaling.measure(scaling.ScalingOptions(str(work / MODEL), sizes, plan.small, effort=effort), _say)
     save_scaling_chart(found, page.with_name("performance_scaling.svg"))
     fill(page, "scaling", f"{_remark(plan, others.cores())}{scaling.markdown(found)}")
 
@@ -170,10 +198,14 @@ def write_ideas(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
     height, width = (-(-side // 16) * 16 for side in plan.small)
     tables = []
     for model, graphs in ((MODEL, (SPLIT,)), (INT8, (SPLIT_INT8, CELLS_INT8))):
+        _say(f"ways to run {model}")
         found = ideas.measure(work / model, [work / graph for graph in graphs], height, width, plan.iterations)
         tables.append(f"{_remark(plan, others.cores())}{ideas.markdown(found)}")
     fill(page, "ideas", "\n\n".join(tables))
-    found_forms = {layer: up_and_convolve.measure(layer, rounds=2 * plan.iterations) for layer in up_and_convolve.LAYERS}
+    found_forms = {}
+    for layer in up_and_convolve.LAYERS:
+        _say(f"forms of upsampling and convolving, {layer}")
+        found_forms[layer] = up_and_convolve.measure(layer, rounds=2 * plan.iterations)
     fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms))
 
 
@@ -206,7 +238,8 @@ def _make(path: Path, name: str, *arguments: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """A line for every step, with the minutes since the start."""
+    print(f"{(time.monotonic() - BEGUN) / 60:5.1f} min  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

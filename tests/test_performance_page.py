@@ -13,6 +13,7 @@ from benchmarks.bench_report import BenchReport, Ratio, Row, Spread
 from benchmarks.marked_text import fill
 from benchmarks.other_work import STAT, OtherWork
 from benchmarks.roofline import ALL, GroupRow, Roofline
+from benchmarks.windows import BLURRY, SHARP
 from runtime.errors import InputError
 
 LOAD = (0.1, 2.0)
@@ -91,6 +92,47 @@ def test_the_page_has_a_place_for_every_part():
     for part in (*performance.PARTS, "goals", "up_and_convolve"):
         assert f"<!-- {part} -->\n" in text
         assert f"<!-- /{part} -->" in text
+
+
+def test_goals_are_of_one_run_or_not_judged(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- goals -->\nof an earlier run\n<!-- /goals -->\n")
+    for report, roofline in ((REPORT, None), (None, ROOFLINE)):
+        performance.write_goals(page, report, roofline)
+        assert page.read_text() == f"<!-- goals -->\n{performance.NOT_JUDGED}\n<!-- /goals -->\n"
+    performance.write_goals(page, REPORT, ROOFLINE)
+    assert "| goal | measured |" in page.read_text()
+
+
+def test_models_of_another_exporter_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(performance, "ROOT", tmp_path)
+    for folder in performance.MAKERS:
+        (tmp_path / folder).mkdir()
+    source = tmp_path / "export" / "to_onnx.py"
+    source.write_text("a")
+    before = performance.sources_sha256()
+    assert performance.sources_sha256() == before
+    source.write_text("b")
+    assert performance.sources_sha256() != before
+
+
+def test_every_figure_has_calls_enough_for_a_spread(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(performance.scaling, "measure", lambda options, say: asked.append(options.effort))
+    for plan in (performance.FULL, performance.QUICK):
+        assert min(plan.iterations, plan.runs) >= performance.LEAST
+        with pytest.raises(AttributeError):  # there is no result to draw
+            performance.write_scaling(tmp_path, tmp_path / "page.md", plan, OtherWork())
+    assert min(effort.iterations for effort in asked) >= performance.LEAST
+
+
+def test_int8_is_not_judged_on_the_clip_of_its_calibration(monkeypatch, tmp_path):
+    commands = []
+    monkeypatch.setattr(performance, "_make", lambda path, name, *arguments: commands.append((name, *arguments)))
+    performance.make_models(tmp_path, performance.QUICK)
+    calibrated = {arguments[1] for arguments in commands if arguments[0] == "calibrate"}
+    assert calibrated
+    assert not calibrated & {str(BLURRY), str(SHARP)}
 
 
 def test_a_run_on_a_busy_machine_is_marked():
