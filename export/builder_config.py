@@ -1,4 +1,5 @@
-"""BuildOptions -> the configuration of a TensorRT builder of any version; nothing that was asked for is left out in silence."""
+"""BuildOptions -> the configuration of a TensorRT builder of any version; flags and numbers are read back, since the libraries
+refuse them in their log only."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from runtime.tensorrt_library import Library
 
 HARDWARE_VALUES = {"none": "NONE", "ampere+": "AMPERE_PLUS", "sameComputeCapability": "SAME_COMPUTE_CAPABILITY"}
 PLATFORM_VALUES = {"SameAsBuild": "SAME_AS_BUILD", "WindowsAMD64": "WINDOWS_AMD64"}
+SHARED_PROFILES = "PROFILE_SHARING_0806"  # several contexts of one profile, as the runner has
 GONE_SOURCES = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # tactic sources that old scripts name and newer versions dropped
 
 
@@ -18,8 +20,13 @@ def configure(library: Library, builder: Any, options: BuildOptions) -> Any:
     config = builder.create_builder_config()
     _set_flags(library, config, options)
     _set_numbers(library, config, options)
-    for pool, size in options.memory_pools:
-        config.set_memory_pool_limit(_member(library, "MemoryPoolType", pool), size)
+    for name, size in options.memory_pools:
+        pool = _member(library, "MemoryPoolType", name)
+        config.set_memory_pool_limit(pool, size)
+        if name != "WORKSPACE":  # of which a library may take less: what the GPU has
+            _check_taken(library, f"{size} bytes of {name}", config.get_memory_pool_limit(pool) == size)
+    if not strongly_typed(library):  # later versions always do
+        config.set_preview_feature(_member(library, "PreviewFeature", SHARED_PROFILES), True)
     config.profiling_verbosity = _member(library, "ProfilingVerbosity", options.profiling_verbosity.upper())
     if options.hardware_compatibility != "none":
         level = HARDWARE_VALUES[options.hardware_compatibility]
@@ -27,7 +34,9 @@ def configure(library: Library, builder: Any, options: BuildOptions) -> Any:
     if options.runtime_platform != "SameAsBuild":
         config.runtime_platform = _member(library, "RuntimePlatform", PLATFORM_VALUES[options.runtime_platform])
     if options.tactic_sources:
-        config.set_tactic_sources(_tactic_sources(library, config, options.tactic_sources))
+        sources = _tactic_sources(library, config, options.tactic_sources)
+        taken = config.set_tactic_sources(sources)
+        _check_taken(library, f"the tactic sources {','.join(options.tactic_sources)}", taken)
     if options.compute_capabilities:
         _set_targets(library, config, options.compute_capabilities)
     return config
@@ -49,7 +58,9 @@ def _set_flags(library: Library, config: Any, options: BuildOptions) -> None:
         wanted.update({TYPE_FLAGS[name]: True for name in options.types})
     for name, on in wanted.items():
         if on:
-            config.set_flag(_member(library, "BuilderFlag", name))
+            flag = _member(library, "BuilderFlag", name)
+            config.set_flag(flag)
+            _check_taken(library, name, config.get_flag(flag))
         elif name in library.module.BuilderFlag.__members__:
             config.clear_flag(_member(library, "BuilderFlag", name))
 
@@ -69,6 +80,7 @@ def _set_numbers(library: Library, config: Any, options: BuildOptions) -> None:
             raise InputError(f"{library.name} {library.version} has no {name}: leave the option out")
         if value is not None:
             setattr(config, name, value)
+            _check_taken(library, f"{name} {value}", getattr(config, name) == value)
 
 
 def _tactic_sources(library: Library, config: Any, changes: tuple[str, ...]) -> int:
@@ -91,6 +103,11 @@ def _set_targets(library: Library, config: Any, targets: tuple[tuple[int, int], 
         if value is None or not config.set_compute_capability(value, i):
             offered = ", ".join(f"{name[2:-1]}.{name[-1]}" for name in known if name.startswith("SM"))
             raise InputError(f"{library.name} has no target {major}.{minor}, expected some of {offered}")
+
+
+def _check_taken(library: Library, what: str, taken: bool) -> None:
+    if not taken:
+        raise InputError(f"{library.name} {library.version} does not take {what}: change the option, or leave it out")
 
 
 def strongly_typed(library: Library) -> bool:

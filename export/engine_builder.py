@@ -67,7 +67,7 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
         config = configure(library, builder, options)
         profiles = _add_profiles(builder, config, network, options.profiles)
         monitor = _monitor(library, config, progress)
-        with _timing_cache(config, library, options, gpu):
+        with _timing_cache(config, library, options, gpu) as cache_notes:
             plan = builder.build_serialized_network(network, config)
         del parser  # it owned the weights until here
         if monitor is not None and monitor.failure is not None:
@@ -85,7 +85,7 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
         layer_log=layers,
         seconds=time.monotonic() - started,
         messages=tuple(messages.all),
-        notes=_notes(library, options),
+        notes=(*cache_notes, *_notes(library, options)),
     )
 
 
@@ -141,7 +141,11 @@ def _parser_error(error: Any) -> str:
 
 
 def _add_profiles(builder: Any, config: Any, network: Any, profiles: tuple[Profile, ...]) -> tuple[Profile, ...]:
-    """Adds the profiles; a network of fixed shape has one without being told."""
+    """Adds the profiles; a network of fixed shape has one without being told.
+
+    One fixed profile fixes the network's input: full TensorRT hides the types of layers whose shapes are free. TensorRT-RTX builds
+    the same bytes either way.
+    """
     shape = tuple(network.get_input(0).shape)
     if network.num_inputs != 1 or network.get_input(0).name != INPUT:
         raise ModelError(f"the network has inputs {_input_names(network)}, expected {INPUT}: use export/to_onnx.py's file")
@@ -153,6 +157,8 @@ def _add_profiles(builder: Any, config: Any, network: Any, profiles: tuple[Profi
         added.set_shape(INPUT, profile.min, profile.opt, profile.max)
         if config.add_optimization_profile(added) < 0:
             raise InputError(f"the library refuses the profile {profile.min}, {profile.opt}, {profile.max} for {INPUT} {shape}")
+    if len(profiles) == 1 and profiles[0].min == profiles[0].max:
+        network.get_input(0).shape = profiles[0].opt
     return profiles or (Profile(shape, shape, shape),)
 
 
@@ -176,24 +182,39 @@ def _monitor(library: Library, config: Any, progress: Progress | None) -> Any:
 
 
 @contextmanager
-def _timing_cache(config: Any, library: Library, options: BuildOptions, gpu: Gpu | None) -> Iterator[None]:
-    """Full TensorRT's measurements, kept from build to build; TensorRT-RTX measures nothing when it builds."""
+def _timing_cache(config: Any, library: Library, options: BuildOptions, gpu: Gpu | None) -> Iterator[list[str]]:
+    """Full TensorRT's measurements, kept from build to build; TensorRT-RTX measures nothing when it builds.
+
+    Yields notes, complete when it is left: a cache that cannot be read or kept costs time, not the engine.
+    """
+    notes: list[str] = []
     if gpu is None or not options.builder_cache:
-        yield
+        yield notes
         return
     own = cache_folder() / "timing" / cache_name(library.name, library.version, gpu.name, gpu.compute_capability)
-    cache = TimingCache(options.timing_cache or own, config)
-    yield
-    cache.keep()
+    path, cache = options.timing_cache or own, None
+    try:
+        cache = TimingCache(path, config)
+    except OSError as failure:
+        notes.append(f"no timing cache at {path} ({failure.strerror}): name a file that can be written with --timingCacheFile")
+    yield notes
+    try:
+        if cache is not None:
+            cache.keep()
+    except OSError as failure:
+        notes.append(f"the timing cache {path} was not kept ({failure.strerror}): name another with --timingCacheFile")
 
 
 def _layers(library: Library, options: BuildOptions, plan: bytes, messages: Messages) -> str:
-    if options.profiling_verbosity != "detailed":
+    if options.profiling_verbosity != "detailed" or options.exclude_lean_runtime:  # without that runtime here, it does not load
         return ""
     if library.name == "tensorrt_rtx":  # its builder tells, and its inspector would need the GPU
         return "\n".join(message[len(LAYERS) :] for message in messages.all if message.startswith(LAYERS))
     trt = library.module
-    engine = trt.Runtime(library.logger).deserialize_cuda_engine(plan)
+    runtime = trt.Runtime(library.logger)
+    if options.version_compatible:
+        runtime.engine_host_code_allowed = True  # what it executes was written by this very library
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise BackendError(f"{library.name} cannot load the engine that it has just built: {messages.reason()}")
     return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))

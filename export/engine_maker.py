@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from export.build_monitor import Progress
-from export.build_options import BuildOptions
+from export.build_options import TYPE_FLAGS, BuildOptions
 from export.builder_config import strongly_typed
 from export.engine_builder import BuiltEngine, build_engine
 from runtime.contract import Contract, read_contract
-from runtime.errors import BackendError, InputError, MissingPackageError
+from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.plan import Plan, file_sha256
 from runtime.tensorrt_library import Library, load_library
 
@@ -24,6 +24,7 @@ QUANTISED = ("int8", "fp8")
 LOWERED_FLOATS = ("fp16", "bf16")
 LAST_WITH_OPSET_17 = 9  # TensorRT's major version
 CALIBRATION_WINDOWS = 16  # of the clip, where no ranges were measured beforehand
+WEAK_FP16 = "this TensorRT chooses layers for fp16 by itself: none is kept in fp32 for its range, whatever --ranges says"
 
 Say = Callable[[str], None]
 
@@ -46,6 +47,8 @@ class EngineRequest:
         for group in (QUANTISED, LOWERED_FLOATS):
             if len(set(group) & set(self.precision)) > 1:
                 raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
+        if self.layer_types and self.precisions:
+            raise InputError("got --layerPrecisions and --precision, expected one of them")
 
     @property
     def rest(self) -> str:
@@ -56,6 +59,11 @@ class EngineRequest:
     def quantised(self) -> str | None:
         """ "int8" or "fp8", when asked for."""
         return next((name for name in QUANTISED if name in self.precision), None)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether types of single layers were asked for."""
+        return bool(self.layer_types or self.precisions)
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,16 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     `build_engine` raise, and BackendError when too little of the arithmetic runs in the types that were asked for.
     """
     library = load_library(request.build.library)
-    onnx_path, typing_notes = _typed_graph(request, library, say)
+    strong = strongly_typed(library)
+    _make_folder(request.engine)
+    onnx_path, typing_notes = _typed_graph(request, strong, say)
     log = request.engine.with_name(request.engine.name + ".log")
     options = replace(request.build, onnx=_readable_graph(onnx_path, request, library), log=log)
+    if not strong:
+        options = replace(options, types=_builder_types(onnx_path, request))
     built = build_engine(options, progress)
-    contract = _contract(onnx_path, request, library)
-    shares, notes = _type_shares(options, built, request, strongly_typed(library))
+    contract = _contract(onnx_path, request, strong)
+    shares, notes = _type_shares(onnx_path, options, built, request, strong)
     plan = Plan(
         library=built.library,
         version=built.version,
@@ -105,24 +117,65 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     )
 
 
-def _typed_graph(request: EngineRequest, library: Library, say: Say) -> tuple[Path, tuple[str, ...]]:
+def _make_folder(engine: Path) -> None:
+    try:
+        engine.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {engine.parent}: {error.strerror}: name another with --saveEngine") from error
+
+
+def _typed_graph(request: EngineRequest, strong: bool, say: Say) -> tuple[Path, tuple[str, ...]]:
     """The file whose types are what was asked for, the user's own or one made of it, and what the user should know."""
     source, contract = request.build.onnx, read_contract(request.build.onnx)
-    rest = request.rest if strongly_typed(library) else "fp32"  # a weakly typed builder lowers the rest by itself
-    by_layer = request.layer_types or request.precisions
+    notes = () if strong or "fp16" not in request.precision else (WEAK_FP16,)
     if contract.precision != "fp32":
-        if request.precision and contract.precision not in request.precision:
-            raise InputError(f"{source} is in {contract.precision} already: name the fp32 file, or leave the precision flags out")
-        return source, ()
-    if not (by_layer or request.quantised or rest != "fp32"):
-        return source, ()
+        _check_types_of_file(request, contract.precision, strong)
+        return source, notes
+    if request.by_layer and not strong:
+        raise InputError(
+            "--layerPrecisions and --precision need TensorRT 10 or newer, this one chooses types by itself: quantise the file with "
+            "videodeblur quantize --layers, and build that"
+        )
+    rest = request.rest if strong else "fp32"  # a weakly typed builder lowers the rest by itself
+    if not (request.by_layer or request.quantised or rest != "fp32"):
+        return source, notes
     _need_onnx("writing types into a graph")
-    word = "-".join(dict.fromkeys([*(["mixed"] if by_layer else []), *filter(None, [request.quantised]), rest]))
+    word = "-".join(dict.fromkeys([*(["mixed"] if request.by_layer else []), *filter(None, [request.quantised]), rest]))
     output = request.engine.with_name(f"{source.stem}.{word}.onnx")
     say(f"writing {output} and comparing it with {source.name}")
-    if by_layer or request.quantised:
-        return _quantised_graph(request, rest, output, say), ()
+    if request.by_layer or request.quantised:
+        return _quantised_graph(request, rest, output, say), notes
     return _lowered_graph(request, rest, output)
+
+
+def _check_types_of_file(request: EngineRequest, precision: str, strong: bool) -> None:
+    """Raises InputError where the flags ask a file, which has its types, for others."""
+    source = request.build.onnx
+    if request.by_layer:
+        raise InputError(f"{source} is in {precision} already: name the fp32 file, or leave --layerPrecisions and --precision out")
+    held = {precision, *_types_in(source)} | (set() if strong else set(LOWERED_FLOATS))  # a weakly typed builder lowers the rest
+    if request.precision and (precision not in request.precision or not held.issuperset(request.precision)):
+        flags = " ".join(f"--{name}" for name in request.precision)
+        raise InputError(
+            f"{source} is in {precision} already, got {flags}: name the fp32 file, or leave the precision flags out"
+            + ("" if find_spec("onnx") else " (pip install onnx to have all its types read)")
+        )
+
+
+def _types_in(path: Path) -> set[str]:
+    """The types that a file's convolutions ask for; none where onnx, which reads them, is not installed."""
+    if find_spec("onnx") is None:
+        return set()
+    from calibration.onnx_file import load_onnx
+    from export.layer_precision import asked_precisions
+
+    return set(asked_precisions(load_onnx(path)).values())
+
+
+def _builder_types(path: Path, request: EngineRequest) -> tuple[str, ...]:
+    """What a weakly typed builder may choose: what was asked for, and what the file has, without which it cannot be built."""
+    wanted = {*request.build.types, read_contract(path).precision, *_types_in(path)}
+    return tuple(name for name in TYPE_FLAGS if name in wanted)
 
 
 def _lowered_graph(request: EngineRequest, rest: str, output: Path) -> tuple[Path, tuple[str, ...]]:
@@ -194,40 +247,48 @@ def _readable_graph(path: Path, request: EngineRequest, library: Library) -> Pat
     """What TensorRT 8.6 reads: opset 17, and weights quantised in the graph instead of beforehand."""
     if library.name != "tensorrt" or int(library.version.split(".")[0]) > LAST_WITH_OPSET_17 or find_spec("onnx") is None:
         return path
-    import onnx
-
-    from calibration.onnx_file import load_onnx
-    from export.to_trt8 import for_tensorrt_8
+    from export.to_trt8 import to_trt8
 
     output = request.engine.with_name(f"{path.stem}.trt8.onnx")
-    onnx.save(for_tensorrt_8(load_onnx(path)), output)
+    to_trt8(path, output)
     return output
 
 
-def _contract(onnx_path: Path, request: EngineRequest, library: Library) -> Contract:
+def _contract(onnx_path: Path, request: EngineRequest, strong: bool) -> Contract:
     """Parities were measured elsewhere, and say nothing about an engine."""
     contract = replace(read_contract(onnx_path), parity={})
-    if strongly_typed(library) or not request.precision:
+    if strong or not request.precision:
         return contract
     return replace(contract, precision=request.quantised or request.rest)
 
 
 def _type_shares(
-    options: BuildOptions, built: BuiltEngine, request: EngineRequest, from_graph: bool
+    typed: Path, options: BuildOptions, built: BuiltEngine, request: EngineRequest, strong: bool
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The types that the convolutions run in. Raises BackendError when that is too little of what was asked for."""
+    """The types that the convolutions of the file `typed` run in; what the library does not tell is a note.
+
+    Raises BackendError when they are too little of what was asked for.
+    """
     if not built.layer_log:
-        return {}, ("the types that it runs in were not read: that needs --profilingVerbosity=detailed",)
+        return {}, (
+            "the types that it runs in were not read: that needs --profilingVerbosity=detailed, and no --excludeLeanRuntime",
+        )
     if find_spec("onnx") is None:
         return {}, ("the types that it runs in were not read: pip install onnx",)
     from calibration.onnx_file import load_onnx
     from export import type_shares
     from export.inspector_types import inspector_types
 
-    opt = built.profiles[0].opt
-    ran = type_shares.tensorrt_types(built.layer_log) if built.library == "tensorrt_rtx" else inspector_types(built.layer_log)
-    rows = type_shares.layer_types(load_onnx(options.onnx), ran, opt[2], opt[3])
-    if not from_graph:  # the graph's fp32 asked the builder to choose
+    size = built.profiles[0].opt[2:4]
+    if built.library == "tensorrt_rtx":
+        rows = type_shares.layer_types(load_onnx(typed), type_shares.tensorrt_types(built.layer_log), *size)
+    else:
+        try:
+            ran = inspector_types(built.layer_log)
+        except ModelError as error:
+            return {}, (f"the types that it runs in were not read: {error}",)
+        rows = type_shares.layer_types(load_onnx(typed), ran, *size, type_shares.NOT_READ)
+    if not strong:  # the graph's fp32 asked the builder to choose
         rows = [replace(row, asked=request.rest if row.asked == "fp32" else row.asked) for row in rows]
     granted, ran_in = type_shares.granted_share(rows), type_shares.shares(rows)
     if granted < request.min_type_share:
@@ -236,7 +297,8 @@ def _type_shares(
             f"{granted:.1%} of the convolution FLOPs that asked for less than fp32 got it, expected {request.min_type_share:.0%}: "
             f"asked {asked_for}, runs {_percents(ran_in)}; name other targets, or lower --minTypeShare ({options.log})"
         )
-    return ran_in, ()
+    unread = ran_in.get(type_shares.NOT_READ)
+    return ran_in, (f"the library does not tell the type of {unread:.1%} of the convolution FLOPs",) if unread else ()
 
 
 def _percents(shares: dict[str, float]) -> str:
@@ -247,7 +309,6 @@ def _write(engine: Path, built: BuiltEngine, plan: Plan) -> Plan:
     """The engine under its name only once its record is there: one without the other is refused when it is loaded."""
     partial = engine.with_name(f".{engine.name}.part")
     try:
-        engine.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(built.plan)
         plan = replace(plan, sha256=file_sha256(partial))
         plan.save(engine)

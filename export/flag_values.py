@@ -66,5 +66,12 @@ def tiling(text: str) -> str:
     return TILING_LEVELS[int(text)]
 
 
+def sources(text: str) -> tuple[str, ...]:
+    changes = names(text)
+    if not all(re.fullmatch(r"[+-]\w+", change) for change in changes):
+        raise ArgumentTypeError(f"got the tactic sources {text!r}, expected a + or - before each, such as -CUBLAS")
+    return changes
+
+
 def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -20,6 +20,9 @@ WORDS = {
     "fp8": "fp8",
 }
 CONVOLUTION = re.compile(r"/Conv(_\d+)?\b")
+COPIES = ("reformat", "noop")  # kinds of layers that compute nothing; TensorRT names them after the layer that they copy for
+NAME_PARTS = re.compile(r" \+ | \|\| |, ")  # between the names of nodes that became one layer
+OF_PROFILE = re.compile(r" \[profile \d+\]$")  # ends the names of the second and later profiles' layers
 
 
 def inspector_types(information: str) -> dict[str, str]:
@@ -27,8 +30,9 @@ def inspector_types(information: str) -> dict[str, str]:
 
     A convolution runs in the type of its data; see `agreed` for engines of several profiles. The text that names it is the
     layer's "Metadata" ([ONNX Layer: NAME], from TensorRT 8.6 on), else its name. The type is in "Format/Datatype" up to
-    TensorRT 10 and in "Datatype" from 11 on.
-    Raises ModelError when the text is no such JSON or names no convolution.
+    TensorRT 10 and in "Datatype" from 11 on. Engines of several shapes have "N/A due to dynamic shapes" there: then the type is
+    that of the weights, and a node whose layer names none is left out.
+    Raises ModelError when the text is no such JSON or tells the type of no convolution.
     """
     try:
         layers = json.loads(information)["Layers"]
@@ -36,7 +40,7 @@ def inspector_types(information: str) -> dict[str, str]:
         raise ModelError(f"the engine's inspector did not answer in JSON ({error})") from error
     found = agreed(pair for layer in layers if isinstance(layer, dict) for pair in _convolutions(layer))
     if not found:
-        raise ModelError("the engine's inspector names no convolution: build with --profilingVerbosity=detailed")
+        raise ModelError("the engine's inspector tells the type of no convolution: build for one shape, at detailed verbosity")
     return found
 
 
@@ -50,18 +54,18 @@ def agreed(types: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 def _convolutions(layer: dict[str, Any]) -> Iterator[tuple[str, str]]:
     inputs = layer.get("Inputs") or []
-    if not inputs:
+    if not inputs or str(layer.get("LayerType", "")).lower() in COPIES:
         return
-    kind = _type_of(inputs[0])
-    named = re.findall(r"\[ONNX Layer: ([^]\x1e]+)", str(layer.get("Metadata", ""))) or re.split(
-        r" \+ |, ", str(layer.get("Name", ""))
-    )
-    for name in named:
+    data, weights = inputs[0], layer.get("Weights") or {}
+    kind = _type_in(data.get("Datatype") or data.get("Format/Datatype")) or _type_in(weights.get("Type"))
+    if kind is None:
+        return
+    named = re.findall(r"\[ONNX Layer: ([^]\x1e]+)", str(layer.get("Metadata", "")))
+    for name in named or NAME_PARTS.split(OF_PROFILE.sub("", str(layer.get("Name", "")))):
         if CONVOLUTION.search(name):
             yield name.strip(), kind
 
 
-def _type_of(tensor: dict[str, Any]) -> str:
-    text = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "").lower()
-    word = next((word for word in re.findall(r"[a-z]+\d*", text) if word in WORDS), text)
-    return WORDS.get(word, word)
+def _type_in(text: str | None) -> str | None:
+    """The type that a text such as "Channel major FP16 format" names, None where it names none."""
+    return next((WORDS[word] for word in re.findall(r"[a-z]+\d*", str(text).lower()) if word in WORDS), None)

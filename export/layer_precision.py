@@ -15,7 +15,7 @@ from onnx import numpy_helper
 
 from calibration.tensors import layer_name
 from export.export_options import MULTIPLE
-from export.typed_graph import FLOATS, before_convolutions, behind_convolutions
+from export.typed_graph import FLOATS, QDQ, before_convolutions, behind_convolutions
 from runtime.errors import InputError, ModelError
 
 QUANTISED = ("int8", "fp8")
@@ -61,7 +61,7 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
     graph = model.graph
     behind, before = behind_convolutions(graph), before_convolutions(graph)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    dequantised = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    quantisation = {node.output[0]: node.input[0] for node in graph.node if node.op_type in QDQ}
     joined: dict[str, list[str]] = {}
     concatenated = {node.output[0] for node in graph.node if node.op_type == "Concat"}
     found: dict[str, Layer] = {}
@@ -73,7 +73,9 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
             old = found[name]
             found[name] = replace(old, nodes=(*old.nodes, node.name), last=old.last and node.name not in before)
             continue
-        weight = dequantised.get(node.input[1], node.input[1])
+        weight = node.input[1]
+        while weight in quantisation:
+            weight = quantisation[weight]
         if weight not in shapes:
             raise ModelError(
                 f"the weight of {node.name} is computed in the graph, expected a constant: export it with export/to_onnx.py"
@@ -179,10 +181,14 @@ def overall_precision(precisions: Mapping[str, str], rest: str) -> str:
 
 
 def asked_precisions(model: onnx.ModelProto) -> dict[str, str]:
-    """The precision of every layer as the graph's types say it: that of its weight, quantised where its input is quantised too."""
+    """The precision of every layer as the graph's types say it: that of its weight, quantised where its input is quantised too.
+
+    A weight's codes are stored, or made of it in the graph, as TensorRT 8.6 wants them.
+    """
     names = {value: name for name, value in FLOATS.items()}
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     codes = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    in_graph = {node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}  # INT8: opset 17 has no FP8
     found: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type != "Conv":
@@ -191,7 +197,9 @@ def asked_precisions(model: onnx.ModelProto) -> dict[str, str]:
         if weight not in codes:
             found[layer_name(node)] = names[types[weight]]
         elif data in codes:
-            found[layer_name(node)] = "fp8" if types[codes[weight].input[0]] == onnx.TensorProto.FLOAT8E4M3FN else "int8"
+            stored = codes[weight].input[0]
+            fp8 = stored not in in_graph and types[stored] == onnx.TensorProto.FLOAT8E4M3FN
+            found[layer_name(node)] = "fp8" if fp8 else "int8"
         else:
             found[layer_name(node)] = names[types[codes[weight].input[1]]]  # weight-only: runs in the type of the scale
     return found

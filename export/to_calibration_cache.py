@@ -22,7 +22,7 @@ from calibration.scales import METHODS, ZERO_ABSMAX, known_scale
 from runtime.command_line import command
 from runtime.errors import InputError
 
-ALGORITHMS = {"entropy": "EntropyCalibration2", "max": "MinMaxCalibration"}  # TensorRT's names; others pass as its entropy
+ALGORITHM = "EntropyCalibration2"  # trtexec's calibrator, and the usual one: TensorRT refuses the cache of another
 LAST = 10  # TensorRT's major version that reads one
 
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="videodeblur calibration-cache", description=__doc__)
     parser.add_argument("--ranges", type=Path, required=True, help="from videodeblur calibrate")
     parser.add_argument("--output", type=Path, required=True, help="the cache")
-    parser.add_argument("--version", default="8.6.0", help="of the TensorRT that will read it (default %(default)s)")
+    parser.add_argument("--version", default="8.6.0", help="of the TensorRT that will read it, and no other (default %(default)s)")
     parser.add_argument("--method", choices=METHODS, help="of the scales (default: the one in the ranges)")
     given = parser.parse_args(argv)
     text = calibration_cache(Ranges.load(given.ranges), given.version, given.method)
@@ -46,17 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def calibration_cache(ranges: Ranges, version: str, method: str | None = None) -> str:
     """The cache as text: a line that names version and algorithm, then a line for each tensor with its scale.
 
-    A scale is the float32 absmax / 127 as eight hexadecimal digits, the most significant first. Raises InputError on a version
-    that reads no cache.
+    The algorithm is the same whatever the method: the scales are ours. A scale is the float32 absmax / 127 as eight hexadecimal
+    digits, the most significant first. Raises InputError on a version that reads no cache.
     """
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
     if not found or int(found[1]) > LAST:
         raise InputError(f"the version is {version!r}, expected one of TensorRT 8 to {LAST}: 11 reads types from the graph only")
     major, minor, patch = (int(part) for part in found.groups())
     number = f"{major}{minor:02}{patch:02}" if major >= LAST else f"{major}{minor}{patch:02}"
-    algorithm = ALGORITHMS.get(method or ranges.method, ALGORITHMS["entropy"])
     lines = [f"{name}: {struct.pack('>f', _scale(ranges, name, method)).hex()}" for name in ranges.tensors]
-    return "\n".join([f"TRT-{number}-{algorithm}", *lines]) + "\n"
+    return "\n".join([f"TRT-{number}-{ALGORITHM}", *lines]) + "\n"
 
 
 def _scale(ranges: Ranges, name: str, method: str | None) -> float:

@@ -7,9 +7,13 @@ import copy
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -19,8 +23,15 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from calibration.onnx_file import load_onnx
 from export.opset17 import lower_to_opset17
 from runtime.command_line import command
-from runtime.contract import read_contract
+from runtime.contract import METADATA_KEY, Contract, read_contract
+from runtime.engine import Engine
+from runtime.errors import InputError, ModelError
+from runtime.metrics import psnr
+from runtime.sample_codes import from_unit
 
+SIZE = (64, 96)  # H, W, where they are free
+EQUAL = 200.0  # dB, where all samples are equal
+LEAST_EQUAL = 80.0  # dB
 NOT_IN_17 = ("saturate", "block_size", "output_dtype", "precision")  # attributes of Q and DQ
 
 
@@ -33,12 +44,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args(argv)
-    read_contract(given.onnx)
-    partial = given.output.with_name(f".{given.output.name}.{os.getpid()}.part")
-    onnx.save(for_tensorrt_8(load_onnx(given.onnx)), partial)
-    partial.replace(given.output)
+    decibels = to_trt8(given.onnx, given.output)
+    print(f"{decibels:.1f} dB of {given.onnx} on ONNX Runtime")
     print(f"wrote {given.output}; next, there: python export/to_engine.py --onnx={given.output} --runtime tensorrt --for 720p")
     return 0
+
+
+def to_trt8(source: Path, output: Path) -> float:
+    """Writes the file, which appears as `output` once ONNX Runtime computed the same with both; returns how near it came, in dB.
+
+    Raises ModelError where opset 17 has no such graph or it computes something else, InputError when `output` cannot be written.
+    """
+    contract = read_contract(source)
+    try:
+        model = for_tensorrt_8(load_onnx(source))
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"opset 17 has no form of {source} ({reason}): quantise with --rest fp32, 8.6 lowers the rest") from error
+    helper.set_model_props(model, {**_properties(model), METADATA_KEY: replace(contract, parity={}).to_json()})
+    partial = output.with_name(f".{output.stem}.{os.getpid()}.part.onnx")
+    try:
+        onnx.save(model, partial)
+        peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
+        decibels = min(EQUAL, psnr(_computed(partial, contract), _computed(source, contract), peak))
+        if not decibels >= LEAST_EQUAL:
+            raise ModelError(f"{output} comes to {decibels:.1f} dB of {source}, expected {LEAST_EQUAL:.0f}: export it again")
+        partial.replace(output)
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.strerror}: choose another folder") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return decibels
+
+
+def _properties(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _computed(path: Path, contract: Contract) -> npt.NDArray[Any]:
+    """What a file makes of a window of noise."""
+    shape = contract.batch or 1, contract.frames, contract.height or SIZE[0], contract.width or SIZE[1]
+    noise = np.random.default_rng(0).random(shape, np.float32)
+    with Engine(path, "onnxruntime") as engine:
+        return engine.run(noise if contract.io == "f32" else from_unit(noise, contract.bits, contract.color_range))
 
 
 def for_tensorrt_8(model: onnx.ModelProto) -> onnx.ModelProto:

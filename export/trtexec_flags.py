@@ -279,7 +279,7 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{name}", type=int, metavar="N", help=text)
     group.add_argument("--tilingOptimizationLevel", type=flag_values.tiling, metavar="0..3", help="none, fast, moderate, full")
     group.add_argument("--l2LimitForTiling", type=int, metavar="BYTES", help="of L2 cache that tiling may count on")
-    group.add_argument("--tacticSources", type=flag_values.names, metavar="+X,-Y", help="libraries to take kernels from or not")
+    group.add_argument("--tacticSources", type=flag_values.sources, metavar="+X,-Y", help="libraries to take kernels from or not")
     group.add_argument("--sparsity", choices=("disable", "enable"), default="disable", help="2:4 kernels (default %(default)s)")
 
 

@@ -31,6 +31,8 @@ OPENVINO_SUFFIXES = r"(/WithoutBiases|_original)+$"  # that its transformations 
 TENSORRT_TYPES = {"Float": "fp32", "Half": "fp16", "BFloat16": "bf16", "Int8": "int8", "FP8": "fp8"}
 RUNS_CONVOLUTION = {"correlation", "runtime_fusion"}  # TensorRT-RTX's kinds of layers that hold a filter
 FILTER_RANK = 4  # outputs, inputs, height, width
+NOT_FOUND = "not found"  # a node that the runtime does not name, though it names all that it runs
+NOT_READ = "not read"  # a node whose type the runtime does not tell
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class LayerType:
     layer: str  # module path
     macs: int  # multiply-add pairs a window
     asked: str  # the type that the file says: "fp32", "fp16", "bf16", "int8" or "fp8"
-    ran: str  # the type that the runtime took, or the words "not found"
+    ran: str  # the type that the runtime took, NOT_FOUND or NOT_READ
 
     @property
     def granted(self) -> bool:
@@ -62,26 +64,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     model = load_onnx(options.model)
     size = options.size or fixed_size(model)
+    missing = NOT_FOUND
     if options.layer_log:
         text = options.layer_log.read_text()
-        ran = inspector_types(text) if text.lstrip().startswith("{") else tensorrt_types(text)
+        if text.lstrip().startswith("{"):
+            ran, missing = inspector_types(text), NOT_READ
+        else:
+            ran = tensorrt_types(text)
     else:
         ran = openvino_types(options.model, options.precision, *size)
-    rows = layer_types(model, ran, *size)
+    rows = layer_types(model, ran, *size, missing)
     print(table(rows, options.layers))
     return 0 if granted_share(rows) >= LEAST_GRANTED else USER_ERROR
 
 
-def layer_types(model: onnx.ModelProto, ran: Mapping[str, str], height: int, width: int) -> list[LayerType]:
-    """Every convolution with what it asked for and what it got; `ran` gives types by the names of Conv nodes.
+def layer_types(
+    model: onnx.ModelProto, ran: Mapping[str, str], height: int, width: int, missing: str = NOT_FOUND
+) -> list[LayerType]:
+    """Every convolution with what it asked for and what it got; `ran` gives types by the names of Conv nodes, `missing` is what
+    the others got.
 
-    A layer with several nodes got what the first node that differs from the asked type got.
+    A layer with several nodes got what the first node that differs from the asked type got, NOT_READ only where none else differs.
     """
     asked, macs = asked_precisions(model), layer_sizes(model, height, width)
     rows = []
     for name, layer in layers(model).items():
-        got = [ran.get(node, "not found") for node in layer.nodes]
-        rows.append(LayerType(name, macs[name], asked[name], next((word for word in got if word != asked[name]), asked[name])))
+        differing = [word for word in (ran.get(node, missing) for node in layer.nodes) if word != asked[name]]
+        differing.sort(key=lambda word: word == NOT_READ)
+        rows.append(LayerType(name, macs[name], asked[name], differing[0] if differing else asked[name]))
     return rows
 
 
@@ -157,8 +167,8 @@ def shares(rows: Iterable[LayerType], asked: bool = False) -> dict[str, float]:
 
 
 def granted_share(rows: Sequence[LayerType]) -> float:
-    """The share of the FLOPs that asked for less than fp32 and got it; 1 when none asked."""
-    lowered = [row for row in rows if row.asked != "fp32"]
+    """The share of the FLOPs that asked for less than fp32 and got it, of those whose type was read; 1 when none asked."""
+    lowered = [row for row in rows if row.asked != "fp32" and row.ran != NOT_READ]
     whole = sum(row.macs for row in lowered)
     return sum(row.macs for row in lowered if row.granted) / whole if whole else 1.0
 

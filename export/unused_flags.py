@@ -16,7 +16,7 @@ NO_EFFECT = {  # flag: (takes a value, why it is read and not used)
     "--directIO": (False, "the engine's layouts are plain"),
     "--preview": (True, "those features are always on"),
     "--minTiming": (True, "TensorRT dropped it, --avgTiming is left"),
-    "--precisionConstraints": (True, "types are written into the graph, which is obeyed"),
+    "--precisionConstraints": (True, "types are written into the graph, which all but TensorRT 8.6 obey"),
     "--allocationStrategy": (True, "the runner allocates"),
     "--useRuntime": (True, "the runner picks the library"),
 }

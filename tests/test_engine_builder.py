@@ -1,5 +1,6 @@
 """Engines built for real by TensorRT-RTX, which needs no GPU for it; what only full TensorRT can do is marked gpu."""
 
+import shutil
 import sys
 
 import onnx
@@ -8,8 +9,9 @@ import pytest
 from export.build_monitor import build_monitor
 from export.build_options import BuildOptions
 from export.builder_config import strongly_typed
-from export.engine_builder import build_engine
+from export.engine_builder import _add_profiles, _parse, _timing_cache, build_engine
 from export.timing_cache import cache_name
+from runtime.device_memory import Gpu
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.plan import Profile
 from runtime.tensorrt_library import load_library
@@ -49,6 +51,18 @@ def test_targets_are_in_the_plan(built, tiny_model):
 def test_dynamic_profile(tiny_model):
     found = build_engine(options(tiny_model, profiles=(Profile((1, 5, 64, 64), SHAPE, (2, 5, 128, 128)),)))
     assert "Dimensions: [-1,5,-1,-1]" in found.layer_log
+
+
+def test_one_fixed_profile_fixes_the_network(tiny_model):
+    """Or full TensorRT's inspector hides the types of the layers."""
+    library = load_library("tensorrt_rtx")
+    with library.messages() as messages:
+        builder = library.module.Builder(library.logger)
+        for profiles, expected in ((FIXED, SHAPE), ((*FIXED, Profile(*[(1, 5, 96, 64)] * 3)), (-1, 5, -1, -1))):
+            network, parser = _parse(library, builder, tiny_model, messages)
+            assert _add_profiles(builder, builder.create_builder_config(), network, profiles) == profiles
+            assert tuple(network.get_input(0).shape) == tuple(network.get_output(0).shape) == expected
+            del network, parser
 
 
 def test_progress_rises_to_the_end(tiny_model):
@@ -172,6 +186,31 @@ def test_tactic_sources(tiny_model):
     assert found.notes == (f"tensorrt_rtx {found.version} has no tactic source CUBLAS",)
     with pytest.raises(InputError, match="has no TacticSource JIT, it has EDGE_MASK_CONVOLUTIONS"):
         build_engine(options(tiny_model, tactic_sources=("-JIT",)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_tactics": -7}, {"max_aux_streams": -5}, {"l2_limit": -5}, {"memory_pools": (("TACTIC_SHARED_MEMORY", 1 << 40),)}],
+)
+def test_options_that_the_library_does_not_take(tiny_model, change):
+    with pytest.raises(InputError, match="does not take"):
+        build_engine(options(tiny_model, **change))
+
+
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning")  # TensorRT-RTX, which measures nothing, keeps the calls
+def test_timing_cache_that_cannot_be_kept_costs_no_engine(tiny_model, tmp_path):
+    library, gpu = load_library("tensorrt_rtx"), Gpu(0, "a GPU", (8, 9), 1, 13000)
+    config = library.module.Builder(library.logger).create_builder_config()
+    (tmp_path / "file").touch()
+    with _timing_cache(config, library, options(tiny_model, timing_cache=tmp_path / "file" / "x"), gpu) as notes:
+        assert "no timing cache at" in notes[0]
+    folder = tmp_path / "folder"
+    with _timing_cache(config, library, options(tiny_model, timing_cache=folder / "x"), gpu) as notes:
+        assert not notes
+        shutil.rmtree(folder)
+        folder.touch()
+    assert "was not kept" in notes[0]
+    assert "with --timingCacheFile" in notes[0]
 
 
 def test_rtx_types_are_those_of_the_file():

@@ -40,7 +40,7 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
     "export/engine_builder.py": {
         "library.module": "module",
         "trt": "module",
-        "trt.Runtime(library.logger)": "Runtime",
+        "runtime": "Runtime",
         "trt.LayerInformationFormat": "LayerInformationFormat",
         "engine": "ICudaEngine",
         "engine.create_engine_inspector()": "EngineInspector",
@@ -159,13 +159,17 @@ def enumeration_members():
     yield from (("RuntimePlatform", name) for name in builder_config.PLATFORM_VALUES.values())
     yield from (("TilingOptimizationLevel", name.upper()) for name in build_options.TILING_LEVELS)
     yield from (("ProfilingVerbosity", name.upper()) for name in build_options.VERBOSITIES)
+    yield "PreviewFeature", builder_config.SHARED_PROFILES
     tree = ast.parse((ROOT / "export/builder_config.py").read_text())
     flags = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_set_flags")
     wanted = next(node for node in ast.walk(flags) if isinstance(node, ast.Dict))
     yield from (("BuilderFlag", key.value) for key in wanted.keys)
 
 
-GONE = {("BuilderFlag", name) for name in ("FP16", "BF16", "INT8", "FP8")}  # of weakly typed builders
+GONE = {  # of weakly typed builders
+    *(("BuilderFlag", name) for name in ("FP16", "BF16", "INT8", "FP8")),
+    ("PreviewFeature", builder_config.SHARED_PROFILES),
+}
 NEWER = {  # than 8.6: `_member` refuses them there, naming what there is
     ("BuilderFlag", "BF16"),
     ("BuilderFlag", "STRIP_PLAN"),

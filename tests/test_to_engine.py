@@ -1,6 +1,7 @@
 """trtexec's command line, on engines that TensorRT-RTX builds without a GPU."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -8,14 +9,21 @@ import pytest
 
 from calibration.collect_ranges import CollectOptions, collect
 from export import engine_maker
+from export.build_options import BuildOptions
+from export.engine_builder import BuiltEngine
 from export.engine_maker import make_engine
 from export.export_options import DEFAULT_CLIP
 from export.inspector_types import inspector_types
+from export.layer_precision import asked_precisions, layers
+from export.qdq_rules import QdqOptions
 from export.to_engine import main
-from export.to_trt8 import for_tensorrt_8
+from export.to_qdq import QuantizeRequest, to_qdq
+from export.to_trt8 import for_tensorrt_8, to_trt8
 from export.trtexec_flags import parse_flags
 from runtime import InputError, ModelError
+from runtime.contract import read_contract
 from runtime.engine import Engine
+from runtime.errors import BackendError
 from runtime.plan import Profile, load_plan
 
 RTX = ("--runtime", "rtx")
@@ -122,6 +130,7 @@ def test_precision_flags(tiny_model, given, precision):
         ("--hardwareCompatibilityLevel=hopper", "invalid choice: 'hopper'"),
         ("--builderOptimizationLevel=9", "expected 0 to 5"),
         ("--layerPrecisions=fp16", "PATTERN:TYPE"),
+        ("--tacticSources=CUBLAS", r"expected a \+ or - before each"),
         ("--loadEngine=m.engine", "go together"),
     ],
 )
@@ -133,6 +142,19 @@ def test_what_is_not_understood(tiny_model, given, message):
 def test_contradiction(tiny_model):
     with pytest.raises(InputError, match="--fp16 and --bf16, expected one of them"):
         flags(tiny_model, "--fp16", "--bf16")
+
+
+def test_two_ways_to_name_layers(tiny_model):
+    with pytest.raises(InputError, match="--layerPrecisions and --precision, expected one of them"):
+        flags(tiny_model, "--layerPrecisions=c1*:fp32", "--precision=p.json")
+
+
+def test_folder_that_cannot_be_made_is_told_at_once(tiny_model, tmp_path):
+    (tmp_path / "file").touch()
+    told = []
+    with pytest.raises(InputError, match="name another with --saveEngine"):
+        make_engine(only(tiny_model, "--fp16", f"--saveEngine={tmp_path / 'file' / 'm.engine'}", "--for=96x64"), say=told.append)
+    assert not told
 
 
 def test_flags_of_old_scripts_are_read_and_told(tiny_model):
@@ -211,8 +233,16 @@ def test_typed_file_keeps_its_types(tiny_model, tmp_path):
     again = make_engine(only(made.onnx, f"--saveEngine={tmp_path / 'n.engine'}", "--for=96x64"))
     assert again.onnx == made.onnx
     assert again.plan.type_shares == {"bf16": 1.0}
-    with pytest.raises(InputError, match="is in bf16 already"):
-        make_engine(only(made.onnx, "--fp16", f"--saveEngine={tmp_path / 'o.engine'}", "--for=96x64"))
+    for given in (["--fp16"], ["--int8", "--bf16"], ["--best"], ["--layerPrecisions=c1*:fp32"], ["--precision=p.json", "--bf16"]):
+        with pytest.raises(InputError, match="is in bf16 already"):
+            make_engine(only(made.onnx, *given, f"--saveEngine={tmp_path / 'o.engine'}", "--for=96x64"))
+
+
+def test_typed_file_and_the_type_of_its_rest(int8, tmp_path):
+    asked = (f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64")
+    assert make_engine(only(int8, "--int8", *asked)).onnx == int8
+    with pytest.raises(InputError, match="is in int8 already, got --fp16 --int8"):
+        make_engine(only(int8, "--int8", "--fp16", *asked))  # its rest is fp32
 
 
 def test_verbosity_that_hides_the_types(tiny_model, tmp_path):
@@ -228,17 +258,55 @@ def test_commands_errors_are_one_line(tiny_model, capsys):
     assert capsys.readouterr().err.startswith("error: name the model with --onnx=FILE")
 
 
-def test_graph_for_tensorrt_8_computes_the_same(tiny_model, ranges, tmp_path):
-    made = make_engine(only(tiny_model, "--int8", f"--ranges={ranges}", "--for=96x64", f"--saveEngine={tmp_path / 'm.engine'}"))
-    lowered = for_tensorrt_8(onnx.load(made.onnx))
+@pytest.fixture(scope="module")
+def int8(tiny_model, ranges, tmp_path_factory):
+    """INT8 in fp32."""
+    return to_qdq(QuantizeRequest(tiny_model, ranges, tmp_path_factory.mktemp("int8") / "int8.onnx")).path
+
+
+def test_graph_for_tensorrt_8_computes_the_same(int8, tmp_path):
+    lowered = for_tensorrt_8(onnx.load(int8))
     assert lowered.opset_import[0].version == 17
     constants = {tensor.name for tensor in lowered.graph.initializer}
     from_constants = [node for node in lowered.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in constants]
     assert not from_constants  # 8.6 takes no stored codes
-    onnx.save(lowered, tmp_path / "lowered.onnx")
+    assert to_trt8(int8, tmp_path / "lowered.onnx") >= 80
     window = np.random.default_rng(0).random((1, 5, 64, 96), np.float32)
-    with Engine(made.onnx, "onnxruntime") as a, Engine(tmp_path / "lowered.onnx", "onnxruntime") as b:
+    with Engine(int8, "onnxruntime") as a, Engine(tmp_path / "lowered.onnx", "onnxruntime") as b:
         np.testing.assert_allclose(a.run(window), b.run(window), atol=1e-5)
+    assert read_contract(tmp_path / "lowered.onnx") == replace(read_contract(int8), parity={})
+
+
+def test_types_are_read_through_weights_that_are_quantised_in_the_graph(int8):
+    model = onnx.load(int8)
+    lowered = for_tensorrt_8(model)
+    assert layers(lowered) == layers(model)
+    assert asked_precisions(lowered) == asked_precisions(model)
+    assert "int8" in asked_precisions(lowered).values()
+
+
+def test_rest_that_opset_17_cannot_say(tiny_model, ranges, tmp_path):
+    typed = to_qdq(QuantizeRequest(tiny_model, ranges, tmp_path / "int8.onnx", how=QdqOptions(rest="fp16"))).path
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ModelError, match="--rest fp32"):
+        to_trt8(typed, tmp_path / "lowered.onnx")
+    with pytest.raises(InputError, match="cannot write"):
+        to_trt8(tiny_model, tmp_path / "nowhere" / "lowered.onnx")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_builder_that_chooses_types_by_itself(tiny_model, int8, tmp_path):
+    """TensorRT 8.6's half of the work, which needs no TensorRT."""
+    to_trt8(int8, tmp_path / "lowered.onnx")
+    assert engine_maker._builder_types(tmp_path / "lowered.onnx", only(tmp_path / "lowered.onnx")) == ("int8",)
+    both = only(tmp_path / "lowered.onnx", "--int8", "--fp16")
+    assert engine_maker._builder_types(both.build.onnx, both) == ("fp16", "int8")
+    assert engine_maker._typed_graph(both, False, print) == (both.build.onnx, (engine_maker.WEAK_FP16,))
+    assert engine_maker._typed_graph(only(tiny_model, "--fp16"), False, print) == (tiny_model, (engine_maker.WEAK_FP16,))
+    with pytest.raises(InputError, match="need TensorRT 10 or newer"):
+        engine_maker._typed_graph(only(tiny_model, "--fp16", "--layerPrecisions=c1*:fp32"), False, print)
+    with pytest.raises(InputError, match="is in int8 already"):
+        engine_maker._typed_graph(only(both.build.onnx, "--fp16"), False, print)
 
 
 INSPECTED = {  # what the inspectors of TensorRT 8 to 10, and of 11, call a layer's types
@@ -258,6 +326,55 @@ INSPECTED = {  # what the inspectors of TensorRT 8 to 10, and of 11, call a laye
 @pytest.mark.parametrize("version", INSPECTED)
 def test_inspectors_of_all_versions(version):
     assert inspector_types(json.dumps({"Layers": [INSPECTED[version]]})) == {"c1/Conv": "fp16"}
+
+
+def inspected(*found):
+    return json.dumps({"Layers": list(found)})
+
+
+HIDDEN = {"Name": "x", "Format/Datatype": "N/A due to dynamic shapes"}
+
+
+def test_dynamic_shapes_leave_the_type_of_the_weights():
+    layer = {"Name": "c1/Conv + c1/Relu [profile 1]", "LayerType": "CaskConvolution", "Inputs": [HIDDEN]}
+    typed = {**layer, "Weights": {"Type": "Int8", "Count": 9}}
+    both = {**typed, "Name": "c2/Conv || c3.weight + c3/Conv [profile 1]"}
+    assert inspector_types(inspected(typed, both)) == dict.fromkeys(("c1/Conv", "c2/Conv", "c3/Conv"), "int8")
+    with pytest.raises(ModelError, match="tells the type of no convolution: build for one shape"):
+        inspector_types(inspected(layer))
+
+
+def test_copies_are_no_convolutions():
+    copy = {
+        "Name": "Reformatting CopyNode for Input Tensor 0 to c1.weight + c1.weight/QuantizeLinear + c1/Conv",
+        "LayerType": "Reformat",
+        "Inputs": [{"Name": "x", "Format/Datatype": "Row major linear FP32"}],
+        "Metadata": "",
+    }
+    real = {"Name": "c1.weight + c1/Conv", "LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": "Int8 NC/32HW32"}]}
+    assert inspector_types(inspected(copy, real)) == {"c1/Conv": "int8"}
+
+
+def test_what_the_inspector_hides_is_no_refusal(int8):
+    """As full TensorRT would answer for the engine of `int8`; none was asked."""
+
+    def judged(kinds):
+        told = [{"Name": node, "Inputs": [HIDDEN], "Weights": {"Type": kind} if kind else {}} for node, kind in kinds.items()]
+        built = BuiltEngine(b"", "tensorrt", "10.3.0", (), (Profile(*[(1, 5, 64, 96)] * 3),), inspected(*told), 0.0, (), ())
+        return engine_maker._type_shares(int8, BuildOptions(int8), built, only(int8), True)
+
+    asked = asked_precisions(onnx.load(int8))
+    nodes = {node: asked[name] for name, layer in layers(onnx.load(int8)).items() for node in layer.nodes}
+    shares, notes = judged(nodes)
+    assert set(shares) == {"int8", "fp32"}
+    assert not notes
+    first = next(node for node, kind in nodes.items() if kind == "int8")
+    shares, notes = judged({**nodes, first: None})
+    assert 0 < shares["not read"] < 0.2
+    assert notes == (f"the library does not tell the type of {shares['not read']:.1%} of the convolution FLOPs",)
+    assert judged(dict.fromkeys(nodes))[0] == {}
+    with pytest.raises(BackendError, match="expected 90%"):
+        judged(dict.fromkeys(nodes, "Float"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"Layers": ["c1/Conv"]}'])
