@@ -41,7 +41,8 @@ class PictureWriter(OutputWriter):
         self._sequence = is_numbered(path)
         self._target = path.parent if self._sequence else path
         if self._sequence and path.suffix.lower() != SUFFIX:
-            raise InputError(f"{path}: pictures are written as {SUFFIX}, not {path.suffix or 'without a suffix'}: change it")
+            found = path.suffix or "without a suffix"
+            raise InputError(f"{path}: %d numbers pictures, and pictures are written as {SUFFIX}, not {found}: change the name")
         if not self._target.parent.is_dir():
             raise VideoError(f"{path}: there is no folder {self._target.parent}: make it first")
         self._part = self._target.absolute().parent / f".{self._target.absolute().name}.{os.getpid()}.part"
