@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 BINS = 4096  # at least half of them below the largest magnitude, so never fewer than the 2048 of TensorRT's calibrator
 LEAST_EXPONENT = -24  # 2^-24 is float16's least positive number: a tensor that stays below is zero for every purpose here
-SQUARE_UNIT = 2.0**-64  # sums of squares are kept as whole multiples of it
 BLOCK = 1 << 16  # values handled at a time, what fits a core's cache
 
 Counts = npt.NDArray[np.int64]  # (BINS,)
@@ -74,18 +73,11 @@ class Histogram:
     exponent: int = LEAST_EXPONENT  # the least at which every magnitude is below 2^exponent
     counts: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
     zeros: int = 0  # values that were exactly 0; they are in the first bin as well
-    squares: int = 0  # the sum of squares in SQUARE_UNIT
 
     @property
     def bin_width(self) -> float:
         """The width of a bin, in the tensor's unit."""
         return math.ldexp(1.0, self.exponent) / BINS
-
-    @property
-    def mean_square(self) -> float:
-        """The mean of the squares of the finite values, 0 when there were none."""
-        finite = self.extent.count - self.extent.bad
-        return self.squares * SQUARE_UNIT / finite if finite else 0.0
 
     def add(self, values: npt.NDArray[Any]) -> None:
         """Counts float values, (N, ...), one sample of the batch after the other. They are read as float32."""
@@ -101,7 +93,6 @@ class Histogram:
             exponent,
             _widened(self.counts, exponent - self.exponent) + _widened(other.counts, exponent - other.exponent),
             self.zeros + other.zeros,
-            self.squares + other.squares,
         )
 
     def _add_block(self, values: npt.NDArray[np.float32]) -> None:
@@ -116,7 +107,6 @@ class Histogram:
         magnitudes *= np.float32(1.0 / self.bin_width)
         self.counts += np.bincount(magnitudes.astype(np.intp), minlength=BINS)
         self.zeros += values.size - int(np.count_nonzero(values))
-        self.squares += int(np.square(values, dtype=np.float64).sum() / SQUARE_UNIT)
 
     def _widen(self, exponent: int) -> None:
         self.counts = _widened(self.counts, exponent - self.exponent)

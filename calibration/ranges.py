@@ -1,7 +1,7 @@
 """`ranges.json`: what calibration measured, for which graph and weights, on which windows.
 
 It keeps the histograms, so that a scale by another method needs no second measurement. A JSON object with the fields of `Ranges`;
-`counts` of a histogram is base64 of zlib of little-endian int64, `squares` counts in units of 2^-64.
+`counts` of a histogram is base64 of zlib of little-endian int64.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _check_numbers(tensor: TensorRange) -> None:
 
 def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
     counts = base64.b64encode(zlib.compress(histogram.counts.astype("<i8").tobytes(), 9)).decode()
-    return {"exponent": histogram.exponent, "zeros": histogram.zeros, "squares": histogram.squares, "counts": counts}
+    return {"exponent": histogram.exponent, "zeros": histogram.zeros, "counts": counts}
 
 
 def _histogram_from_json(values: dict[str, Any], extent: Extent) -> Histogram:
@@ -231,4 +231,4 @@ def _histogram_from_json(values: dict[str, Any], extent: Extent) -> Histogram:
         raise ValueError(f"a histogram has {counts.size} bins, expected {BINS} that are not negative")
     if not LEAST_EXPONENT <= values["exponent"] <= LARGEST_EXPONENT:
         raise ValueError(f"a histogram has exponent {values['exponent']}")
-    return Histogram(extent, values["exponent"], counts, values["zeros"], values["squares"])
+    return Histogram(extent, values["exponent"], counts, values["zeros"])

@@ -80,17 +80,6 @@ def weight_scales(
     return scales.reshape(()) if axis is None else scales
 
 
-def fake_quantised(values: Floats, scale: Floats | float, precision: str = "int8") -> npt.NDArray[np.float64]:
-    """The values as they come back from QuantizeLinear and DequantizeLinear: rounded half to even, saturated.
-
-    `scale` broadcasts against `values`. INT8 codes are -128..127, as in ONNX.
-    """
-    check("max", precision)
-    units = np.asarray(values, np.float64) / scale
-    codes = np.clip(np.rint(units), -128, 127) if precision == "int8" else _to_fp8(units)
-    return np.asarray(codes * scale, np.float64)
-
-
 def check(method: str, precision: str, percentile: float = PERCENTILE) -> None:
     """Raises InputError unless there are such scales."""
     if method not in METHODS:

@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from calibration.fingerprints import graph_hash, weights_hash
 from calibration.histograms import Histogram
+from calibration.operator_runner import OperatorRunner
 from calibration.ranges import Ranges, with_scales
 from calibration.tensors import activations
 from export import to_qdq
@@ -28,6 +29,7 @@ from export.layer_precision import (
     read_precisions,
     why_not,
 )
+from export.literal_runner import exact_backend
 from export.qdq_rules import QdqOptions, quantize, rounded_up, to_codes
 from export.sample_code_graph import wrap_sample_codes
 from export.typed_file import NOTES_KEY, held_out_windows
@@ -603,10 +605,26 @@ def test_the_command_writes_a_verified_file(tiny_model, tmp_path, capsys):
     assert "fp16: r2: makes the picture" in printed
     contract = read_contract(output)
     assert contract.precision == "int8"
-    assert contract.parity["onnxruntime:int8"] >= MIN_PARITY["int8"]
+    assert list(contract.parity)[:2] == ["literal:int8", "onnxruntime:int8"]
+    assert contract.parity["literal:int8"] >= MIN_PARITY["int8"]
     assert json.loads(read_metadata(output)[NOTES_KEY])["layers"]["spatial.generator.layer5"] == "int8"
     with Engine(output, "onnxruntime") as engine:
         assert engine.run(np.zeros((1, 5, 13, 21), np.float32)).shape == (1, 5, 13, 21)
+
+
+def test_fp8_beside_fp16_is_computed_as_it_says(tiny, ranges, blurry):
+    model = quantize(tiny, ranges, default_precisions(tiny, "fp8", "fp16"), QdqOptions(rest="fp16"))
+    assert exact_backend(model) == "literal"
+    with OperatorRunner(onnx.shape_inference.infer_shapes(model)) as runner:
+        literal = dict(runner.run(blurry))["sharp"]
+    assert decibels(literal, run(tiny, blurry)) > 42
+    assert decibels(literal, run(model, blurry)) > 42
+
+
+def test_what_computes_a_graph_as_it_says(tiny, int8):
+    graphs = {"onnxruntime": tiny, "literal": retype(tiny, "fp16"), "openvino": retype(tiny, "bf16")}
+    assert [exact_backend(graph) for graph in graphs.values()] == list(graphs)
+    assert exact_backend(int8) == "onnxruntime"
 
 
 def test_the_command_takes_a_file_or_a_pattern(tiny_model, tmp_path):
