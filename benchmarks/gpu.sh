@@ -16,8 +16,11 @@ prepare)
     mkdir -p "$folder"
     "$python" export/to_onnx.py --output "$folder/model.onnx"
     "$python" -m calibration.collect_ranges "$clip" --onnx "$folder/model.onnx" --output "$folder/ranges.json"
-    "$python" export/to_qdq.py --onnx "$folder/model.onnx" --ranges "$folder/ranges.json" --output "$folder/int8.onnx"
-    for name in model int8; do "$python" export/to_trt8.py --onnx "$folder/$name.onnx" --output "$folder/$name.trt8.onnx"; done
+    "$python" export/to_fp16.py --onnx "$folder/model.onnx" --ranges "$folder/ranges.json" --output "$folder/fp16.onnx"
+    for rest in fp32 fp16; do
+        "$python" export/to_qdq.py --onnx "$folder/model.onnx" --ranges "$folder/ranges.json" --rest $rest --output "$folder/int8_$rest.onnx"
+    done
+    for name in model int8_fp32; do "$python" export/to_trt8.py --onnx "$folder/$name.onnx" --output "$folder/$name.trt8.onnx"; done
     "$python" export/to_engine.py --onnx="$folder/model.onnx" --saveEngine="$folder/sm80.engine" --runtime rtx --computeCapabilities=8.0 \
         --noTF32 --for 720p
     "$python" benchmarks/reference_windows.py "$clip" --output "$folder/windows.npz"
@@ -44,11 +47,23 @@ TINY
     ;;
 tensorrt)
     # without cuBLAS and cuDNN, which the wheel of 8.6 wants and does not bring; later versions have none of these sources
-    build() { "$python" export/to_engine.py --runtime tensorrt --tacticSources=-CUBLAS,-CUBLAS_LT,-CUDNN --for 720p --saveEngine="$folder/$1.engine" --onnx="$folder/$2" $3 $4; }
-    build fp32 model.trt8.onnx --noTF32 ""
-    build tf32 model.trt8.onnx "" ""
-    build fp16 model.trt8.onnx --fp16 ""
-    build int8 int8.trt8.onnx --int8 --fp16
+    build() {
+        name=$1 model=$2
+        shift 2
+        "$python" export/to_engine.py --runtime tensorrt --tacticSources=-CUBLAS,-CUBLAS_LT,-CUDNN --for 720p "$@" \
+            --saveEngine="$folder/$name.engine" --onnx="$folder/$model.onnx"
+    }
+    if [ "$("$python" -c 'import tensorrt; print(tensorrt.__version__.split(".")[0])')" -lt 10 ]; then # chooses types by itself
+        build fp32 model.trt8 --noTF32
+        build tf32 model.trt8
+        build fp16 model.trt8 --fp16
+        build int8 int8_fp32.trt8 --int8 --fp16
+    else # takes those of the file
+        build fp32 model --noTF32
+        build tf32 model
+        build fp16 fp16
+        build int8 int8_fp16
+    fi
     VIDEODEBLUR_TINY_MODEL="$folder/tiny.onnx" VIDEODEBLUR_TINY_RESULT="$folder/tiny_sharp.npy" \
         "$python" -m pytest -q -p no:cacheprovider -m gpu tests/test_tensorrt_runner.py
     "$python" benchmarks/engines.py "$folder"/fp32.engine "$folder"/tf32.engine "$folder"/fp16.engine "$folder"/int8.engine \
