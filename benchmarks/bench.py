@@ -126,11 +126,10 @@ def _options(given: argparse.Namespace) -> BenchOptions:
     model = next(filter(_runs_in_peers, files), None)
     peers = _peers(given.peers, quick)
     contract = read_contract(model) if model else _first_contract(files)
-    if model is None and (peers or not specs):
-        shipped = default_model(lambda text: print(text, file=sys.stderr))
-        specs = specs or expand([str(shipped)], given.on)
-        if contract is None or contract.checkpoint_sha256 == read_contract(shipped).checkpoint_sha256:
-            model, contract = shipped, read_contract(shipped)
+    if model is None and (peers or not specs) and (contract is None or _checkpoint(None, contract)):
+        model = default_model(lambda text: print(text, file=sys.stderr))
+        specs = specs or expand([str(model)], given.on)
+        contract = read_contract(model)
     own_clip = given.clip or BLURRY
     return BenchOptions(
         subjects=tuple(specs),

@@ -87,6 +87,8 @@ def test_a_checkpoint_is_the_reference_of_files_that_no_peer_runs(tiny_model, ti
     assert "parity with PyTorch fp32" in capsys.readouterr().out
     assert bench.main([*run, str(tiny_model)]) == 1
     assert "exported from another checkpoint" in capsys.readouterr().err
+    assert bench.main(run[:1]) == 1
+    assert "error: peers run an fp32 model with float I/O: name one, or --peers none" in capsys.readouterr().err
 
 
 def test_one_bare_call_that_fails_costs_its_own_figure(tiny_model, tmp_path, monkeypatch):
