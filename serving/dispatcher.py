@@ -74,14 +74,22 @@ class Dispatcher:
         self._errors: dict[Task, list[str]] = {}
         self._failed_on: dict[Task, set[int]] = {}
         self._running = self._added = 0
+        self._began: float | None = None  # when the first worker was there
         self.retries = 0
         self.failures: list[Failure] = []
+
+    @property
+    def seconds(self) -> float:
+        """Since a worker was first there, with its engine open; 0 before that."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Raises BackendError when no worker has been there for `patience` seconds."""
         self._add(tasks)
         seen = time.monotonic()
         while self._fresh or self._again or self._running:
+            if self._began is None and self._pool.present():
+                self._began = time.monotonic()
             self._give_out()
             event = self._pool.wait(LOOK_EVERY)
             if event:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +11,16 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import DeployError
-from serving.library_arguments import say, stop_cleanly
+from serving.library_arguments import say, stop_cleanly, task_parser
 from serving.library_plan import load_library
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="videodeblur join",
-        description="Joins the finished segments of a library's videos without encoding them again; what is joined is skipped.",
+    parser = task_parser(
+        "join", "Joins the finished segments of a library's videos without encoding them again; what is joined is skipped."
     )
-    parser.add_argument("output", type=Path, metavar="OUT_DIR", help="as it was given to plan-library")
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="paths in IN_DIR (default: all)")
     arguments = parser.parse_args(argv)
     library = load_library(arguments.output)
@@ -37,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if entry.refused:
                 raise DeployError(entry.refused)
             record = join_video(library, entry)
-        except DeployError as error:
+        except (DeployError, OSError) as error:
             failed += 1
-            say(f"error: {error}")
+            say(f"error: {entry.file}: {error}")
         else:
             print(f"{Path(library.output) / entry.output}: {record.frames} frames")
             for note in record.notes:

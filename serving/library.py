@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -16,6 +15,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
+from runtime.hardware import usable_cores
 from runtime.progress import ProgressBar
 from serving.cluster_access import Access, prepare_access
 from serving.library_arguments import library_parser, only_one, request_of, say, stop_cleanly
@@ -79,10 +79,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    if arguments.workers < 0 or arguments.tries < 1:
-        raise InputError(f"got {arguments.workers} workers and {arguments.tries} tries, expected 1 or more of each")
-    if arguments.address is None and not arguments.workers and (arguments.token_file or arguments.no_token):
-        raise InputError("a token is for a cluster: name its --address")
+    for name, least in (("workers", 0), ("tries", 1), ("patience", 0)):
+        if not getattr(arguments, name) >= least:
+            raise InputError(f"--{name} is {getattr(arguments, name)}, expected {least} or more")
+    if arguments.address is None and not arguments.workers:
+        if arguments.token_file or arguments.no_token:
+            raise InputError("a token is for a cluster: name its --address")
+        if arguments.gpus is not None:
+            raise InputError("--gpus is of each worker: say how many --workers, or name the cluster's --address")
 
 
 @contextmanager
@@ -97,12 +101,17 @@ def _pool(request: LibraryRequest, access: Access | None, arguments: argparse.Na
     with prepare_access(access):
         from serving.ray_pool import RayPool, WorkerSize  # here, since it reads the environment, and few have Ray
 
-        shared = CORES if access.address else max(1, (os.cpu_count() or 1) // arguments.workers)
-        size = WorkerSize(request.threads or shared, arguments.gpus, arguments.workers or None)
+        cores = request.threads or (CORES if access.address else _share(arguments.workers))
+        size = WorkerSize(cores, arguments.gpus, arguments.workers or None)
         # Ray prints what happens to machines on stdout, which is for the result
         with redirect_stdout(sys.stderr), RayPool(request.output.absolute(), access, size) as pool:
             say(f"{pool.size} workers of {size.cores} cores")
             yield pool
+
+
+def _share(workers: int) -> int:
+    """CPU cores of each worker of this machine, of those that a scheduler left to this process."""
+    return max(1, usable_cores() // workers)
 
 
 if __name__ == "__main__":

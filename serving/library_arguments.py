@@ -20,6 +20,13 @@ from serving.library_scan import LibraryRequest
 LOCK = "lock"  # in WORK
 
 
+def task_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser for what is done to a planned library."""
+    parser = argparse.ArgumentParser(prog=f"videodeblur {name}", description=description)
+    parser.add_argument("output", type=Path, metavar="OUT_DIR", help="as it was given to plan-library")
+    return parser
+
+
 def library_parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser with all that a LibraryRequest needs."""
     parser = argparse.ArgumentParser(prog=f"videodeblur {name}", description=description)
@@ -57,6 +64,8 @@ def only_one(output: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{work}: another process is at this library: wait for it, or choose another output folder") from error
+        except OSError as error:  # some network file systems have no locks
+            say(f"note: {work} cannot be locked ({error.strerror}): see to it that no other process plans or drives this library")
         yield
 
 

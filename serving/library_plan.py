@@ -195,7 +195,7 @@ def load_library(output: Path) -> Library:
     for name in (name for entry in library.videos for name in (entry.file, entry.output, entry.folder)):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{path} names {name!r}, expected what is below its folders: plan again")
-    if Path(library.output) != output.absolute():
+    if not Path(library.output).is_dir() or not output.samefile(library.output):
         raise InputError(
             f"{path} was made for {library.output}, not for {output.absolute()}: mount the folder under one path everywhere"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ class LibrarySummary:
     joined: int  # videos that are done, earlier runs' included
     segments: int
     frames: int  # deblurred in this run
-    seconds: float
+    seconds: float  # from the first worker that was ready to the last task
     retries: int
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]  # what could not be carried over, by video
@@ -58,12 +57,13 @@ def run_library(
     """
     run = _Run(library, options, progress, say or (lambda _: None))
     dispatcher = Dispatcher(pool, run.done, options.tries, options.patience, run.say)
-    started = time.perf_counter()
-    dispatcher.run(Task(PLANNING, entry.file) for entry in library.videos)
-    seconds = time.perf_counter() - started
-    planned = run.planned({each.task.file: each.errors[-1] for each in dispatcher.failures if each.task.kind == PLANNING})
-    save(planned, library.work / PLAN)
-    _tell_failures(library.work / FAILURES, dispatcher.failures)
+    try:
+        dispatcher.run(Task(PLANNING, entry.file) for entry in library.videos)
+        seconds = dispatcher.seconds
+    finally:  # also when it was interrupted, or there are no workers
+        planned = run.planned({each.task.file: each.errors[-1] for each in dispatcher.failures if each.task.kind == PLANNING})
+        save(planned, library.work / PLAN)
+        _tell_failures(library.work / FAILURES, dispatcher.failures)
     return LibrarySummary(
         output=library.output,
         videos=len(library.videos),
@@ -105,11 +105,13 @@ class _Run:
         self._show()
 
     def planned(self, refused: dict[str, str]) -> Library:
-        """The library with what is known of its videos."""
+        """The library with what is known of its videos, from earlier runs where this one did not come to them."""
         entries = []
         for entry in self._library.videos:
-            frames, segments = self._counts.get(entry.file, (0, 0))
-            entries.append(replace(entry, frames=frames, segments=segments, refused=refused.get(entry.file, "")))
+            if entry.file in self._counts or entry.file in refused:
+                frames, segments = self._counts.get(entry.file, (0, 0))
+                entry = replace(entry, frames=frames, segments=segments, refused=refused.get(entry.file, ""))
+            entries.append(entry)
         return replace(self._library, videos=tuple(entries))
 
     def _planned(self, file: str, outcome: Outcome) -> Iterator[Task]:

@@ -43,13 +43,17 @@ class LibraryRequest:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def __post_init__(self) -> None:
-        """Raises InputError when there is no such folder, or both are one."""
+        """Raises InputError when there is no such folder, the results are to lie just there or above it, or the suffix is none."""
         if not self.source.is_dir():
             raise InputError(f"{self.source} is no folder, expected one with videos in it")
         if self.output.exists() and not self.output.is_dir():
             raise InputError(f"{self.output} is a file, expected a folder for the results")
         if self.output.is_dir() and self.output.samefile(self.source):
             raise InputError(f"{self.output} is the input too, expected another folder: the input is never changed")
+        if self.output.resolve() in self.source.resolve().parents:
+            raise InputError(f"{self.source} lies inside {self.output}, expected a folder for the results beside it or inside it")
+        if self.suffix and Path(f"x{self.suffix}").suffix != self.suffix:
+            raise InputError(f"the suffix is {self.suffix!r}, expected one with its dot, such as .mkv")
 
 
 def begin_library(request: LibraryRequest, say: Say) -> Library:
@@ -59,10 +63,10 @@ def begin_library(request: LibraryRequest, say: Say) -> Library:
     when there is no video, two would have one output, or an earlier plan was made with other settings; Engine's errors.
     """
     work = request.output.absolute() / WORK
+    work.mkdir(parents=True, exist_ok=True)  # first, since it shows whether names that differ in case are two files there
     entries = tuple(_entries(request))
     if not entries:
         raise InputError(f"{request.source} has no videos, expected files such as *.mp4 ({', '.join(sorted(VIDEOS))})")
-    work.mkdir(parents=True, exist_ok=True)
     model = request.model.absolute() if request.model else _copied(default_model(say), work / OWN_MODEL)
     settings = _settings(request, model, say)
     library = Library(
@@ -141,17 +145,19 @@ def _settings(request: LibraryRequest, model: Path, say: Say) -> Settings:
 
 
 def _entries(request: LibraryRequest) -> Iterator[Entry]:
-    source, output = request.source.absolute(), request.output.absolute()
+    source, results = request.source.resolve(), request.output.resolve()
+    case_counts = not (request.output / WORK.upper()).exists()
     outputs: dict[str, str] = {}
     for path in sorted(source.rglob("*")):
         inside = path.relative_to(source)
         hidden = any(part.startswith(".") for part in inside.parts)
-        if path.suffix.lower() not in VIDEOS or hidden or output in path.parents or not path.is_file():
+        if path.suffix.lower() not in VIDEOS or hidden or results in path.parents or not path.is_file():
             continue
         target = str(_output_name(inside, request.suffix))
-        if target in outputs:
-            raise InputError(f"{outputs[target]} and {inside} would both become {target}: rename one, or leave out --suffix")
-        outputs[target] = str(inside)
+        file = target if case_counts else target.casefold()
+        if file in outputs:
+            raise InputError(f"{outputs[file]} and {inside} would both become {target}: rename one, or leave out --suffix")
+        outputs[file] = str(inside)
         yield Entry(str(inside), target, folder_name(str(inside)))
 
 
@@ -173,6 +179,10 @@ def _copied(model: Path, own: Path) -> Path:
 def _check_same(before: Library, now: Library) -> None:
     was, is_now = ({"source": library.source, **asdict(library.settings)} for library in (before, now))
     other = [f"{name} was {was[name]!r}, is {value!r}" for name, value in is_now.items() if was[name] != value]
+    outputs = {entry.file: entry.output for entry in before.videos}
+    moved = [entry for entry in now.videos if outputs.get(entry.file, entry.output) != entry.output]
+    if moved:
+        other.append(f"the output of {moved[0].file} was {outputs[moved[0].file]!r}, is {moved[0].output!r}: look at --suffix")
     if other:
         raise InputError(
             f"{before.work} holds a run that was begun differently ({'; '.join(other)}): go on as it was, or delete the folder"

@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         refused = f", {len(summary.failures)} cannot be planned" if summary.failures else ""
         print(f"{summary.output}: {summary.videos} videos, {summary.segments} segments{refused}, {summary.joined} are done already")
-        print(f"next: videodeblur run-segment {request.output} INDEX, for every INDEX from 0 to {summary.segments - 1}")
+        if summary.joined < summary.videos and summary.segments:
+            every = f"for every INDEX from 0 to {summary.segments - 1}"
+            print(f"next: videodeblur run-segment {request.output} INDEX, {every}; then videodeblur join {request.output}")
     return USER_ERROR if summary.failures else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,19 +11,17 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
-from serving.library_arguments import say, stop_cleanly
+from serving.library_arguments import say, stop_cleanly, task_parser
 from serving.library_plan import load_library
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="videodeblur run-segment",
-        description="Deblurs one segment of a planned library, or one task's share of all; what is done is skipped.",
+    parser = task_parser(
+        "run-segment", "Deblurs one segment of a planned library, or one task's share of all; what is done is skipped."
     )
     add = parser.add_argument
-    add("output", type=Path, metavar="OUT_DIR", help="as it was given to plan-library")
     add("index", type=int, metavar="INDEX", help="of the segment among all, from 0; with --of, of the task")
     add("--of", type=int, metavar="TASKS", help="do every TASKS-th segment from INDEX on, with one engine for all")
     add("--model", type=Path, metavar="PATH", help="a copy of the planned model on this machine")
@@ -48,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _chosen(index: int, tasks: int | None, count: int) -> range:
+    if not count:
+        raise InputError("the plan has no segments: do plan-library again, to its end")
     if tasks is None:
         if not 0 <= index < count:
             raise InputError(f"the index is {index}, expected 0 to {count - 1}: the library has {count} segments")

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from runtime import Engine
-from runtime.errors import InputError, VideoError
+from runtime.errors import DeployError, InputError, VideoError
 from runtime.pipeline import overlap
 from runtime.segments import describe_source
 from runtime.sharpening import sharpen, take_up
@@ -68,10 +68,18 @@ def make_segment(library: Library, entry: Entry, number: int, engine: Engine) ->
     """Does segment `number` of a video, unless it is done; None when the whole video is.
 
     Decoding begins at a keyframe, and once more at the start where the frames are then not those that were planned. Raises
-    InputError when the source was changed, VideoError when it does not decode here as it did when it was planned.
+    InputError when the source was changed, VideoError when it does not decode here as it did when it was planned, OSError when the
+    disk is full.
     """
-    if finished_output(library, entry):
-        return None
+    try:
+        return None if finished_output(library, entry) else _made(library, entry, number, engine)
+    except (DeployError, OSError):  # the video may have been joined meanwhile, with what another worker made of this segment
+        if finished_output(library, entry):
+            return None
+        raise
+
+
+def _made(library: Library, entry: Entry, number: int, engine: Engine) -> SegmentRecord:
     folder, plan = library.folder(entry), load_video(library, entry)
     if not 0 <= number < len(plan.segments):
         raise InputError(f"got segment {number} of {entry.file}, which has {len(plan.segments)}: count from 0")
@@ -84,14 +92,10 @@ def make_segment(library: Library, entry: Entry, number: int, engine: Engine) ->
     with path.open("rb") as file:
         os.fsync(file.fileno())
     seconds, size = time.perf_counter() - started, path.stat().st_size
-    record = SegmentRecord(segment.frames, size, arithmetic_of(engine), platform.node(), seconds, sought)
+    arithmetic = f"{engine.backend} {engine.precision}"
+    record = SegmentRecord(segment.frames, size, arithmetic, platform.node(), seconds, sought)
     save(record, path.with_suffix(".json"))
     return record
-
-
-def arithmetic_of(engine: Engine) -> str:
-    """What an engine computes with, such as "openvino fp32"."""
-    return f"{engine.backend} {engine.precision}"
 
 
 def _sought(library: Library, entry: Entry, plan: VideoPlan, segment: SegmentPlan, path: Path, engine: Engine) -> bool:

@@ -114,16 +114,27 @@ def prepare(python: Path, repository: Path, folder: Path, ports: Ports, address:
 
 
 def _serve(launch: Launch) -> int:
-    """Runs the server until it ends, or is interrupted. Returns its exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    environment = {**os.environ, **launch.environment}
-    server = subprocess.Popen(launch.command, env=environment, cwd=launch.folder, start_new_session=True)
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        server.send_signal(signal.SIGTERM)
-        server.wait()
-        return 0
+    """Runs the server until it ends: Ctrl-C and SIGTERM ask it to, and kill it the second time. Returns its exit status."""
+    server: subprocess.Popen[bytes] | None = None
+    asked = 0
+
+    def stop(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        if server is None or server.poll() is not None:
+            return
+        if asked == 1:
+            server.terminate()
+        else:
+            os.killpg(server.pid, signal.SIGKILL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    server = subprocess.Popen(launch.command, env={**os.environ, **launch.environment}, cwd=launch.folder, start_new_session=True)
+    if asked:  # before there was a server to tell
+        server.terminate()
+    status = server.wait()
+    return 0 if asked else status
 
 
 def _facts(python: Path) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Streams:
         """
         self._forget_idle()
         if start:
+            self._streams.pop(key, None)  # also when the new one is refused
             self._streams[key] = _Stream(self._deblurrer(parameters), self._clock())
         stream = self._streams.get(key)
         if stream is None:

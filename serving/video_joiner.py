@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runtime.errors import InputError, VideoError
+from runtime.errors import DeployError, InputError, VideoError
 from runtime.segments import Segment, describe_source, join
 from runtime.video import VideoReader, VideoWriter
 from serving.library_plan import JOINED, PLAN, Entry, JoinRecord, Library, SegmentRecord, VideoPlan, part_name, save
@@ -19,10 +19,23 @@ def join_video(library: Library, entry: Entry) -> JoinRecord:
     """Joins all segments, copies all the rest of the source, and deletes the segments; nothing is done when that was done.
 
     Raises InputError when a segment is missing or was computed with another arithmetic, or the source was changed; VideoError
-    when the segments were not encoded alike, or a frame is missing.
+    when the segments were not encoded alike, or a frame is missing; OSError when the disk is full.
     """
-    if done := finished_output(library, entry):
-        return done
+    try:
+        return finished_output(library, entry) or _joined(library, entry)
+    except (DeployError, OSError):  # another process may have joined them meanwhile, and deleted all that this one was reading
+        if done := finished_output(library, entry):
+            return done
+        raise
+
+
+def missing_segments(library: Library, entry: Entry, plan: VideoPlan) -> list[int]:
+    """Numbers of those that are to be done."""
+    folder = library.folder(entry)
+    return [number for number in range(len(plan.segments)) if finished_segment(folder, number) is None]
+
+
+def _joined(library: Library, entry: Entry) -> JoinRecord:
     folder, plan, options = library.folder(entry), load_video(library, entry), library.options(entry)
     records = _records(library, entry, plan)
     parts = [
@@ -35,9 +48,7 @@ def join_video(library: Library, entry: Entry) -> JoinRecord:
         with VideoWriter(options.output, reader, options.encoder, part=part) as joined:
             join(parts, reader, joined)
             if joined.frames != plan.frames:
-                raise VideoError(
-                    f"{entry.file}: {joined.frames} frames were joined of {plan.frames}: delete {folder}, and begin again"
-                )
+                raise VideoError(f"{joined.frames} frames were joined of {plan.frames}: delete {folder}, and begin again")
         notes = (*plan.notes, *joined.notes)
     with options.output.open("rb") as file:
         os.fsync(file.fileno())
@@ -45,12 +56,6 @@ def join_video(library: Library, entry: Entry) -> JoinRecord:
     save(record, folder / JOINED)
     _delete_segments(folder)
     return record
-
-
-def missing_segments(library: Library, entry: Entry, plan: VideoPlan) -> list[int]:
-    """Numbers of those that are to be done."""
-    folder = library.folder(entry)
-    return [number for number in range(len(plan.segments)) if finished_segment(folder, number) is None]
 
 
 def _records(library: Library, entry: Entry, plan: VideoPlan) -> list[SegmentRecord]:
@@ -62,10 +67,10 @@ def _records(library: Library, entry: Entry, plan: VideoPlan) -> list[SegmentRec
         listed = ", ".join(missing[:MISSING_NAMED]) + (
             f" and {len(missing) - MISSING_NAMED} more" if missing[MISSING_NAMED:] else ""
         )
-        raise InputError(f"{entry.file}: segments {listed} of {len(found)} are not finished: do them with run-segment first")
+        raise InputError(f"segments {listed} of {len(found)} are not finished: do them with run-segment first")
     other = sorted({record.arithmetic for record in records} - {library.settings.arithmetic})
     if other:
-        raise InputError(f"{entry.file}: some segments are {', '.join(other)}, not {library.settings.arithmetic}: delete {folder}")
+        raise InputError(f"some segments are {', '.join(other)}, not {library.settings.arithmetic}: delete {folder}")
     return records
 
 

@@ -91,6 +91,26 @@ def test_a_lost_worker_s_task_goes_to_another():
     assert said == ["a (segment 0) is tried again: its worker was lost (killed)"]
 
 
+def test_seconds_begin_with_the_first_worker(monkeypatch):
+    now, there = 0.0, Pool(works)
+
+    class Late(Pool):
+        def wait(self, seconds):
+            nonlocal now
+            if not self.workers:
+                now += 100.0  # until it has opened its engine
+                self.workers = there.workers
+                return None
+            now += 1.0
+            return super().wait(seconds)
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    for pool, begin in ((Late(), 100.0), (Late(works), 0.0)):
+        now = 0.0
+        dispatcher, done, _ = run(pool, segments(3), patience=1000.0)
+        assert (len(done), now, dispatcher.seconds) == (3, begin + 3.0, 3.0)
+
+
 def test_without_any_worker_it_ends():
     with pytest.raises(BackendError, match=r"no worker has been there for 0 s, 3 tasks are left: start machines"):
         run(Pool(lambda task: "killed"), segments(3))

@@ -1,5 +1,6 @@
 """A folder of videos, cut, deblurred piece by piece and joined, is what `videodeblur run` makes of each."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,10 +17,11 @@ import pytest
 from video_clips import VARIABLE, Clip
 
 from export import to_bundle
-from runtime import Engine
+from runtime import BackendError, Engine
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
-from serving import join_library, library, plan_library, run_segment
+from serving import join_library, library, plan_library, run_segment, video_joiner
+from serving.library_plan import load_library, save
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSSLESS = EncoderOptions(options={"qp": "0", "preset": "ultrafast", "threads": "4"})
@@ -278,9 +281,12 @@ def test_folders_that_do_not_do(videos, tmp_path, capsys):
         (videos, videos, "is the input too"),
         (tmp_path, tmp_path / "out", "has no videos"),
         (videos, videos / "a.mp4", "a.mp4 is a file, expected a folder"),
+        (videos, videos.parent, f"{videos} lies inside {videos.parent}, expected a folder for the results beside it"),
     ):
         assert plan_library.main([str(source), str(output)]) == 1
         assert message in capsys.readouterr().err
+    assert plan_library.main([str(videos), str(tmp_path / "out"), "--suffix", "mkv"]) == 1
+    assert "the suffix is 'mkv', expected one with its dot" in capsys.readouterr().err
     assert run_segment.main([str(tmp_path), "0"]) == 1
     assert "plan the library with `videodeblur plan-library`" in capsys.readouterr().err
 
@@ -300,6 +306,20 @@ def test_a_plan_that_leads_elsewhere_or_is_not_ours_is_refused(output, tmp_path,
         path.write_text(wrong)
         assert run_segment.main([str(output), "0"]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_another_suffix_is_another_run_and_two_sources_never_share_an_output(output, tiny_model, capsys):
+    source = output.parent / "in"
+    (source / "short.mp4").rename(source / "b.mp4")
+    arguments = [str(source), str(output.parent / "other"), "--model", str(tiny_model), *NETWORK]
+    (source / "b.mkv").rename(output.parent / "b.mkv")
+    assert plan_library.main([*arguments, "--suffix", ".mkv"]) == 0
+    (output.parent / "b.mkv").rename(source / "b.mkv")
+    assert plan_library.main([*arguments, "--suffix", ".mkv"]) == 1
+    assert "b.mkv and b.mp4 would both become b.mkv: rename one" in capsys.readouterr().err
+    assert plan_library.main(arguments) == 1
+    assert "begun differently (the output of b.mp4 was 'b.mkv', is 'b.mp4': look at --suffix)" in capsys.readouterr().err
+    assert [entry.output for entry in load_library(output.parent / "other").videos] == ["b.mkv"]
 
 
 def test_segments_that_are_too_short_are_refused_at_once(output, tiny_model, capsys):
@@ -329,6 +349,158 @@ def test_outputs_lie_as_the_sources_do_and_never_on_each_other(tmp_path):
     ]
     with pytest.raises(ValueError, match=r"x\.avi and x\.mp4 would both become x\.mkv"):
         list(_entries(LibraryRequest(tmp_path, tmp_path / "out", suffix=".mkv")))
+    (tmp_path / "X.mp4").touch()
+    assert len(list(_entries(request))) == 4
+    (tmp_path / "out" / ".VIDEODEBLUR").mkdir()  # as a file system shows .videodeblur to which it is the same name
+    with pytest.raises(ValueError, match=r"X\.mp4 and x\.mp4 would both become x\.mp4"):
+        list(_entries(request))
+
+
+def test_results_inside_the_source_are_not_taken_for_videos_by_any_name_of_theirs(tmp_path, monkeypatch):
+    from serving.library_scan import LibraryRequest, _entries
+
+    for name in ("in/x.mp4", "in/out/x.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "in" / "out")
+    monkeypatch.chdir(tmp_path / "in")
+    for output in (Path("out"), Path("../in/out"), tmp_path / "link"):
+        assert [entry.file for entry in _entries(LibraryRequest(tmp_path / "in", output))] == ["x.mp4"]
+
+
+def test_a_library_is_known_by_any_name_of_its_folder(output, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(output)
+    monkeypatch.chdir(output)
+    for name in (Path(), Path("../out"), tmp_path / "link"):
+        assert load_library(name).output == str(output)
+
+
+@pytest.mark.parametrize("other_is", ["faster", "a little faster"])
+def test_two_joins_at_once(other_is, output, alone, monkeypatch):
+    """The other one begins when this one has found all segments, and ends before this one reads them or names its output."""
+    library, join = load_library(output), video_joiner.join
+    assert run_segment.main([str(output), "0", "--of", "1"]) == 0
+    entry = library.entry("b.mkv")
+
+    def join_beside_another(*arguments):
+        monkeypatch.setattr(video_joiner, "join", join)
+        if other_is == "a little faster":
+            join(*arguments)
+        records.append(video_joiner.join_video(library, entry))
+        if other_is == "faster":
+            join(*arguments)
+
+    records = []
+    monkeypatch.setattr(video_joiner, "join", join_beside_another)
+    records.append(video_joiner.join_video(library, entry))
+    assert records[0] == records[1]
+    assert packets(output / "b.mkv") == alone["b.mkv"]
+    assert sorted(path.name for path in work_of(output, "b").iterdir()) == ["joined.json", "plan.json"]
+
+
+def test_a_segment_whose_video_was_joined_meanwhile(output, monkeypatch):
+    """As when a worker that was given up for lost comes back."""
+    from serving import segment_maker
+
+    assert run_segment.main([str(output), "0", "--of", "1"]) == 0
+    (work_of(output, "short") / "000000.json").rename(output / "record")
+    library, overlap = load_library(output), segment_maker.overlap
+    entry = library.entry("short.mp4")
+
+    def overlap_and_then_a_join(*arguments):
+        overlap(*arguments)
+        (output / "record").rename(work_of(output, "short") / "000000.json")
+        video_joiner.join_video(library, entry)
+
+    monkeypatch.setattr(segment_maker, "overlap", overlap_and_then_a_join)
+    with Engine(library.model, "onnxruntime", threads=1) as engine:
+        assert segment_maker.make_segment(library, entry, 0, engine) is None
+
+
+def test_an_output_that_cannot_be_written_does_not_keep_others_from_it(output, capsys):
+    assert run_segment.main([str(output), "0", "--of", "1"]) == 0
+    (output / "b.mkv").mkdir()
+    assert join_library.main([str(output)]) == 1
+    told = capsys.readouterr()
+    assert "error: b.mkv: " in told.err
+    assert "short.mp4: 7 frames" in told.out
+
+
+def test_what_is_known_is_written_when_the_run_ends_early(output):
+    """A pool that has no workers any more when the first video is planned, and a segment has failed for good."""
+    from serving.dispatcher import Event
+    from serving.library_run import RunOptions, run_library
+    from serving.worker import PLANNING, Outcome
+
+    class Pool:
+        def __init__(self):
+            self.left, self.task = [Event(0, outcome=Outcome(7, 1)), Event(0, outcome=Outcome(error="no luck"))], None
+
+        def idle(self):
+            return [] if self.task or not self.left else [0]
+
+        def present(self):
+            return [0] if self.left else []
+
+        def give(self, worker, task):
+            self.task = task
+
+        def wait(self, seconds):
+            if not self.left:
+                return None
+            event, task, self.task = self.left.pop(0), self.task, None
+            return Event(0, task, event.outcome)
+
+    library = load_library(output)
+    unknown = replace(library, videos=(*library.videos, replace(library.videos[0], file="c.mkv", output="c.mkv", segments=9)))
+    with pytest.raises(BackendError, match="no worker has been there"):
+        run_library(unknown, Pool(), RunOptions(tries=1, patience=0.0, only_plan=True))
+    [failure] = json.loads((output / ".videodeblur" / "failures.json").read_text())["failures"]
+    assert (failure["task"]["kind"], failure["errors"]) == (PLANNING, ["no luck"])
+    found = [(entry.file, entry.segments, entry.refused) for entry in load_library(output).videos]
+    assert found == [("b.mkv", 1, ""), ("short.mp4", 0, "no luck"), ("c.mkv", 9, "")]
+
+
+def test_a_plan_that_was_not_finished_has_nothing_to_do(output, capsys):
+    library = load_library(output)
+    save(replace(library, videos=tuple(replace(entry, segments=0) for entry in library.videos)), library.work / "plan.json")
+    for more in ([], ["--of", "3"]):
+        assert run_segment.main([str(output), "0", *more]) == 1
+        assert "the plan has no segments: do plan-library again, to its end" in capsys.readouterr().err
+
+
+def test_workers_share_the_cores_that_this_process_may_use():
+    cores = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert library._share(1) == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert library._share(len(cores)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--gpus", "1"], "--gpus is of each worker: say how many --workers"),
+        (["--tries", "0"], "--tries is 0, expected 1 or more"),
+        (["--patience", "nan"], "--patience is nan, expected 0 or more"),
+    ],
+)
+def test_options_that_do_not_do(arguments, message, output, tiny_model, capsys):
+    assert drive(output, tiny_model, *arguments) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
+    from serving import library_arguments
+
+    def fails(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(library_arguments.fcntl, "flock", fails)
+    with library_arguments.only_one(tmp_path):
+        assert "cannot be locked (Function not implemented): see to it" in capsys.readouterr().err
 
 
 def test_without_ray_the_pip_line_is_told(output, tiny_model):

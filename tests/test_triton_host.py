@@ -210,6 +210,12 @@ def test_stream_ends_when_it_cannot_go_on(host):
     with pytest.raises(InputError, match="got 0x0 pixels"):
         streams.take(5, codes(0, 0, 0), Parameters(), False, True)
     assert len(streams) == 0
+    for _ in range(3):
+        streams.take(5, codes(0, *SIZE), Parameters(), len(streams) == 0, False)
+    with pytest.raises(InputError, match="stride is 9"):
+        streams.take(5, codes(0, *SIZE), Parameters(stride=9), True, False)
+    with pytest.raises(InputError, match="there is no stream 5"):  # not the one of before, with two frames of another video
+        streams.take(5, codes(0, *SIZE), Parameters(), False, False)
 
 
 def test_idle_streams_are_forgotten(host):
