@@ -86,6 +86,8 @@ class _SizeBench:
     def run(self) -> list[Row]:
         """The rows, in the order in which the options name them."""
         self._open_and_time()
+        if TRTEXEC in self.options.peers:
+            self._run_trtexec()
         if "cold-start" in self.options.parts:
             self._start_cold()
         if "video" in self.options.parts:
@@ -138,8 +140,6 @@ class _SizeBench:
             self._judge(subjects, material)
             if "latency" in options.parts:
                 self._time([each for each in subjects if each.name in self._rows], material.blurry[0])
-        if TRTEXEC in options.peers:
-            self._run_trtexec()
 
     def _given(self) -> PeerInput:
         options = self.options
@@ -195,15 +195,7 @@ class _SizeBench:
 
     def _time(self, subjects: Sequence[Subject], window: Planes) -> None:
         self._say(f"{self._label}: timing {len(subjects)} candidates, interleaved")
-        calls: dict[str, Callable[[], object]] = {}
-        for subject in subjects:
-            samples = subject.encode(window)
-            calls[subject.name] = lambda subject=subject, samples=samples: subject.run(samples)
-            if subject.without_copies:
-                with self._reported(subject.name + BARE):
-                    bare_call = guarded(guarded(subject.without_copies)(samples))
-                    bare_call()
-                    calls[subject.name + BARE] = bare_call
+        calls = self._calls(subjects, window)
         on_gpu = {subject.name + word for subject in subjects if subject.gpu for word in ("", BARE)}
         timings: Mapping[str, Timing] = {}
         with self._reported("latency"):
@@ -216,6 +208,19 @@ class _SizeBench:
             self.times[f"{_short(subject.name)} {self._label}"] = [
                 dict(zip(figures, call)) for call in zip(*(timing.milliseconds for timing in figures.values()))
             ]
+
+    def _calls(self, subjects: Sequence[Subject], window: Planes) -> dict[str, Callable[[], object]]:
+        """A call for every subject's latency, and one without copies where that works."""
+        calls: dict[str, Callable[[], object]] = {}
+        for subject in subjects:
+            samples = subject.encode(window)
+            calls[subject.name] = lambda subject=subject, samples=samples: subject.run(samples)
+            if subject.without_copies:
+                with self._reported(subject.name + BARE):
+                    bare_call = guarded(guarded(subject.without_copies)(samples))
+                    bare_call()
+                    calls[subject.name + BARE] = bare_call
+        return calls
 
     def _timed(self, row: Row, whole: Timing, bare: Timing | None, baseline: Timing | None) -> Row:
         return replace(
