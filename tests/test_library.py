@@ -16,7 +16,7 @@ import av
 import pytest
 from video_clips import VARIABLE, Clip
 
-from export import to_bundle
+from export import to_bundle, to_onnx
 from runtime import BackendError, Engine
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
@@ -141,6 +141,18 @@ def test_segments_are_those_of_a_resumable_run_with_scenes_and_overlap(stride, v
     for name in ("noise.mp4", "glide.mp4"):
         one = single_run(source / name, tmp_path / name, tiny_model, stride=stride, scene_threshold=0.02)
         assert packets(tmp_path / "out" / name) == packets(one)
+
+
+@pytest.mark.slow
+def test_a_model_of_one_size_gets_its_tiles_as_in_a_single_run(tiny_checkpoint, tmp_path):
+    model, source = tmp_path / "fixed.onnx", tmp_path / "in" / "x.mkv"
+    assert to_onnx.main([str(tiny_checkpoint), "-o", str(model), "--height", "336", "--width", "344"]) == 0
+    source.parent.mkdir()
+    Clip("ffv1", size=(360, 344), times=[1000 * number for number in range(11)], moving=True).write(source)
+    assert drive(tmp_path / "out", model) == 0
+    plan = json.loads((work_of(tmp_path / "out", "x") / "plan.json").read_text())
+    assert (plan["tile_height"], plan["tile_width"], len(plan["segments"])) == (336, 344, 2)
+    assert packets(tmp_path / "out" / "x.mkv") == packets(single_run(source, tmp_path / "x.mkv", model))
 
 
 def test_a_driver_that_is_killed_goes_on(videos, alone, tiny_model, tmp_path):
