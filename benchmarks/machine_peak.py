@@ -68,6 +68,7 @@ def measure_gpu_peak() -> MachinePeak | None:
 
         return _best_rate(finished, REPEATS * work)
 
+    torch.set_float32_matmul_precision("high")  # TF32, as TensorRT takes it for fp32
     made = torch.rand(4 * SIDE, 4 * SIDE, device="cuda")
     products = {}
     for kind, matrix in {"f32": made, "f16": made.half(), "bf16": made.bfloat16()}.items():

@@ -159,7 +159,7 @@ def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> BenchR
     if plan.large:
         subjects = (*expand([str(work / MODEL)], ()), f"{work / INT8}@openvino:bf16")
         peers = tuple(name for name in options.peers if name not in SMALL_ONLY)
-        few = replace(options, effort=Effort(4, 0, 0), windows=2, video_frames=10, video_rounds=LEAST)
+        few = replace(options, effort=Effort(LEAST, 0, 0), windows=2, video_frames=10, video_rounds=LEAST)
         larger = replace(few, sizes=(plan.large,), subjects=subjects, peers=peers)
         report = _joined(report, bench_rows.measure(larger, _say)[0])
     (work / "bench.json").write_text(report.to_json())

@@ -42,7 +42,7 @@ ALL = "whole network"
 BOUNDS = {"arithmetic": "arithmetic", "memory": "memory", "kernels": "neither arithmetic nor memory"}
 NEAR = 0.5  # share of the peak under which neither limit explains the time
 TRUSTED = 0.1  # difference from the unprofiled run, as a share of it, above which a profile is marked, and not advised on
-KINDS = {"fp16": "f16", "bf16": "bf16", "int8": "i8"}  # of an engine's convolutions by its model's precision; others: "f32"
+KINDS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8"}  # of an engine's convolutions, by its model's precision
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def measure(
     peak = better(peak, measure_peak())
     rows = [row for name, profile in found.items() for row in group_rows(Path(name).name, profile, peak)]
     if trtexec:
-        rows += group_rows(trtexec.name, _gpu_profile(Path(parse(profiles[0]).file), trtexec, window.shape), measure_gpu_peak())
+        rows += _gpu_rows(Path(parse(profiles[0]).file), trtexec, window.shape)
     return Roofline(
         cpu=cpu_name(),
         load=os.getloadavg()[0],
@@ -165,8 +165,11 @@ def _profile(text: str, window: Planes, runs: int) -> Profile:
     raise InputError(f"{text}: expected FILE@openvino:PRECISION or FILE@onnxruntime, the backends that tell of their kernels")
 
 
-def _gpu_profile(model: Path, trtexec: Path, shape: Sequence[int]) -> Profile:
-    return trtexec_profile(trtexec, conv_flops(model, shape), KINDS.get(read_contract(model).precision, "f32"))
+def _gpu_rows(model: Path, trtexec: Path, shape: Sequence[int]) -> list[GroupRow]:
+    """Against the GPU that is here, where its rate in the model's type can be measured."""
+    kind = KINDS.get(read_contract(model).precision)
+    profile = trtexec_profile(trtexec, conv_flops(model, shape), kind or "")
+    return group_rows(trtexec.name, profile, measure_gpu_peak() if kind else None)
 
 
 def better(one: MachinePeak, other: MachinePeak) -> MachinePeak:

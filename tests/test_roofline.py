@@ -190,6 +190,19 @@ def test_a_profile_of_trtexec(tmp_path):
         trtexec_profile(path, {}, "f16")
 
 
+def test_a_profile_of_a_gpu_is_not_held_against_the_cpu(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "measure_peak", lambda: PEAK)
+    monkeypatch.setattr(roofline, "measure_gpu_peak", lambda: None)  # as on a machine without one
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps([{"count": 10}, {"name": "temporal.generator.layer0/Conv", "averageMs": 0.001}]))
+    found = roofline.measure([f"{tiny_model}@openvino:fp32"], 64, 96, 1, path)
+    rows = [row for row in found.rows if row.profile == path.name]
+    assert [(row.share, row.bound) for row in rows] == [(None, ""), (None, "")]
+    assert rows[0].gflop > 0
+    assert "| - | - |" in roofline.markdown(found)
+    assert path.name not in "".join(found.advice)
+
+
 def test_sizes_and_backends_that_cannot_be_profiled(tiny_model, capsys):
     assert roofline.main([str(tiny_model), "--size", "90x64"]) == 1
     assert "expected multiples of 8" in capsys.readouterr().err
