@@ -87,7 +87,7 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     """
     library = load_library(request.build.library)
     strong = strongly_typed(library)
-    _make_folder(request.engine)
+    _check_folder(request.engine)
     onnx_path, typing_notes = _typed_graph(request, strong, say)
     log = request.engine.with_name(request.engine.name + ".log")
     options = replace(request.build, onnx=_readable_graph(onnx_path, request, library), log=log)
@@ -117,9 +117,12 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     )
 
 
-def _make_folder(engine: Path) -> None:
+def _check_folder(engine: Path) -> None:
+    """Makes it, and finds out whether it can be written before minutes are spent on measuring and building."""
     try:
         engine.parent.mkdir(parents=True, exist_ok=True)
+        _partial(engine).touch()
+        _partial(engine).unlink()
     except OSError as error:
         raise InputError(f"cannot write to {engine.parent}: {error.strerror}: name another with --saveEngine") from error
 
@@ -153,8 +156,10 @@ def _check_types_of_file(request: EngineRequest, precision: str, strong: bool) -
     source = request.build.onnx
     if request.by_layer:
         raise InputError(f"{source} is in {precision} already: name the fp32 file, or leave --layerPrecisions and --precision out")
+    if not request.precision:
+        return
     held = {precision, *_types_in(source)} | (set() if strong else set(LOWERED_FLOATS))  # a weakly typed builder lowers the rest
-    if request.precision and (precision not in request.precision or not held.issuperset(request.precision)):
+    if precision not in request.precision or not held.issuperset(request.precision):
         flags = " ".join(f"--{name}" for name in request.precision)
         raise InputError(
             f"{source} is in {precision} already, got {flags}: name the fp32 file, or leave the precision flags out"
@@ -307,7 +312,7 @@ def _percents(shares: dict[str, float]) -> str:
 
 def _write(engine: Path, built: BuiltEngine, plan: Plan) -> Plan:
     """The engine under its name only once its record is there: one without the other is refused when it is loaded."""
-    partial = engine.with_name(f".{engine.name}.part")
+    partial = _partial(engine)
     try:
         partial.write_bytes(built.plan)
         plan = replace(plan, sha256=file_sha256(partial))
@@ -317,6 +322,10 @@ def _write(engine: Path, built: BuiltEngine, plan: Plan) -> Plan:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
     return plan
+
+
+def _partial(engine: Path) -> Path:
+    return engine.with_name(f".{engine.name}.part")
 
 
 def _need_onnx(purpose: str) -> None:

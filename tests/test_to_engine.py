@@ -149,11 +149,12 @@ def test_two_ways_to_name_layers(tiny_model):
         flags(tiny_model, "--layerPrecisions=c1*:fp32", "--precision=p.json")
 
 
-def test_folder_that_cannot_be_made_is_told_at_once(tiny_model, tmp_path):
+def test_folder_that_cannot_be_written_is_told_at_once(tiny_model, tmp_path):
     (tmp_path / "file").touch()
     told = []
-    with pytest.raises(InputError, match="name another with --saveEngine"):
-        make_engine(only(tiny_model, "--fp16", f"--saveEngine={tmp_path / 'file' / 'm.engine'}", "--for=96x64"), say=told.append)
+    for engine in (tmp_path / "file" / "m.engine", "/proc/m.engine"):
+        with pytest.raises(InputError, match="name another with --saveEngine"):
+            make_engine(only(tiny_model, "--fp16", f"--saveEngine={engine}", "--for=96x64"), say=told.append)
     assert not told
 
 
@@ -219,8 +220,8 @@ def test_int8_is_refused_where_it_would_run_in_something_else(tiny_model, ranges
     assert not engine.exists()
 
 
-def test_types_of_single_layers(tiny_model, ranges, tmp_path):
-    asked = ("--fp16", f"--ranges={ranges}", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64")
+def test_types_of_single_layers_in_a_new_folder(tiny_model, ranges, tmp_path):
+    asked = ("--fp16", f"--ranges={ranges}", f"--saveEngine={tmp_path / 'new' / 'm.engine'}", "--for=96x64")
     made = make_engine(only(tiny_model, "--layerPrecisions=c1*:fp32,r?:fp32", *asked))
     assert set(made.plan.type_shares) == {"fp16", "fp32"}
     assert made.plan.contract.precision == "mixed"
