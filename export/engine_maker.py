@@ -14,7 +14,7 @@ from export.build_monitor import Progress
 from export.build_options import TYPE_FLAGS, BuildOptions
 from export.builder_config import strongly_typed
 from export.engine_builder import BuiltEngine, build_engine
-from runtime.contract import Contract, read_contract
+from runtime.contract import Contract, read_contract, read_versions
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.plan import Plan, file_sha256
 from runtime.tensorrt_library import Library, load_library
@@ -23,6 +23,7 @@ MIN_TYPE_SHARE = 0.9  # of the convolutions' arithmetic that asked for less than
 QUANTISED = ("int8", "fp8")
 LOWERED_FLOATS = ("fp16", "bf16")
 LAST_WITH_OPSET_17 = 9  # TensorRT's major version
+OPSET_OF_8 = 17  # the newest that it reads
 CALIBRATION_WINDOWS = 16  # of the clip, where no ranges were measured beforehand
 WEAK_FP16 = "this TensorRT chooses layers for fp16 by itself: none is kept in fp32 for its range, whatever --ranges says"
 
@@ -251,6 +252,8 @@ def _matches(pattern: str, name: str, nodes: tuple[str, ...]) -> bool:
 def _readable_graph(path: Path, request: EngineRequest, library: Library) -> Path:
     """What TensorRT 8.6 reads: opset 17, and weights quantised in the graph instead of beforehand."""
     if library.name != "tensorrt" or int(library.version.split(".")[0]) > LAST_WITH_OPSET_17 or find_spec("onnx") is None:
+        return path
+    if read_versions(path)[1] <= OPSET_OF_8 and read_contract(path).precision == "fp32":
         return path
     from export.to_trt8 import to_trt8
 

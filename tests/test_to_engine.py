@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_trt8 import for_tensorrt_8, to_trt8
 from export.trtexec_flags import parse_flags
 from runtime import InputError, ModelError
-from runtime.contract import read_contract
+from runtime.contract import read_contract, read_versions
 from runtime.engine import Engine
 from runtime.errors import BackendError
 from runtime.plan import Profile, load_plan
@@ -304,6 +305,10 @@ def test_builder_that_chooses_types_by_itself(tiny_model, int8, tmp_path):
     assert engine_maker._builder_types(both.build.onnx, both) == ("fp16", "int8")
     assert engine_maker._typed_graph(both, False, print) == (both.build.onnx, (engine_maker.WEAK_FP16,))
     assert engine_maker._typed_graph(only(tiny_model, "--fp16"), False, print) == (tiny_model, (engine_maker.WEAK_FP16,))
+    old = SimpleNamespace(name="tensorrt", version="8.6.0")
+    lowered = engine_maker._readable_graph(tiny_model, only(tiny_model, f"--saveEngine={tmp_path / 'm.engine'}"), old)
+    assert read_versions(lowered)[1] == 17
+    assert engine_maker._readable_graph(lowered, only(lowered), old) == lowered
     with pytest.raises(InputError, match="need TensorRT 10 or newer"):
         engine_maker._typed_graph(only(tiny_model, "--fp16", "--layerPrecisions=c1*:fp32"), False, print)
     with pytest.raises(InputError, match="is in int8 already"):
