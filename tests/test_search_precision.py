@@ -8,11 +8,13 @@ import onnx
 import pytest
 from measured_ranges import measured_ranges
 
+from calibration.ranges import Ranges
 from export import precision_bench, search_precision
 from export.layer_precision import layers, read_precisions
-from export.precision_bench import CLIPS, SearchOptions
+from export.precision_bench import CLIPS, PrecisionBench, SearchOptions
+from export.qdq_rules import QdqOptions, quantize
 from export.speed_model import measured_costs, modelled_costs, total
-from runtime import InputError
+from runtime import Engine, InputError
 from runtime.video import read_luma
 
 CLIP = CLIPS / "kodak_blurry.mp4"
@@ -107,6 +109,17 @@ def test_a_search_that_fails_leaves_nothing(tiny_model, ranges, tmp_path, monkey
     assert status == 1
     assert output.read_text() == "of before"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_point_beside_fp16_is_rounded_as_fp16(tiny_model, ranges, tmp_path):
+    model, measured = onnx.load(tiny_model), Ranges.load(ranges)
+    options = SearchOptions(tiny_model, ranges, CLIP, limit=1, crop=(64, 64))
+    with PrecisionBench(model, measured, options, None) as bench:
+        found = bench.point("fp16", [], "fp16")
+        onnx.save(quantize(model, measured, bench.precisions([], "fp16"), QdqOptions(rest="fp16")), tmp_path / "fp16.onnx")
+        with Engine(tmp_path / "fp16.onnx", "onnxruntime") as engine:  # in fp32 between its operators
+            unrounded = precision_bench._parity([engine.run(window) for window in bench._windows], bench._expected)
+    assert options.min_psnr < found.parity < unrounded - 3
 
 
 def test_what_is_no_number_passes_no_gate():
