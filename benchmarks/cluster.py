@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(options: ClusterOptions) -> tuple[list[Timing], list[Timing]]:
-    """(milliseconds from the first plan to the last join, as the command says them; milliseconds of the whole command)."""
+    """(milliseconds from the first ready worker to the last join, as the command says them; those of the whole command)."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
         source.mkdir()
