@@ -43,7 +43,7 @@ class LibraryRequest:
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def __post_init__(self) -> None:
-        """Raises InputError when there is no such folder, the results are to lie just there or above it, or the suffix is none."""
+        """Raises InputError when there is no such folder, the results are to lie just there or above it, or an option is none."""
         if not self.source.is_dir():
             raise InputError(f"{self.source} is no folder, expected one with videos in it")
         if self.output.exists() and not self.output.is_dir():
@@ -54,6 +54,8 @@ class LibraryRequest:
             raise InputError(f"{self.source} lies inside {self.output}, expected a folder for the results beside it or inside it")
         if self.suffix and Path(f"x{self.suffix}").suffix != self.suffix:
             raise InputError(f"the suffix is {self.suffix!r}, expected one with its dot, such as .mkv")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"the network has {self.threads} threads, expected 1 or more")
 
 
 def begin_library(request: LibraryRequest, say: Say) -> Library:
@@ -67,7 +69,7 @@ def begin_library(request: LibraryRequest, say: Say) -> Library:
     entries = tuple(_entries(request))
     if not entries:
         raise InputError(f"{request.source} has no videos, expected files such as *.mp4 ({', '.join(sorted(VIDEOS))})")
-    model = request.model.absolute() if request.model else _copied(default_model(say), work / OWN_MODEL)
+    model = request.model.absolute() if request.model else _own_model(work, say)
     settings = _settings(request, model, say)
     library = Library(
         source=str(request.source.absolute()),
@@ -167,11 +169,15 @@ def _output_name(inside: Path, suffix: str | None) -> Path:
     return inside if inside.suffix.lower() in KEPT else inside.with_name(inside.name + ELSE)
 
 
-def _copied(model: Path, own: Path) -> Path:
-    """Into the folder that every machine sees, which the user's cache is not."""
-    if not own.exists() or file_sha256(own) != file_sha256(model):
+def _own_model(work: Path, say: Say) -> Path:
+    """The shipped model in the folder that every machine sees, which the user's cache is not.
+
+    A library that was begun keeps its copy: another release may ship another model.
+    """
+    own = work / OWN_MODEL
+    if not (own.exists() and (work / PLAN).exists()):
         partial = part_name(own)
-        shutil.copyfile(model, partial)
+        shutil.copyfile(default_model(say), partial)
         partial.replace(own)
     return own
 

@@ -254,6 +254,18 @@ def test_a_bundle_is_held_to_the_planned_one(videos, tiny_model, tmp_path, capsy
     assert "copy.bundle is not the model of the plan" in capsys.readouterr().err
 
 
+def test_a_library_keeps_the_shipped_model_that_it_was_begun_with(output, tiny_model, tmp_path, monkeypatch):
+    arguments = [str(output.parent / "in"), str(tmp_path / "other"), *NETWORK]
+    monkeypatch.setattr("serving.library_scan.default_model", lambda say: tiny_model)
+    assert plan_library.main(arguments) == 0
+    assert load_library(tmp_path / "other").model == str(tmp_path / "other" / ".videodeblur" / "model.onnx")
+    newer = tmp_path / "newer.onnx"
+    newer.write_bytes(tiny_model.read_bytes() + b"\0")  # as another release ships it
+    monkeypatch.setattr("serving.library_scan.default_model", lambda say: newer)
+    assert plan_library.main(arguments) == 0
+    assert run_segment.main([str(tmp_path / "other"), "0"]) == 0
+
+
 def test_another_run_does_not_go_on_with_it(output, tiny_model, capsys):
     assert drive(output, tiny_model, "--stride", "3") == 1
     assert "begun differently (stride was None, is 3): go on as it was, or delete" in capsys.readouterr().err
@@ -496,6 +508,7 @@ def test_workers_share_the_cores_that_this_process_may_use():
     [
         (["--gpus", "1"], "--gpus is of each worker: say how many --workers"),
         (["--tries", "0"], "--tries is 0, expected 1 or more"),
+        (["--threads", "0"], "the network has 0 threads, expected 1 or more"),
         (["--patience", "nan"], "--patience is nan, expected 0 or more"),
     ],
 )
