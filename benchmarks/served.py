@@ -21,6 +21,7 @@ from tritonclient.utils import shared_memory
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.arguments import count
 from benchmarks.timing import Timing, interleave
 from runtime import Engine
 from runtime.command_line import command
@@ -55,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grpc-port", type=int, default=8001)
     parser.add_argument("--http-port", type=int, default=8000)
     parser.add_argument("--name", default="videodeblur", help="of the model on the server (default: %(default)s)")
-    parser.add_argument("--height", type=int, default=720)
-    parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--rounds", type=int, default=15, help="calls of each candidate (default: %(default)s)")
+    parser.add_argument("--height", type=count, default=720)
+    parser.add_argument("--width", type=count, default=1280)
+    parser.add_argument("--rounds", type=count, default=15, help="calls of each candidate (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args(argv)
     written = options.json
