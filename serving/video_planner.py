@@ -38,7 +38,9 @@ def plan_video(library: Library, entry: Entry, engine: Engine, progress: FramePr
         if known is not None:
             return _checked(known, library, source, folder)
         options.output.parent.mkdir(parents=True, exist_ok=True)
-        VideoWriter(options.output, reader, options.encoder, part=part_name(options.output)).close()  # refused now, not at the join
+        folder.mkdir(parents=True, exist_ok=True)
+        part = part_name(folder / f"tried{options.output.suffix}")
+        VideoWriter(options.output, reader, options.encoder, part=part).close()  # refused now, not at the join
         grid = grid_for(options, reader.info, engine)
         frames = mark_scenes(reader, reader.info, options.scene_threshold)
         segments = tuple(cut(frames, engine.contract, options.stride, library.settings.segment, progress))
@@ -52,7 +54,6 @@ def plan_video(library: Library, entry: Entry, engine: Engine, progress: FramePr
             segments=segments,
             notes=tuple(reader.notes),
         )
-    folder.mkdir(parents=True, exist_ok=True)
     save(plan, folder / PLAN)
     return plan
 

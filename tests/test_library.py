@@ -266,6 +266,13 @@ def test_a_library_keeps_the_shipped_model_that_it_was_begun_with(output, tiny_m
     assert run_segment.main([str(tmp_path / "other"), "0"]) == 0
 
 
+def test_a_name_may_be_as_long_as_the_file_system_takes(output, tiny_model):
+    name = 251 * "s" + ".mp4"
+    (output.parent / "in" / "short.mp4").rename(output.parent / "in" / name)
+    assert drive(output, tiny_model) == 0
+    assert {path.name for path in output.iterdir()} == {name, "b.mkv", ".videodeblur"}
+
+
 def test_another_run_does_not_go_on_with_it(output, tiny_model, capsys):
     assert drive(output, tiny_model, "--stride", "3") == 1
     assert "begun differently (stride was None, is 3): go on as it was, or delete" in capsys.readouterr().err
