@@ -1,7 +1,7 @@
 """Writes the tables and charts of docs/performance.md: models, then bench, roofline, scaling and the ways to run faster.
 
-python benchmarks/performance.py                     all of it, about 40 minutes on two quiet cores
-python benchmarks/performance.py --quick             small sizes, few calls, about 12 minutes; the page says so
+python benchmarks/performance.py                     all of it, half an hour on two quiet cores
+python benchmarks/performance.py --quick             small sizes, few calls, minutes; the page says so
 python benchmarks/performance.py --only roofline     one part again; the goals need bench and roofline of one run
 """
 

@@ -66,6 +66,7 @@ class OpenVinoRunner:
         self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._properties["INFERENCE_NUM_THREADS"] = str(threads)
+            self._properties["ENABLE_CPU_PINNING"] = "NO"  # every process pins to the first cores: two would share them
         try:
             self._model: openvino.Model | None = self._core.read_model(path)
         except RuntimeError as error:

@@ -32,6 +32,7 @@ STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FR
 Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
 PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
+FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
 
@@ -129,7 +130,7 @@ class VideoWriter(OutputWriter):
             return
         with self._explained("writing failed", logged=True):
             if self._pictures:
-                self._mux(self._stream.encode(None))
+                self._mux(_last_packets(self._stream, self.frames))
             self._copy_packets(self._written_until if self._reader.limit or self._reader.broke_off else None)
             self._container.close()
         if self._encoded != self.frames:
@@ -168,9 +169,7 @@ class VideoWriter(OutputWriter):
             with self._explained("cannot be written", logged=True):
                 trial.start_encoding()
             with self._explained("writing failed", logged=True):
-                for packet in [*stream.encode(picture), *stream.encode(None)]:
-                    packet.dts = packet.pts  # libx265 makes one up when there are so few
-                    trial.mux(packet)
+                trial.mux([*stream.encode(picture), *_last_packets(stream, 1)])
                 trial.close()
             self._read_back()
         finally:
@@ -361,6 +360,15 @@ def _settle_layout(copy: Stream) -> None:
     """Some containers only count the channels; others must be told which they are, and take the usual ones for the number."""
     if isinstance(copy, AudioStream) and copy.layout.name.endswith(" channels"):
         copy.codec_context.layout = f"{copy.layout.nb_channels}c"
+
+
+def _last_packets(stream: av.VideoStream, frames: int) -> list[av.Packet[Any]]:
+    """What the encoder still holds of so many frames in all."""
+    packets = stream.encode(None)
+    if frames < FEWEST_REORDERED:
+        for packet in packets:
+            packet.dts = packet.pts  # libx265 makes decoding times up when there are so few
+    return packets
 
 
 def _open_output(path: Path, part: Path, time_base: Fraction, segment: bool, kind: str | None) -> OutputContainer:

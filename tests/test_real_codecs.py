@@ -64,3 +64,15 @@ def test_nothing_but_luma_changes(name, resume, tiny_model, tmp_path):
     for kind, packets in before.packets.items():
         assert [payload for payload, _ in after.packets[kind]] == [payload for payload, _ in packets]
     assert after.matrix == before.matrix
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_picture_or_two(codec, frames, tiny_model, tmp_path):
+    """libx265 makes up the decoding times of so few."""
+    times, output = VARIABLE[:frames], tmp_path / "out.mp4"
+    source = Clip(times=times).write(tmp_path / "in.mp4")
+    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    with Engine(tiny_model, "onnxruntime", threads=1) as engine:
+        deblur_video(DeblurOptions(source, output, encoder=EncoderOptions(codec, options=quiet)), engine=engine)
+    assert read(output).times == read(source).times
