@@ -33,7 +33,7 @@ from runtime.command_line import command
 from runtime.errors import InputError
 from runtime.hardware import cpu_name, usable_cores
 from runtime.metrics import psnr
-from runtime.openvino_runner import HINTS, core, native_bf16
+from runtime.openvino_runner import core, native_bf16, settings
 
 TOGETHER = 2  # windows in every call, so that ways which need several can be compared
 NOW = "compiled as Engine does"
@@ -171,13 +171,8 @@ class _Build:
         _, frames, height, width = self.shape
         network = core().read_model(model)
         network.reshape([batch, frames, height // tiles, width // tiles])
-        settings = {
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            **({"INFERENCE_NUM_THREADS": str(self.threads)} if self.threads else {}),
-            **properties,
-        }
-        return core().compile_model(network, "CPU", settings).create_infer_request()
+        given = {**settings(self.precision, self.threads), **properties}
+        return core().compile_model(network, "CPU", given).create_infer_request()
 
 
 def _ways(model: Path, build: _Build) -> dict[str, Way]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import BackendError, InputError
-from runtime.openvino_runner import HINTS, core, native_bf16
+from runtime.openvino_runner import core, native_bf16, settings
 
 GROUPS = {  # name: the beginnings of the module paths that belong to it
     "temporal generator": ("temporal.generator",),
@@ -68,7 +68,7 @@ def openvino_profile(path: Path, window: Planes, precision: str, runs: int) -> P
     model = core().read_model(path)
     if model.is_dynamic():
         model.reshape(list(window.shape))
-    hints = {"INFERENCE_PRECISION_HINT": HINTS.get(precision, precision), "PERFORMANCE_HINT": "LATENCY"}
+    hints = settings(precision)
     plain = core().compile_model(model, "CPU", hints).create_infer_request()
     compiled = core().compile_model(model, "CPU", {**hints, "PERF_COUNT": "YES"})
     request = compiled.create_infer_request()

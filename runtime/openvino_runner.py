@@ -33,6 +33,19 @@ def native_bf16() -> bool:
     return "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
 
 
+def settings(precision: str, threads: int | None = None) -> dict[str, str]:
+    """What a model is compiled with. Raises BackendError for a precision that there is none of here."""
+    if precision not in HINTS:
+        raise BackendError(f"precision is {precision!r}, OpenVINO on a CPU offers {' and '.join(HINTS)}")
+    if precision == "bf16" and not native_bf16():
+        raise BackendError("this CPU has no bf16 arithmetic (AMX or AVX512-BF16): use precision='fp32'")
+    found = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        found["INFERENCE_NUM_THREADS"] = str(threads)
+        found["ENABLE_CPU_PINNING"] = "NO"  # every process pins to the first cores: two would share them
+    return found
+
+
 def describe() -> dict[str, Any]:
     """OpenVINO's version and devices, for `videodeblur doctor`."""
     return {"version": openvino.__version__, "devices": core().available_devices, "bf16": native_bf16()}
@@ -58,15 +71,8 @@ class OpenVinoRunner:
 
     def __init__(self, path: Path, precision: str, threads: int | None = None) -> None:
         self.precision = precision
-        if precision not in HINTS:
-            raise BackendError(f"precision is {precision!r}, OpenVINO on a CPU offers {' and '.join(HINTS)}")
-        if precision == "bf16" and not native_bf16():
-            raise BackendError("this CPU has no bf16 arithmetic (AMX or AVX512-BF16): use precision='fp32'")
+        self._properties = settings(precision, threads)
         self._core = core()
-        self._properties = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            self._properties["INFERENCE_NUM_THREADS"] = str(threads)
-            self._properties["ENABLE_CPU_PINNING"] = "NO"  # every process pins to the first cores: two would share them
         try:
             self._model: openvino.Model | None = self._core.read_model(path)
         except RuntimeError as error:
