@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from runtime import Engine, padding
+from runtime import Engine, padding, sample_codes
 
 
 def call_without_copies(engine: Engine, window: npt.NDArray[Any]) -> Callable[[], object]:
@@ -32,7 +31,7 @@ def _as_the_graph_takes_it(engine: Engine, window: npt.NDArray[Any]) -> npt.NDAr
         return padding.pad(window, engine.contract.multiple)
     if engine.contract.io == "u8":
         return window
-    return np.ascontiguousarray(window, dtype="<u2").view(np.uint8).reshape(*window.shape, 2)
+    return sample_codes.to_pairs(window)
 
 
 def _on_gpu(engine: Engine, samples: npt.NDArray[Any]) -> Callable[[], object]:

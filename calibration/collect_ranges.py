@@ -200,7 +200,7 @@ def _feed(lumas: list[npt.NDArray[np.float32]], contract: Contract) -> npt.NDArr
     )
     if feed.shape != expected:
         raise InputError(f"got windows {feed.shape}, the model is fixed at {expected}: export it with free sizes to calibrate it")
-    return feed if contract.io != "u16" else np.ascontiguousarray(feed, dtype="<u2").view(np.uint8).reshape(*feed.shape, 2)
+    return sample_codes.to_pairs(feed) if contract.io == "u16" else feed
 
 
 def _size(text: str) -> tuple[int, int] | None:

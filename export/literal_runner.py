@@ -17,7 +17,7 @@ from onnx import TensorProto, shape_inference
 
 from calibration.onnx_file import load_onnx
 from calibration.operator_runner import OperatorRunner
-from runtime import padding
+from runtime import padding, sample_codes
 from runtime.contract import OUTPUT, read_contract
 from runtime.engine import Engine
 from runtime.errors import BackendError
@@ -48,7 +48,7 @@ class LiteralRunner:
         """
         feed = padding.pad(window, self.contract.multiple) if self.contract.io == "f32" else window
         if self.contract.io == "u16":
-            feed = np.ascontiguousarray(feed, dtype="<u2").view(np.uint8).reshape(*feed.shape, 2)
+            feed = sample_codes.to_pairs(feed)
         sharp = feed
         for name, value in self._runner.run(feed):
             if value.dtype in (np.float16, np.float32) and not np.isfinite(value).all():
@@ -56,7 +56,7 @@ class LiteralRunner:
             if name == OUTPUT:
                 sharp = value
         if self.contract.io == "u16":
-            return np.ascontiguousarray(sharp).view("<u2").reshape(window.shape)
+            return sample_codes.from_pairs(sharp)
         return np.ascontiguousarray(padding.crop(sharp, *window.shape[-2:]))
 
     def close(self) -> None:

@@ -155,8 +155,7 @@ def run_golden(runner: Any, contract: Contract, golden: Golden, codes: npt.NDArr
         return np.asarray(runner.run(sample_codes.to_unit(window, GOLDEN_BITS, GOLDEN_RANGE))[0])
     if contract.io == "u8":
         return np.asarray(runner.run(window)[0])
-    pairs = window.astype("<u2").view(np.uint8).reshape(*window.shape, 2)
-    return np.asarray(runner.run(pairs).view("<u2").reshape(window.shape)[0])
+    return np.asarray(sample_codes.from_pairs(runner.run(sample_codes.to_pairs(window)))[0])
 
 
 def least_parity(arithmetic: str, precision: str, io: str) -> float:

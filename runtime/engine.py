@@ -203,8 +203,7 @@ class Engine:
         self._check_fixed(window.shape)
         if contract.io == "u8":
             return window, lambda sharp: sharp
-        pairs = np.ascontiguousarray(window, dtype="<u2").view(np.uint8).reshape(*window.shape, 2)
-        return pairs, lambda sharp: sharp.view("<u2").reshape(window.shape)
+        return sample_codes.to_pairs(window), sample_codes.from_pairs
 
     def _check(self, window: npt.NDArray[Any], bits: int | None) -> None:
         frames = self.contract.frames

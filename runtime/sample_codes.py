@@ -47,3 +47,13 @@ def from_unit(unit: npt.NDArray[np.float32], bits: int, color_range: str) -> npt
     np.clip(codes, 0, 2**bits - 1, out=codes)
     narrow: npt.NDArray[Any] = codes.astype(np.uint8 if bits == 8 else np.uint16)
     return narrow
+
+
+def to_pairs(codes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """uint16 codes, any shape -> the bytes that graphs of io "u16" take, (..., 2), the low one first."""
+    return np.ascontiguousarray(codes, dtype="<u2").view(np.uint8).reshape(*codes.shape, 2)
+
+
+def from_pairs(pairs: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """The way back: (..., 2) bytes -> uint16 codes."""
+    return np.ascontiguousarray(pairs).view("<u2").reshape(pairs.shape[:-1])
