@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +20,15 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from calibration.onnx_file import load_onnx
 from export.opset17 import lower_to_opset17
+from export.parity import compared
+from export.partial_file import partial_onnx, refusals
 from runtime.command_line import command
 from runtime.contract import METADATA_KEY, Contract, read_contract
 from runtime.engine import Engine
-from runtime.errors import InputError, ModelError
-from runtime.metrics import psnr
+from runtime.errors import ModelError
 from runtime.sample_codes import from_unit
 
 SIZE = (64, 96)  # H, W, where they are free
-EQUAL = 200.0  # dB, where all samples are equal
 LEAST_EQUAL = 80.0  # dB
 NOT_IN_17 = ("saturate", "block_size", "output_dtype", "precision")  # attributes of Q and DQ
 
@@ -62,19 +60,16 @@ def to_trt8(source: Path, output: Path) -> float:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"opset 17 has no form of {source} ({reason}): quantise with --rest fp32, 8.6 lowers the rest") from error
     helper.set_model_props(model, {**_properties(model), METADATA_KEY: replace(contract, parity={}).to_json()})
-    partial = output.with_name(f".{output.stem}.{os.getpid()}.part.onnx")
-    try:
-        onnx.save(model, partial)
-        peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
-        decibels = min(EQUAL, psnr(_computed(partial, contract), _computed(source, contract), peak))
+    noise = _noise(contract)
+    with partial_onnx(output) as partial:
+        with refusals(output.parent):
+            onnx.save(model, partial)
+        with Engine(source, "onnxruntime") as engine:
+            expected = engine.run(noise)
+        with Engine(partial, "onnxruntime") as engine:
+            decibels = compared(engine, engine.run(noise), expected).decibels
         if not decibels >= LEAST_EQUAL:
             raise ModelError(f"{output} comes to {decibels:.1f} dB of {source}, expected {LEAST_EQUAL:.0f}: export it again")
-        partial.replace(output)
-    except OSError as error:
-        raise InputError(f"cannot write {output}: {error.strerror}: choose another folder") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     return decibels
 
 
@@ -82,12 +77,11 @@ def _properties(model: onnx.ModelProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in model.metadata_props}
 
 
-def _computed(path: Path, contract: Contract) -> npt.NDArray[Any]:
-    """What a file makes of a window of noise."""
+def _noise(contract: Contract) -> npt.NDArray[Any]:
+    """A window in the model's own types."""
     shape = contract.batch or 1, contract.frames, contract.height or SIZE[0], contract.width or SIZE[1]
     noise = np.random.default_rng(0).random(shape, np.float32)
-    with Engine(path, "onnxruntime") as engine:
-        return engine.run(noise if contract.io == "f32" else from_unit(noise, contract.bits, contract.color_range))
+    return noise if contract.io == "f32" else from_unit(noise, contract.bits, contract.color_range)
 
 
 def for_tensorrt_8(model: onnx.ModelProto) -> onnx.ModelProto:
