@@ -27,7 +27,7 @@ from benchmarks.bench_options import NAIVE, PARTS, TRTEXEC, BenchOptions
 from benchmarks.bench_rows import measure
 from benchmarks.bench_table import markdown, table
 from benchmarks.peers import PEERS
-from benchmarks.subjects import expand, parse
+from benchmarks.subjects import expand
 from benchmarks.timing import Effort
 from benchmarks.windows import BLURRY, SHARP
 from runtime.bundle import load_manifest
@@ -35,6 +35,7 @@ from runtime.command_line import USER_ERROR, command
 from runtime.contract import Contract, read_contract
 from runtime.default_model import ROOT, default_model
 from runtime.errors import DeployError, InputError
+from runtime.model_spec import parse
 from runtime.plan import SUFFIXES, file_sha256, load_plan
 
 QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)

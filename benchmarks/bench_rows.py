@@ -19,13 +19,14 @@ from benchmarks import cold_start, end_to_end
 from benchmarks.bench_options import NAIVE, TRTEXEC, BenchOptions
 from benchmarks.bench_report import BenchReport, Ratio, Row, Skipped, Spread, finite
 from benchmarks.peers import PEERS, PeerInput, guarded, trtexec
-from benchmarks.subjects import Subject, open_subject, parse
+from benchmarks.subjects import Subject, open_subject
 from benchmarks.timing import Timing, interleave_for
 from benchmarks.windows import Material, read_material
 from runtime.contract import read_contract
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.hardware import cpu_name
 from runtime.metrics import psnr
+from runtime.model_spec import parse
 from runtime.plan import file_sha256
 
 BASELINE = "onnxruntime"  # the peer that latencies are compared with; where it was not asked for, the first row

@@ -30,12 +30,12 @@ from benchmarks.kernel_profiles import (
     trtexec_profile,
 )
 from benchmarks.machine_peak import MachinePeak, measure_gpu_peak, measure_peak
-from benchmarks.subjects import parse
 from benchmarks.windows import BLURRY, read_material
 from runtime.command_line import command
 from runtime.contract import read_contract
 from runtime.errors import BackendError, InputError
 from runtime.hardware import cpu_name
+from runtime.model_spec import parse
 
 RUNS = 5  # of which the profiles are the fastest
 ALL = "whole network"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from benchmarks.resident import call_without_copies
 from runtime import Engine, padding, sample_codes
 from runtime.contract import Contract, read_contract
 from runtime.errors import InputError
+from runtime.model_spec import parse
 from runtime.network_memory import bytes_for, memory_at_hand
 from runtime.plan import SUFFIXES
 
@@ -75,23 +76,6 @@ def expand(files: Sequence[str], arithmetic: Sequence[str]) -> list[str]:
         read_contract(path)
         specs += [f"{name}@{each}" for each in arithmetic or (*CPU_ARITHMETIC, *GPU_ARITHMETIC)]
     return list(dict.fromkeys(specs))
-
-
-class Way(NamedTuple):
-    """What FILE[@BACKEND[:PRECISION]] says; empty where it says nothing."""
-
-    file: str
-    backend: str
-    precision: str
-
-
-def parse(text: str) -> Way:
-    """FILE[@BACKEND[:PRECISION]] in its parts; another "@" belongs to the file or its folder."""
-    name, at, how = text.rpartition("@")
-    if not at or set(how) & set("./"):  # of a path, which no backend has
-        return Way(text, "", "")
-    backend, _, precision = how.partition(":")
-    return Way(name, backend, precision)
 
 
 def open_engine(text: str, threads: int | None = None) -> Engine:

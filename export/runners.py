@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ import numpy.typing as npt
 
 from export.literal_runner import LITERAL, open_backend
 from runtime import InputError
+from runtime.model_spec import parse
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
-SPEC = re.compile(r"(.+)@([a-z-]+)(?::([a-z0-9]+))?")  # another "@" belongs to the file or its folder
 
 
 class Runs(Protocol):
@@ -47,7 +46,8 @@ def open_any(spec: str, exact: bool = False) -> Iterator[Opened]:
     A checkpoint runs in PyTorch. Backend "literal" is `LiteralRunner`. `exact` asks for fp32 arithmetic where `spec` names none;
     otherwise the engine chooses. Raises what the opening raises.
     """
-    path, backend, precision = parsed(spec)
+    file, backend, precision = parse(spec)
+    path = Path(file)
     if path.suffix in CHECKPOINTS:
         with _open_network(path, backend, precision) as opened:
             yield opened
@@ -58,12 +58,6 @@ def open_any(spec: str, exact: bool = False) -> Iterator[Opened]:
         kept = engine.contract.precision
         lowered = engine.precision if kept == "fp32" else kept  # a typed graph is judged by its types
         yield Opened(engine, engine.contract.frames, lowered, f"{path}, {engine.reason}")
-
-
-def parsed(spec: str) -> tuple[Path, str, str]:
-    """The file, the backend and the precision of a spec; empty where it says nothing."""
-    found = SPEC.fullmatch(spec)
-    return (Path(found[1]), found[2], found[3] or "") if found else (Path(spec), "", "")
 
 
 @contextmanager

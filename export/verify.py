@@ -22,11 +22,12 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.clips import Window, windows
-from export.runners import open_any, parsed
+from export.runners import open_any
 from runtime.command_line import USER_ERROR, command
 from runtime.contract import MIN_PARITY
 from runtime.errors import InputError
 from runtime.metrics import mean_squared_error, psnr
+from runtime.model_spec import parse
 from runtime.ssim import ssim
 
 DRIFT_CROP = 128  # pixels, height and width of what `--layers` runs on, one operator at a time
@@ -146,7 +147,7 @@ def drift_table(options: VerifyOptions) -> str:
     from calibration.onnx_file import load_onnx  # only this table needs graphs
     from export.layer_drift import layer_drift
 
-    paths = [parsed(spec)[0] for spec in (options.reference, options.candidate)]
+    paths = [Path(parse(spec).file) for spec in (options.reference, options.candidate)]
     if any(path.suffix != ".onnx" for path in paths):
         raise InputError("--layers compares two ONNX files of one export: name the .onnx file instead of the checkpoint")
     with open_any(options.reference, exact=True) as reference:

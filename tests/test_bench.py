@@ -14,12 +14,13 @@ from benchmarks.bench_report import BenchReport, Ratio, Row, Skipped, Spread, re
 from benchmarks.bench_table import columns_of
 from benchmarks.peers import PEERS, PeerInput, open_peer, trtexec
 from benchmarks.resident import call_without_copies
-from benchmarks.subjects import check_size, open_subject, parse
+from benchmarks.subjects import check_size, open_subject
 from benchmarks.timing import Effort, interleave_for
 from benchmarks.windows import BLURRY, SHARP, read_material
 from runtime.contract import read_contract
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.metrics import psnr
+from runtime.model_spec import parse
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 SHAPE = (1, 5, 64, 96)

@@ -9,8 +9,9 @@ import pytest
 
 from export import verify
 from export.layer_drift import layer_drift
-from export.runners import open_any, parsed
+from export.runners import open_any
 from runtime import InputError
+from runtime.model_spec import parse
 from runtime.video import read_luma
 
 CLIP = "export/clips/kodak_blurry.mp4"
@@ -93,7 +94,7 @@ def test_json_stays_json_beside_the_layers(tiny_model, capsys):
     ],
 )
 def test_only_what_looks_like_a_backend_is_one(spec, meaning):
-    path, *how = parsed(spec)
+    path, *how = parse(spec)
     assert (str(path), *how) == meaning
 
 
