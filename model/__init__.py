@@ -4,12 +4,15 @@ from model.checkpoint import CheckpointError, default_checkpoint, load_checkpoin
 from model.config import NetworkConfig
 from model.network import DeblurNetwork
 from model.variants import VARIANTS
+from model.widths import PAPER, Widths
 
 __all__ = [
+    "PAPER",
     "VARIANTS",
     "CheckpointError",
     "DeblurNetwork",
     "NetworkConfig",
+    "Widths",
     "default_checkpoint",
     "load_checkpoint",
     "save_checkpoint",

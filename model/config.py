@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from model.widths import PAPER, Widths
+
 MULTIPLE = 8  # pixels; three poolings by two: height and width must be divisible by it
 STATES_TEMPORAL = 3  # ConvGRU 1..3
 STATES_SPATIAL = 4  # ConvGRU 4..7
@@ -26,7 +28,7 @@ class NetworkConfig:
     residual: bool = True  # A: output = input + r2 (True) or r2 (False, the paper's text)
     tanh_before_conv: bool = False  # A: order inside the generators' last layer; True is the literal order of the table
     generator_skips: bool = False  # A: the ancestor's skip connections inside the generators
-    channel_divisor: int = 1  # divides every inner channel count; above 1 only for tests and quick trials
+    widths: Widths = PAPER  # channels of every part
 
     def __post_init__(self) -> None:
         _one_of("temporal", self.temporal, ("generated", "chained", "conv3d"))
@@ -41,24 +43,21 @@ class NetworkConfig:
             raise ValueError(f"cell_frames is {self.cell_frames}, expected {STATES_TEMPORAL} tuples of one length")
         if any(not 0 <= frame < self.frames for seen in self.cell_frames for frame in seen):
             raise ValueError(f"cell_frames is {self.cell_frames}, expected frame numbers from 0 to {self.frames - 1}")
-        if self.channel_divisor not in (1, 2, 4, 8, 16):
-            raise ValueError(f"channel_divisor is {self.channel_divisor}, expected 1, 2, 4, 8 or 16")
-
-    def channels(self, count: int) -> int:
-        """An inner channel count of the paper, divided by `channel_divisor`."""
-        return count // self.channel_divisor
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-ready values."""
-        return {**asdict(self), "cell_frames": [list(seen) for seen in self.cell_frames]}
+        widths = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.widths).items()}
+        return {**asdict(self), "cell_frames": [list(seen) for seen in self.cell_frames], "widths": widths}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
         """The configuration that `to_dict` described. Raises ValueError on an unknown field or a value out of range."""
-        unknown = set(values) - {field.name for field in fields(cls)}
+        known = dict(values)
+        divisor = known.pop("channel_divisor", 1)  # what checkpoints had before profiles of widths
+        unknown = set(known) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"the configuration has unknown fields {sorted(unknown)}; it was written by a newer version")
-        known = dict(values)
+        known["widths"] = Widths.from_dict(known["widths"]) if "widths" in known else PAPER.divided(divisor)
         if "cell_frames" in known:
             known["cell_frames"] = tuple(tuple(seen) for seen in known["cell_frames"])
         return cls(**known)

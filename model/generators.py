@@ -20,20 +20,19 @@ def upsample(x: Tensor) -> Tensor:
 class Generator(nn.Module):
     """Layers 0..14 of the paper's Table 1; `layer7` here is L7 there.
 
-    `stem` lists the channels of the layers before the first pooling, ending with L2. The output stays in [-1, 1] and has the
-    input's size when `full_resolution`, half of it otherwise.
+    `widths` lists the channels of its layers up to L13, from L0 or L1 on. The output stays in [-1, 1] and has the input's size
+    when `full_resolution`, half of it otherwise.
     """
 
-    def __init__(self, config: NetworkConfig, inputs: int, stem: Sequence[int], outputs: int, full_resolution: bool) -> None:
+    def __init__(self, config: NetworkConfig, inputs: int, widths: Sequence[int], outputs: int, full_resolution: bool) -> None:
         super().__init__()
         self.skips, self.tanh_before_conv = config.generator_skips, config.tanh_before_conv
         self.full_resolution = full_resolution
-        self.first = 3 - len(stem)  # L0 exists in the temporal generator only
-        body = [128, 128, 256, 256, 256, 512, 512, 256, 128, 128, 256]  # L3..L13
-        width = [inputs, *map(config.channels, [*stem, *body]), outputs]
+        self.first = 14 - len(widths)  # L0 exists in the temporal generator only
+        counts = [inputs, *widths, outputs]
         for offset, layer in enumerate(range(self.first, 15)):
-            joined = config.channels({11: 256, 13: 128}.get(layer, 0)) if self.skips else 0
-            setattr(self, f"layer{layer}", conv3(width[offset] + joined, width[offset + 1]))
+            joined = {11: widths[6 - self.first], 13: widths[4 - self.first]}.get(layer, 0) if self.skips else 0
+            setattr(self, f"layer{layer}", conv3(counts[offset] + joined, counts[offset + 1]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H, W) or (N, outputs, H/2, W/2)."""

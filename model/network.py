@@ -11,7 +11,6 @@ from model.config import MULTIPLE, STATES_SPATIAL, STATES_TEMPORAL, NetworkConfi
 from model.convgru import ConvGRU, ConvLSTM, conv3
 from model.generators import Generator, upsample
 
-HIDDEN = 32  # channels of every hidden state
 LEAK = 0.1  # negative slope of the LeakyReLUs
 
 
@@ -25,14 +24,14 @@ class DeblurNetwork(nn.Module):
     def __init__(self, config: NetworkConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NetworkConfig()
-        hidden = config.channels(HIDDEN)
-        features = STATES_TEMPORAL * hidden + config.frames
+        widths = config.widths
+        features = STATES_TEMPORAL * widths.temporal_state + config.frames
         self.temporal = TemporalConv3d(config) if config.temporal == "conv3d" else TemporalBlock(config)
-        self.c1 = conv3(features, config.channels(16))
-        self.c2 = nn.Conv2d(config.channels(16), hidden, 4, stride=2, padding=1)
+        self.c1 = conv3(features, widths.fine)
+        self.c2 = nn.Conv2d(widths.fine, widths.spatial_state, 4, stride=2, padding=1)
         self.spatial = SpatialBlock(config, features)
-        self.r1 = nn.Conv2d(2 * hidden, config.channels(16), 9, padding=4)
-        self.r2 = conv3(2 * config.channels(16), config.frames)
+        self.r1 = nn.Conv2d(2 * widths.spatial_state, widths.merged, 9, padding=4)
+        self.r2 = conv3(widths.fine + widths.merged, config.frames)
         initialise(self)
 
     def forward(self, blurry: Tensor) -> Tensor:
@@ -53,9 +52,10 @@ class TemporalBlock(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.cell_frames, hidden = config.cell_frames, config.channels(HIDDEN)
+        self.cell_frames, hidden = config.cell_frames, config.widths.temporal_state
         if config.temporal == "generated":
-            self.generator = Generator(config, config.frames, (16, 96, 96), STATES_TEMPORAL * hidden, full_resolution=True)
+            widths, outputs = config.widths.temporal_generator, STATES_TEMPORAL * hidden
+            self.generator = Generator(config, config.frames, widths, outputs, full_resolution=True)
         self.cells = nn.ModuleList(ConvGRU(len(seen), hidden) for seen in config.cell_frames)
         self.hidden = hidden
 
@@ -75,7 +75,7 @@ class TemporalConv3d(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(1, config.channels(HIDDEN), 3, padding=(0, 1, 1))
+        self.conv = nn.Conv3d(1, config.widths.temporal_state, 3, padding=(0, 1, 1))
 
     def forward(self, frames: Tensor) -> Tensor:
         """(N, 5, H, W) -> (N, 96, H, W)."""
@@ -87,9 +87,10 @@ class SpatialBlock(nn.Module):
 
     def __init__(self, config: NetworkConfig, features: int) -> None:
         super().__init__()
-        hidden = config.channels(HIDDEN)
+        hidden = config.widths.spatial_state
         if config.spatial == "generated":
-            self.generator = Generator(config, features, (64, 64), STATES_SPATIAL * hidden, full_resolution=False)
+            widths, outputs = config.widths.spatial_generator, STATES_SPATIAL * hidden
+            self.generator = Generator(config, features, widths, outputs, full_resolution=False)
         cell = ConvLSTM if config.spatial_cell == "lstm" else ConvGRU
         self.cells = nn.ModuleList(cell(hidden, hidden) for _ in range(STATES_SPATIAL))
         self.projections = nn.ModuleList(nn.Conv2d(hidden, hidden, 1, bias=False) for _ in range(STATES_SPATIAL))

@@ -29,10 +29,10 @@ def pytest_runtest_setup(item):
 def tiny_checkpoint(tmp_path_factory):
     import torch
 
-    from model import DeblurNetwork, NetworkConfig, save_checkpoint
+    from model import PAPER, DeblurNetwork, NetworkConfig, save_checkpoint
 
     torch.manual_seed(0)
-    network = DeblurNetwork(NetworkConfig(channel_divisor=8))
+    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(8)))
     torch.nn.init.normal_(network.r2.weight, std=0.01)  # a new network is the identity, which would test nothing
     path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
     save_checkpoint(network, path)

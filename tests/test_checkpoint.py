@@ -8,8 +8,9 @@ import torch
 from model.checkpoint import CheckpointError, default_checkpoint, load_checkpoint, save_checkpoint
 from model.config import NetworkConfig
 from model.network import DeblurNetwork
+from model.widths import PAPER
 
-TINY = NetworkConfig(channel_divisor=16, generator_skips=True)
+TINY = NetworkConfig(widths=PAPER.divided(16), generator_skips=True)
 
 
 @pytest.fixture
@@ -76,13 +77,13 @@ def test_half_a_file(saved, tmp_path, suffix):
 
 def test_another_configuration_is_named(saved):
     with pytest.raises(CheckpointError, match="generator_skips is True, asked False"):
-        load_checkpoint(saved[1], NetworkConfig(channel_divisor=16))
+        load_checkpoint(saved[1], NetworkConfig(widths=PAPER.divided(16)))
 
 
 def test_weights_that_do_not_fit(tmp_path):
     torch.save(DeblurNetwork(TINY).state_dict(), tmp_path / "skips.pth")
     with pytest.raises(CheckpointError, match="does not fit the configuration"):
-        load_checkpoint(tmp_path / "skips.pth", NetworkConfig(channel_divisor=16))
+        load_checkpoint(tmp_path / "skips.pth", NetworkConfig(widths=PAPER.divided(16)))
 
 
 def test_configuration_of_a_newer_version():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import DeblurNetwork, NetworkConfig, save_checkpoint
+from model import PAPER, DeblurNetwork, NetworkConfig, save_checkpoint
 from model.reference import TorchRunner
 from runtime.errors import InputError
 from training import evaluate, tables
@@ -90,7 +90,7 @@ def test_only_luma_moves_and_both_windows_agree_on_an_identity():
 
 def test_the_table_of_the_test_split(tmp_path, capsys):
     root = make_tree(tmp_path / "data")
-    network = DeblurNetwork(NetworkConfig(channel_divisor=16))
+    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(16)))
     save_checkpoint(network, tmp_path / "tiny.safetensors")
     for protocol in ("P1", "P2"):
         arguments = ["--data", str(root), "--protocol", protocol, "--model", str(tmp_path / "tiny.safetensors")]
@@ -164,7 +164,7 @@ def test_folders_with_some_ground_truth(tmp_path):
 
 def test_tables_beside_the_papers(tmp_path, capsys):
     root = make_tree(tmp_path / "data", frames=2)
-    save_checkpoint(DeblurNetwork(NetworkConfig(channel_divisor=16)), tmp_path / "tiny.safetensors")
+    save_checkpoint(DeblurNetwork(NetworkConfig(widths=PAPER.divided(16))), tmp_path / "tiny.safetensors")
     scores = tmp_path / "scores.json"
     arguments = ["--data", str(root), "--protocol", "P2", "--model", str(tmp_path / "tiny.safetensors"), "--json", str(scores)]
     assert evaluate.main([*arguments, "--windows", "five-by-five"]) == 0
@@ -184,7 +184,7 @@ def test_tables_beside_the_papers(tmp_path, capsys):
 
 
 def test_a_runner_pads_crops_and_closes():
-    network = DeblurNetwork(NetworkConfig(channel_divisor=16))
+    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(16)))
     window = np.random.default_rng(0).random((1, 5, 21, 30), dtype=np.float32)
     with TorchRunner(network) as runner:
         assert (runner.name, runner.precision, runner.frames) == ("torch", "fp32", 5)

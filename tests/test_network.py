@@ -1,5 +1,7 @@
 """The reference network against the paper: sizes, cost, equations, shapes."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from model.config import NetworkConfig
 from model.convgru import ConvGRU
 from model.network import DeblurNetwork, initialise
 from model.variants import VARIANTS
+from model.widths import PAPER, Widths
 
 PARAMETERS = {
     "I5T3": 15_479_445,
@@ -27,7 +30,7 @@ PARAMETERS = {
 
 def tiny(**changes):
     torch.manual_seed(0)
-    network = DeblurNetwork(NetworkConfig(channel_divisor=8, **changes)).eval()
+    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(8), **changes)).eval()
     torch.nn.init.normal_(network.r2.weight, std=0.1)
     return network
 
@@ -87,12 +90,12 @@ def test_every_assumption_can_be_switched(change):
 def test_residual_network_starts_as_the_identity():
     frames = torch.rand(2, 5, 16, 24)
     with torch.no_grad():
-        assert torch.equal(DeblurNetwork(NetworkConfig(channel_divisor=8))(frames), frames)
-        assert not torch.equal(DeblurNetwork(NetworkConfig(channel_divisor=8, residual=False))(frames), frames)
+        assert torch.equal(DeblurNetwork(NetworkConfig(widths=PAPER.divided(8)))(frames), frames)
+        assert not torch.equal(DeblurNetwork(NetworkConfig(widths=PAPER.divided(8), residual=False))(frames), frames)
 
 
 def test_papers_initialisation():
-    network = DeblurNetwork(NetworkConfig(channel_divisor=2))
+    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(2)))
     initialise(network, "paper")
     assert network.temporal.generator.layer8.weight.std().item() == pytest.approx(0.01, rel=0.05)
     with pytest.raises(ValueError, match="scheme is 'xavier'"):
@@ -112,10 +115,38 @@ def test_wrong_shape_is_named(shape):
         {"frames": 3},
         {"temporal": "none"},
         {"cell_frames": ((0,), (1,))},
-        {"channel_divisor": 3},
         {"spatial_cell": "rnn"},
     ],
 )
 def test_wrong_configuration_is_named(change):
     with pytest.raises(ValueError, match=next(iter(change)) if change != {"frames": 3} else "cell_frames"):
         NetworkConfig(**change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"temporal_state": 0}, {"merged": 1.5}, {"temporal_generator": (8,) * 13}, {"spatial_generator": 8}]
+)
+def test_wrong_widths_are_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Widths(**change)
+
+
+def test_widths_that_cannot_be_divided():
+    with pytest.raises(ValueError, match="divided by 3"):
+        PAPER.divided(3)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_a_profile_of_widths_is_a_network(skips):
+    widths = Widths(4, 8, 6, 10, tuple(range(2, 16)), tuple(range(3, 16)))
+    network = DeblurNetwork(NetworkConfig(widths=widths, generator_skips=skips)).eval()
+    assert network(torch.rand(1, 5, 16, 24)).shape == (1, 5, 16, 24)
+    assert network.temporal.generator.layer13.out_channels == 15
+    assert network.spatial.generator.layer1.out_channels == 3
+    assert network.r2.in_channels == 16
+    assert NetworkConfig.from_dict(json.loads(json.dumps(network.config.to_dict()))) == network.config
+
+
+def test_configurations_from_before_profiles_are_read():
+    old = {"frames": 5, "channel_divisor": 4}
+    assert NetworkConfig.from_dict(old) == NetworkConfig(widths=PAPER.divided(4))

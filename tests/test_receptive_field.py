@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export.network_graph import network_to_onnx
 from export.receptive_field import receptive_field
 from export.rewrites import apply_rewrites
-from model import DeblurNetwork, NetworkConfig
+from model import PAPER, DeblurNetwork, NetworkConfig
 from runtime import ModelError
 
 I5T3_RADIUS = 158  # pixels
@@ -110,7 +110,7 @@ def test_simple_graphs_reach_as_far_as_an_impulse(name):
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    network = DeblurNetwork(NetworkConfig(channel_divisor=8)).eval()
+    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(8))).eval()
     torch.nn.init.normal_(network.r2.weight, std=0.1)
     return network
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from model import VARIANTS, DeblurNetwork
+from model import PAPER, VARIANTS, DeblurNetwork
 from model.reference import TorchRunner
 
 
 def network(variant):
     torch.manual_seed(0)
-    built = DeblurNetwork(replace(VARIANTS[variant], channel_divisor=16))
+    built = DeblurNetwork(replace(VARIANTS[variant], widths=PAPER.divided(16)))
     torch.nn.init.normal_(built.r2.weight, std=0.1)
     return built
 

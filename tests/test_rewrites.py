@@ -9,7 +9,7 @@ from torch import nn
 
 from export import export_options
 from export.rewrites import REWRITES, SplitHead, apply_rewrites, canonical, fold_projections, group_temporal_cells, merge_gates
-from model import VARIANTS, DeblurNetwork
+from model import PAPER, VARIANTS, DeblurNetwork
 
 ROUNDING = 2e-6  # the outputs here are of order 1
 SUBSETS = [names for count in range(len(REWRITES) + 1) for names in itertools.combinations(REWRITES, count)]
@@ -27,7 +27,7 @@ def _one_thread():
 
 def random_network(variant, **changes):
     torch.manual_seed(0)
-    network = DeblurNetwork(dataclasses.replace(VARIANTS[variant], channel_divisor=8, **changes)).eval()
+    network = DeblurNetwork(dataclasses.replace(VARIANTS[variant], widths=PAPER.divided(8), **changes)).eval()
     for parameter in network.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, std=0.1)

@@ -21,7 +21,7 @@ from export.onnx_exporter import RANDOM_WEIGHTS, export_onnx
 from export.parity import ParityError
 from export.rewrites import apply_rewrites
 from export.to_onnx import REQUIREMENTS, main
-from model import VARIANTS, DeblurNetwork, NetworkConfig, config, load_checkpoint, save_checkpoint
+from model import PAPER, VARIANTS, DeblurNetwork, NetworkConfig, config, load_checkpoint, save_checkpoint
 from runtime import Engine, InputError, padding
 from runtime.contract import MIN_PARITY, read_contract
 from runtime.sample_codes import from_unit, to_unit
@@ -32,7 +32,7 @@ RADIUS = 158  # pixels, test_receptive_field.py
 
 def small_network(configuration):
     torch.manual_seed(0)
-    network = DeblurNetwork(dataclasses.replace(configuration, channel_divisor=8)).eval()
+    network = DeblurNetwork(dataclasses.replace(configuration, widths=PAPER.divided(8))).eval()
     for parameter in network.parameters():
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -74,7 +74,7 @@ def test_the_contract_says_what_it_is(exported, checkpoint):
     assert (contract.io, contract.bits, contract.color_range) == ("f32", None, None)
     assert (contract.batch, contract.height, contract.width, contract.precision) == (None, None, None, "fp32")
     assert contract.checkpoint_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert NetworkConfig.from_dict(contract.configuration) == NetworkConfig(channel_divisor=8)
+    assert NetworkConfig.from_dict(contract.configuration) == NetworkConfig(widths=PAPER.divided(8))
 
 
 def test_the_parity_is_recorded(exported):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from model import DeblurNetwork, NetworkConfig, load_checkpoint, save_checkpoint
+from model import PAPER, DeblurNetwork, NetworkConfig, load_checkpoint, save_checkpoint
 from runtime.errors import InputError
 from training import gain, parts, speed, train
 from training.datasets import find_dataset
@@ -30,7 +30,7 @@ from training.trainer import train as run_training
 from training.validation import measure_gain
 from training.widening import full_width, narrowed, widened
 
-TINY = NetworkConfig(channel_divisor=16)
+TINY = NetworkConfig(widths=PAPER.divided(16))
 QUICK = Recipe(
     stages=(Stage(0, crop=32, batch=4, speed=4.0),),
     learning_rate=3e-3,
@@ -129,7 +129,7 @@ def test_resuming_needs_a_state_and_the_same_seed(tmp_path, source):
     with pytest.raises(TrainingError, match="optimizer 'adamw', asked 'muon'"):
         run_training(options(tmp_path, resume=True, recipe=replace(QUICK, optimizer="muon")), source)
     with pytest.raises(TrainingError, match="configuration"):
-        run_training(options(tmp_path, resume=True, config=NetworkConfig(channel_divisor=8)), source)
+        run_training(options(tmp_path, resume=True, config=NetworkConfig(widths=PAPER.divided(8))), source)
     (tmp_path / "state.pt").write_bytes(b"cut off")
     with pytest.raises(InputError, match=r"state.pt cannot be read"):
         run_training(options(tmp_path, resume=True), source)
@@ -273,7 +273,7 @@ def test_replicas_have_the_gradient_of_one():
 
 def test_widened_networks_compute_the_same():
     torch.manual_seed(0)
-    network = DeblurNetwork(NetworkConfig(channel_divisor=4))
+    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(4)))
     torch.nn.init.normal_(network.r2.weight, std=0.1)
     narrow, window = narrowed(network, 4).eval(), torch.rand(1, 5, 32, 32)
     full = full_width(narrow, 4)
@@ -305,7 +305,7 @@ def test_the_psnr_loss_counts_decibels():
 
 def test_a_run_that_widens_its_generators(tmp_path, textures):
     recipe = replace(QUICK, stages=(Stage(0, 32, 4, generators=2), Stage(0.5, 32, 4, generators=1)), normalised=True)
-    config = NetworkConfig(channel_divisor=8)
+    config = NetworkConfig(widths=PAPER.divided(8))
     result = run_training(options(tmp_path, recipe=recipe, config=config, steps=4, replicas=2), SyntheticSource(textures, recipe))
     assert load_checkpoint(result.checkpoint).config == config
 
@@ -412,7 +412,7 @@ def test_signals_are_left_alone_outside_the_main_thread(tmp_path, source):
 def test_speed_prints_a_line_a_stage(tmp_path, capsys, monkeypatch):
     stages = (Stage(0, 32, 2, generators=2), Stage(0.5, 32, 2))
     monkeypatch.setitem(RECIPES, "default", replace(QUICK, stages=stages))
-    monkeypatch.setattr(speed, "DeblurNetwork", lambda: DeblurNetwork(NetworkConfig(channel_divisor=8)))
+    monkeypatch.setattr(speed, "DeblurNetwork", lambda: DeblurNetwork(NetworkConfig(widths=PAPER.divided(8))))
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (150, 160, 3), dtype=np.uint8)).save(tmp_path / "picture.png")
     assert speed.main(["--textures", str(tmp_path / "picture.png"), "--repeats", "1", "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import torch
 
-from model import VARIANTS
+from model import PAPER, VARIANTS
 from runtime.command_line import command
 from runtime.errors import InputError
 from training.datasets import find_dataset
@@ -36,7 +36,7 @@ VALIDATION_SAMPLES, VALIDATION_CROP, VALIDATION_SEED = 64, 128, 0
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, trains, prints what the run reached and the next command."""
     arguments = _parse(argv)
-    config = replace(VARIANTS[arguments.variant], channel_divisor=arguments.channel_divisor)
+    config = replace(VARIANTS[arguments.variant], widths=PAPER.divided(arguments.channel_divisor))
     recipe = RECIPES[arguments.recipe]
     options = TrainOptions(
         folder=arguments.out,

@@ -7,7 +7,6 @@ it sees several times the samples in the same time, and ends at full width.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -91,9 +90,9 @@ def full_width(network: DeblurNetwork, divisor: int, seed: int = 0) -> DeblurNet
 
 def _like(generator: Generator, network: DeblurNetwork, divisor: int) -> Generator:
     first, last = getattr(generator, f"layer{generator.first}"), generator.layer14
-    config = replace(network.config, channel_divisor=network.config.channel_divisor * divisor)
-    stem = (16, 96, 96) if generator.first == 0 else (64, 64)
-    return Generator(config, first.in_channels, stem, last.out_channels, generator.full_resolution)
+    full = network.config.widths.temporal_generator if generator.first == 0 else network.config.widths.spatial_generator
+    widths = [count // divisor for count in full]
+    return Generator(network.config, first.in_channels, widths, last.out_channels, generator.full_resolution)
 
 
 @torch.no_grad()
