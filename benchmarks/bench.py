@@ -22,21 +22,21 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import size
-from benchmarks.bench_options import NAIVE, PARTS, TRTEXEC, BenchOptions
-from benchmarks.bench_rows import measure
-from benchmarks.bench_table import markdown, table
 from benchmarks.peers import PEERS
-from benchmarks.subjects import expand
-from benchmarks.timing import Effort
-from benchmarks.windows import BLURRY, SHARP
+from benchmarks.shared.arguments import size
+from benchmarks.shared.timing import Effort
+from benchmarks.shared.windows import BLURRY, SHARP
+from benchmarks.table.options import NAIVE, PARTS, TRTEXEC, BenchOptions
+from benchmarks.table.rows import measure
+from benchmarks.table.subjects import expand
+from benchmarks.table.text import markdown, table
 from runtime.bundle import load_manifest
 from runtime.command_line import USER_ERROR, command
-from runtime.contract import Contract, read_contract
 from runtime.default_model import ROOT, default_model
 from runtime.errors import DeployError, InputError
-from runtime.model_spec import parse
-from runtime.plan import SUFFIXES, file_sha256, load_plan
+from runtime.files.contract import Contract, read_contract
+from runtime.files.engine_record import SUFFIXES, file_sha256, load_plan
+from runtime.files.model_spec import parse
 
 QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)
 QUICK_SIZE = "256x144"
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         only = next(iter(times.values()), [])
         given.exportTimes.write_text(json.dumps(only if len(times) == 1 else times, indent=1) + "\n")
     if given.chart:
-        from benchmarks.bench_chart import save_chart  # matplotlib, where a chart is wanted
+        from benchmarks.table.bench_chart import save_chart  # matplotlib, where a chart is wanted
 
         save_chart(report, given.chart)
     return 0 if report.rows else USER_ERROR

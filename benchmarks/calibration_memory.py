@@ -17,7 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import BackendError
-from runtime.hardware import cpu_name
+from runtime.machine.hardware import cpu_name
 
 TOLERANCE = 0.10  # how much more the most windows may take than the fewest
 MIB = 1 << 20

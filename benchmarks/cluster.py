@@ -16,11 +16,11 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import memory
-from benchmarks.arguments import count, size
-from benchmarks.timing import Timing, interleave, ratio
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime.command_line import command
 from runtime.errors import BackendError
-from runtime.hardware import cpu_name
+from runtime.machine.hardware import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 ALONE, ONE, TWO = "in one process, without Ray", "Ray, 1 worker", "Ray, 2 workers"

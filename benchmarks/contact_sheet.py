@@ -11,8 +11,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from runtime import Engine, StreamDeblurrer
-from runtime.metrics import psnr
-from runtime.sample_codes import to_unit
+from runtime.pixels.metrics import psnr
+from runtime.pixels.sample_codes import to_unit
 from runtime.video import VideoReader
 
 matplotlib.use("agg")

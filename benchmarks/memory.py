@@ -17,10 +17,10 @@ import av
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import count, size
+from benchmarks.shared.arguments import count, size
 from runtime.command_line import command
 from runtime.errors import BackendError, InputError
-from runtime.hardware import cpu_name
+from runtime.machine.hardware import cpu_name
 
 GOAL = 150  # MB, how much more the longest run may take than the shortest
 RATE = 25  # frames per second of the made clips
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CHILD = """
 import sys
 sys.path[0] = sys.argv.pop(1)
-from benchmarks.peak_memory import peak
+from benchmarks.shared.peak_memory import peak
 from runtime.deblur_video import main
 status = main(sys.argv[1:])
 print(peak())

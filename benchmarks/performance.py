@@ -19,26 +19,29 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import bench_rows, bench_table, goals, ideas, roofline, scaling, up_and_convolve
-from benchmarks.arguments import size
+from benchmarks import roofline, scaling
 from benchmarks.bench import QUICK_PEERS
-from benchmarks.bench_chart import save_chart as save_bench_chart
-from benchmarks.bench_options import NAIVE, TRTEXEC, BenchOptions
-from benchmarks.bench_report import FEWEST, BenchReport
-from benchmarks.marked_text import fill
-from benchmarks.other_work import OtherWork
 from benchmarks.peers import PEERS
 from benchmarks.roofline import Roofline
 from benchmarks.roofline_chart import save_chart as save_roofline_chart
 from benchmarks.scaling_chart import save_chart as save_scaling_chart
-from benchmarks.subjects import expand
-from benchmarks.timing import Effort
-from benchmarks.windows import VIDEO
+from benchmarks.shared.arguments import size
+from benchmarks.shared.marked_text import fill
+from benchmarks.shared.other_work import OtherWork
+from benchmarks.shared.timing import Effort
+from benchmarks.shared.windows import VIDEO
+from benchmarks.studies import ideas, up_and_convolve
+from benchmarks.table import goals, rows
+from benchmarks.table.bench_chart import save_chart as save_bench_chart
+from benchmarks.table.options import NAIVE, TRTEXEC, BenchOptions
+from benchmarks.table.report import FEWEST, BenchReport
+from benchmarks.table.subjects import expand
+from benchmarks.table.text import markdown
+from runtime.backends.openvino_runner import native_bf16
 from runtime.command_line import command
 from runtime.default_model import ROOT
 from runtime.errors import BackendError
-from runtime.openvino_runner import native_bf16
-from runtime.plan import file_sha256
+from runtime.files.engine_record import file_sha256
 
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("bench", "roofline", "scaling", "ideas")
@@ -120,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def sources_sha256() -> str:
     """Of the code that makes the models, in hexadecimal."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in MAKERS for path in (ROOT / folder).glob("*.py")):
+    for path in sorted(path for folder in MAKERS for path in (ROOT / folder).glob("**/*.py")):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -155,16 +158,16 @@ def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> BenchR
         video_frames=10 if plan.quick else 20,
         video_rounds=LEAST if plan.quick else 5,
     )
-    report, _ = bench_rows.measure(options, _say)
+    report, _ = rows.measure(options, _say)
     if plan.large:
         subjects = (*expand([str(work / MODEL)], ()), f"{work / INT8}@openvino:bf16")
         peers = tuple(name for name in options.peers if name not in SMALL_ONLY)
         few = replace(options, effort=Effort(LEAST, 0, 0), windows=2, video_frames=10, video_rounds=LEAST)
         larger = replace(few, sizes=(plan.large,), subjects=subjects, peers=peers)
-        report = _joined(report, bench_rows.measure(larger, _say)[0])
+        report = _joined(report, rows.measure(larger, _say)[0])
     (work / "bench.json").write_text(report.to_json())
     save_bench_chart(report, page.with_name("performance_bench.svg"))
-    fill(page, "bench", f"{_remark(plan, others.cores())}{bench_table.markdown(report)}")
+    fill(page, "bench", f"{_remark(plan, others.cores())}{markdown(report)}")
     return report
 
 

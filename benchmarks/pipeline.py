@@ -16,13 +16,13 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import memory
-from benchmarks.arguments import count, size
-from benchmarks.timing import Timing, interleave, ratio
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
-from runtime.hardware import cpu_name
+from runtime.machine.hardware import cpu_name
 from runtime.video import VideoReader, VideoWriter
 
 GOAL = 0.9  # of the engine's own rate, end to end, on a CPU

@@ -17,8 +17,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import count, size
-from benchmarks.kernel_profiles import (
+from benchmarks.kernels.kernel_profiles import (
     GROUPS,
     RECONSTRUCTION,
     Kernel,
@@ -29,13 +28,14 @@ from benchmarks.kernel_profiles import (
     openvino_profile,
     trtexec_profile,
 )
-from benchmarks.machine_peak import MachinePeak, measure_gpu_peak, measure_peak
-from benchmarks.windows import BLURRY, read_material
+from benchmarks.kernels.machine_peak import MachinePeak, measure_gpu_peak, measure_peak
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.windows import BLURRY, read_material
 from runtime.command_line import command
-from runtime.contract import read_contract
 from runtime.errors import BackendError, InputError
-from runtime.hardware import cpu_name
-from runtime.model_spec import parse
+from runtime.files.contract import read_contract
+from runtime.files.model_spec import parse
+from runtime.machine.hardware import cpu_name
 
 RUNS = 5  # of which the profiles are the fastest
 ALL = "whole network"

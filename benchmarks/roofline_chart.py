@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.chart_file import save
 from benchmarks.roofline import Roofline
+from benchmarks.shared.chart_file import save
 
 MARKERS = "osD^v*"
 INTENSITIES = np.logspace(0, 4, 100)  # operations a byte

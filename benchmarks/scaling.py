@@ -18,15 +18,15 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import count, size
-from benchmarks.bench_report import FEWEST
-from benchmarks.subjects import open_engine
-from benchmarks.timing import Effort, Timing, interleave_for
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.timing import Effort, Timing, interleave_for
+from benchmarks.table.report import FEWEST
+from benchmarks.table.subjects import open_engine
 from runtime import Engine, StreamDeblurrer
 from runtime.command_line import command
 from runtime.errors import InputError
-from runtime.hardware import cpu_name, usable_cores
-from runtime.network_memory import bytes_for, memory_at_hand
+from runtime.machine.hardware import cpu_name, usable_cores
+from runtime.run.network_memory import bytes_for, memory_at_hand
 
 SIZES = ("256x256", "640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
 BATCHES = (1, 2, 4)

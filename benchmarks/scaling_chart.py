@@ -6,8 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.chart_file import save
 from benchmarks.scaling import AXES, Scaling
+from benchmarks.shared.chart_file import save
 
 LABELS = {"resolution": "resolution", "batch": "windows in a call", "stride": "frames between windows", "threads": "threads"}
 

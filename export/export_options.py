@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import padding, sample_codes
-from runtime.contract import Contract
 from runtime.errors import InputError
+from runtime.files.contract import Contract
+from runtime.pixels import padding, sample_codes
 
 OPSETS = (20, 17)  # 17 for TensorRT 8.6
 CODE_BITS = {"u8": 8, "u16": 10}  # bits of a sample where none are named: of 16-bit containers, nearly all video is 10
 IO_KINDS = ("f32", *CODE_BITS)
 DEFAULT_RANGE = "limited"  # what video is unless it says otherwise
 REWRITES = ("fold", "whole-window", "group", "merge-gates", "split-heads")  # in the order in which they are applied
-DEFAULT_REWRITES = ("fold", "whole-window")  # measured: export/rewrites.py
+DEFAULT_REWRITES = ("fold", "whole-window")  # measured: export/network/rewrites.py
 DEFAULT_CLIP = Path(__file__).parent / "clips" / "kodak_blurry.mp4"
 MULTIPLE = 8  # pixels, of the network
 SMALLEST = 5  # pixels; the graphs of codes reflect up to 8, and a reflection needs one sample more than it adds
@@ -32,10 +32,10 @@ class ExportOptions:
     batch: int | None = None  # windows; None = any
     height: int | None = None  # pixels; None = any
     width: int | None = None
-    io: str = "f32"  # luma in [0, 1], or sample codes "u8", "u16": see export/sample_code_graph.py
+    io: str = "f32"  # luma in [0, 1], or sample codes "u8", "u16": see export/graph/sample_code_graph.py
     bits: int | None = None  # of a code; None = 8 for u8, 10 for u16
     color_range: str | None = None  # of the codes, "limited" or "full"; None = limited
-    rewrites: tuple[str, ...] = DEFAULT_REWRITES  # names of REWRITES, explained in export/rewrites.py
+    rewrites: tuple[str, ...] = DEFAULT_REWRITES  # names of REWRITES, explained in export/network/rewrites.py
     clip: Path = DEFAULT_CLIP  # a video of at least as many frames as the network takes
 
     def __post_init__(self) -> None:

@@ -25,11 +25,11 @@ import onnx
 
 from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
-from export.layer_precision import QUANTISED, layers, why_not
-from export.partial_file import partial_file, refusals
-from export.precision_bench import DEFAULT_TRUTH, Point, PrecisionBench, SearchOptions, error_of
-from export.speed_model import total
+from export.compare.precision_trials import DEFAULT_TRUTH, Point, PrecisionBench, SearchOptions, error_of
+from export.graph.layer_cost import total
+from export.graph.layer_precision import QUANTISED, layers, why_not
 from runtime.command_line import command
+from runtime.files.on_disk import partial_file, refusals
 from runtime.progress import ProgressBar
 
 

@@ -18,16 +18,17 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from export.compare.parity import EQUAL, clip_windows
 from export.export_options import DEFAULT_CLIP
-from export.parity import EQUAL, clip_windows
-from runtime import backends, sample_codes
+from runtime import backends
 from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, Golden, Manifest, Member, middle, mirrored, run_golden, self_test
 from runtime.command_line import command
-from runtime.contract import Contract, read_contract
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
-from runtime.hardware import cpu_name
-from runtime.plan import SUFFIXES, file_sha256, load_plan, record_path
+from runtime.files.contract import Contract, read_contract
+from runtime.files.engine_record import SUFFIXES, file_sha256, load_plan, record_path
+from runtime.machine.hardware import cpu_name
+from runtime.pixels import sample_codes
 
 GOLDEN_SIZE = (96, 160)  # pixels of the stored picture, and of the window that models of any size are tested with
 TIMED = 3  # runs of the golden window, the fastest counts

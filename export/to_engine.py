@@ -10,11 +10,11 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.build_monitor import Progress
-from export.engine_maker import MadeEngine, make_engine
-from export.trtexec_flags import parse_flags
+from export.engine.flags import parse_flags
+from export.engine.monitor import Progress
+from export.make_engine import MadeEngine, make_engine
 from runtime.command_line import command
-from runtime.plan import read_header, record_path
+from runtime.files.engine_record import read_header, record_path
 
 
 @command

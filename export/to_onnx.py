@@ -25,9 +25,9 @@ from export.export_options import (
     Parity,
 )
 from runtime.command_line import command
-from runtime.contract import MIN_PARITY
 from runtime.errors import InputError, MissingPackageError
-from runtime.sample_codes import RANGES
+from runtime.files.contract import MIN_PARITY
+from runtime.pixels.sample_codes import RANGES
 
 REQUIREMENTS = {  # module: what brings it
     "torch": "torch==2.13.0",
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
     _need_packages()
-    from export.onnx_exporter import export_onnx  # here, so that options and help need none of REQUIREMENTS
+    from export.network.exporter import export_onnx  # here, so that options and help need none of REQUIREMENTS
 
     _report(export_onnx(options, lambda text: print(f"{text} ...", file=sys.stderr, flush=True)))
     return 0

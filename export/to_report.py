@@ -22,16 +22,16 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.bundle_records import read_gates, read_searches
-from export.clip_scores import Clips, FrameScore, frame_scores, show, typical_frame
-from export.report_facts import Facts, MemberResult
-from export.report_page import page
-from export.try_member import SUFFIX, try_member
+from export.report.clip_scores import Clips, FrameScore, frame_scores, show, typical_frame
+from export.report.facts import Facts, MemberResult
+from export.report.page import page
+from export.report.records import read_gates, read_searches
+from export.report.try_member import SUFFIX, try_member
 from runtime.bundle import Member, check_files, load_manifest
 from runtime.command_line import command
-from runtime.conflicts import installed_packages
 from runtime.errors import BackendError, InputError
-from runtime.hardware import cpu_name, memory_size
+from runtime.machine.hardware import cpu_name, memory_size
+from runtime.machine.packages import installed_packages
 from runtime.video import VideoReader
 
 CLIPS = Path(__file__).parent / "clips"

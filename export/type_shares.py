@@ -19,8 +19,8 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 import onnx
 
 from calibration.onnx_file import load_onnx
-from export.inspector_types import agreed, inspector_types
-from export.layer_precision import asked_precisions, layer_sizes, layers
+from export.engine.built_types import agreed, inspector_types
+from export.graph.layer_precision import asked_precisions, layer_sizes, layers
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
 
@@ -106,8 +106,8 @@ def openvino_types(path: Path, precision: str = "fp32", height: int = SIZE[0], w
 
     `precision` is the arithmetic of what the file has in fp32. Raises what `OpenVinoRunner` raises.
     """
-    from runtime.contract import read_contract
-    from runtime.openvino_runner import OpenVinoRunner  # heavy, and not always there
+    from runtime.backends.openvino_runner import OpenVinoRunner  # heavy, and not always there
+    from runtime.files.contract import read_contract
 
     contract = read_contract(path)
     shape = (contract.batch or 1, contract.frames, contract.height or height, contract.width or width)

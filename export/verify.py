@@ -22,13 +22,13 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.clips import Window, windows
-from export.runners import open_any
+from export.compare.open_any import open_any
 from runtime.command_line import USER_ERROR, command
-from runtime.contract import MIN_PARITY
 from runtime.errors import InputError
-from runtime.metrics import mean_squared_error, psnr
-from runtime.model_spec import parse
-from runtime.ssim import ssim
+from runtime.files.contract import MIN_PARITY
+from runtime.files.model_spec import parse
+from runtime.pixels.metrics import mean_squared_error, psnr
+from runtime.pixels.ssim import ssim
 
 DRIFT_CROP = 128  # pixels, height and width of what `--layers` runs on, one operator at a time
 
@@ -145,7 +145,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
 def drift_table(options: VerifyOptions) -> str:
     """Signal-to-noise ratio of every convolution's output, for two ONNX files of one export, on the middle of a few windows."""
     from calibration.onnx_file import load_onnx  # only this table needs graphs
-    from export.layer_drift import layer_drift
+    from export.compare.layer_drift import layer_drift
 
     paths = [Path(parse(spec).file) for spec in (options.reference, options.candidate)]
     if any(path.suffix != ".onnx" for path in paths):

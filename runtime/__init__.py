@@ -1,8 +1,8 @@
 """All that a production machine needs to deblur video; numpy alone is imported until a backend is chosen."""
 
-from runtime.contract import Contract, read_contract
 from runtime.engine import Engine
 from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError, VideoError
+from runtime.files.contract import Contract, read_contract
 from runtime.streaming import StreamDeblurrer
 
 __all__ = [

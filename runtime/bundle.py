@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime import backends, sample_codes
-from runtime.contract import MIN_PARITY, Contract
+from runtime import backends
 from runtime.errors import BackendError, DeployError, ModelError
-from runtime.json_records import parse_object, read_record
-from runtime.metrics import psnr
-from runtime.plan import SUFFIXES, file_sha256, record_path
+from runtime.files.contract import MIN_PARITY, Contract
+from runtime.files.engine_record import SUFFIXES, file_sha256, record_path
+from runtime.files.records import parse_object, read_record
+from runtime.pixels import sample_codes
+from runtime.pixels.metrics import psnr
 
 MANIFEST = "manifest.json"
 KIND = "videodeblur.bundle"
@@ -54,7 +55,7 @@ class Member:
     """A model in the bundle, in the order in which they are tried."""
 
     file: str  # .onnx or engine; an engine's record lies beside it
-    precision: str  # a key of runtime.contract.MIN_PARITY
+    precision: str  # a key of runtime.files.contract.MIN_PARITY
     golden: int  # number in `Manifest.goldens`
     parity: float | None = None  # dB against the reference, where it was measured
     milliseconds: float | None = None  # for the golden window, where it was measured

@@ -22,16 +22,16 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from runtime.command_line import command
-from runtime.deblur_options import DeblurOptions
 from runtime.default_model import default_model
 from runtime.engine import Engine
-from runtime.pipeline import overlap
-from runtime.plan import file_sha256
+from runtime.files.engine_record import file_sha256
 from runtime.progress import ProgressBar
-from runtime.run_arguments import read_arguments
-from runtime.sharpening import View, sharpen, take_up
+from runtime.run.arguments import read_arguments
+from runtime.run.frames_in_step import View, sharpen, take_up
+from runtime.run.options import DeblurOptions
+from runtime.run.pipeline import overlap
+from runtime.run.tiling import Grid, TiledEngine, fitting_grid, square_grid, whole_grid
 from runtime.streaming import StreamDeblurrer
-from runtime.tiling import Grid, TiledEngine, fitting_grid, square_grid, whole_grid
 
 if TYPE_CHECKING:
     from runtime.video import Frame, VideoInfo, VideoReader
@@ -119,7 +119,7 @@ def deblur_video(
     is worth telling before the first. `engine` is one that is open already and stays open; the options that choose one are then
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
-    from runtime.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
+    from runtime.video.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
 
     with _open_reader(options) as reader:
         info = reader.info
@@ -188,11 +188,11 @@ class _Scenes:
 
 def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> Writer:
     if options.to_pictures:
-        from runtime.picture_writer import PictureWriter  # here, so that options and help need no PyAV
+        from runtime.video.picture_writer import PictureWriter  # here, so that options and help need no PyAV
 
         return PictureWriter(options.output, reader, width)
     if options.resume:
-        from runtime.segments import ResumableWriter  # here, since it needs a Unix
+        from runtime.video.segments import ResumableWriter  # here, since it needs a Unix
 
         return ResumableWriter(options.output, reader, options.encoder, width)
     from runtime.video import VideoWriter  # here, so that options and help need no PyAV
@@ -211,7 +211,7 @@ def _begin(writer: Writer, options: DeblurOptions, info: VideoInfo, engine: Engi
     """The frames that an earlier run has finished, and its tiles, since the memory at hand may be another now."""
     if not options.resume:
         return 0, grid
-    from runtime.segments import ResumableWriter, describe_source
+    from runtime.video.segments import ResumableWriter, describe_source
 
     assert isinstance(writer, ResumableWriter)
     job = {

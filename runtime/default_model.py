@@ -13,7 +13,14 @@ from pathlib import Path
 from runtime.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[1]
-MADE_BY = ("model/*.py", "export/*.py", "runtime/contract.py")  # the code that decides what the exported file holds
+MADE_BY = (  # the code that decides what the exported file holds
+    "model/*.py",
+    "export/network/*.py",
+    "export/graph/*.py",
+    "export/export_options.py",
+    "export/to_onnx.py",
+    "runtime/files/contract.py",
+)
 KEY_LENGTH = 12  # characters of a SHA-256
 BRING_ONE = "on a machine with torch, make one with `python -m export.to_onnx --output deblur.onnx`, and name it with --model"
 

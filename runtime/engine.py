@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime import backends, padding, sample_codes
+from runtime import backends
+from runtime.backends.dlpack import is_device_array
+from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead
 from runtime.bundle import open_bundle
-from runtime.contract import Contract
-from runtime.dlpack import is_device_array
 from runtime.errors import BackendError, InputError
-from runtime.runner import AHEAD, EngineElsewhere, Runner, WorksAhead
+from runtime.files.contract import Contract
+from runtime.pixels import padding, sample_codes
 from runtime.submissions import Finish, Submissions
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
@@ -77,7 +78,7 @@ class Engine:
         shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
         depth (8, and 9 to 16, default 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
         An array on the GPU (`__cuda_array_interface__` or DLPack) goes to a TensorRT engine as it is, in the engine's dtype and
-        one of its shapes, is not looked into, and yields a `runtime.device_memory.DeviceArray`.
+        one of its shapes, is not looked into, and yields a `runtime.backends.device_memory.DeviceArray`.
         Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
         """
         if is_device_array(window):

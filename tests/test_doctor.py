@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import hardware
-from runtime.conflicts import LEAST, conflicts
 from runtime.doctor import LIBRARIES, TOOLS, examine, main
+from runtime.machine import hardware
+from runtime.machine.packages import LEAST, conflicts
 from runtime.probes import ABSENT, BROKEN, WORKS, ask
 
 ROOT = Path(__file__).resolve().parents[1]

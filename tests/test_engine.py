@@ -11,9 +11,9 @@ import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
 from runtime.backends import REQUIREMENTS, How, open_runner
-from runtime.contract import METADATA_KEY, read_contract
-from runtime.openvino_runner import native_bf16
-from runtime.sample_codes import from_unit, to_unit
+from runtime.backends.openvino_runner import native_bf16
+from runtime.files.contract import METADATA_KEY, read_contract
+from runtime.pixels.sample_codes import from_unit, to_unit
 
 BACKENDS = tuple(REQUIREMENTS)
 

@@ -6,15 +6,15 @@ import sys
 import onnx
 import pytest
 
-from export.build_monitor import build_monitor
-from export.build_options import BuildOptions
-from export.builder_config import strongly_typed
-from export.engine_builder import _add_profiles, _parse, _timing_cache, build_engine
-from export.timing_cache import cache_name
-from runtime.device_memory import Gpu
+from export.engine.builder import _add_profiles, _parse, _timing_cache, build_engine
+from export.engine.config import strongly_typed
+from export.engine.monitor import build_monitor
+from export.engine.request import BuildOptions
+from export.engine.timing_cache import cache_name
+from runtime.backends.device_memory import Gpu
+from runtime.backends.tensorrt_library import load_library
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
-from runtime.plan import Profile
-from runtime.tensorrt_library import load_library
+from runtime.files.engine_record import Profile
 
 SHAPE = (1, 5, 64, 96)
 FIXED = (Profile(SHAPE, SHAPE, SHAPE),)

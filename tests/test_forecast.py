@@ -5,10 +5,10 @@ import json
 import pytest
 from video_clips import Clip
 
-from runtime import network_memory
-from runtime.contract import read_contract
 from runtime.errors import InputError
-from runtime.forecast import main
+from runtime.files.contract import read_contract
+from runtime.plan_video import main
+from runtime.run import network_memory
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from export import to_bundle, to_onnx
 from runtime import BackendError, Engine
 from runtime.deblur_video import DeblurOptions, deblur_video
 from runtime.encoder_options import EncoderOptions
-from serving import join_library, library, plan_library, run_segment, video_joiner
-from serving.library_plan import load_library, save
+from serving import deblur_library, join_library, plan_library, run_segment
+from serving.library import video_joiner
+from serving.library.plan import load_library, save
 
 ROOT = Path(__file__).resolve().parents[1]
 LOSSLESS = EncoderOptions(options={"qp": "0", "preset": "ultrafast", "threads": "4"})
@@ -95,7 +96,7 @@ def work_of(output, name):
 
 
 def drive(output, model, *more):
-    return library.main([str(output.parent / "in"), str(output), "--model", str(model), *NETWORK, "--no-progress", *more])
+    return deblur_library.main([str(output.parent / "in"), str(output), "--model", str(model), *NETWORK, "--no-progress", *more])
 
 
 def test_three_commands_make_what_one_machine_makes(videos, alone, tiny_model, tmp_path, capsys):
@@ -115,13 +116,13 @@ def test_three_commands_make_what_one_machine_makes(videos, alone, tiny_model, t
 
 def test_one_command_does_the_same_and_then_nothing(videos, alone, tiny_model, tmp_path, capsys):
     arguments = [str(videos), str(tmp_path / "out"), "--model", str(tiny_model), *NETWORK, "--json", "--no-progress"]
-    assert library.main(arguments) == 0
+    assert deblur_library.main(arguments) == 0
     summary = json.loads(capsys.readouterr().out)
     assert (summary["videos"], summary["joined"], summary["segments"], summary["failures"]) == (6, 6, 26, [])
     for name, expected in alone.items():
         assert packets(tmp_path / "out" / name) == expected, name
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("**/*.m??")}
-    assert library.main(arguments) == 0
+    assert deblur_library.main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert join_library.main([str(tmp_path / "out")]) == 0
@@ -169,7 +170,7 @@ def test_a_driver_that_is_killed_goes_on(videos, alone, tiny_model, tmp_path):
         _, err = process.communicate(timeout=60)
         assert process.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 130)
         assert ("has what is done; the same command goes on from there" in err) == (stop != signal.SIGKILL)
-    assert library.main([*arguments, "--no-progress"]) == 0
+    assert deblur_library.main([*arguments, "--no-progress"]) == 0
     for name, expected in alone.items():
         assert packets(tmp_path / "out" / name) == expected, name
     assert not list((tmp_path / "out").glob("**/.*.part*"))
@@ -256,12 +257,12 @@ def test_a_bundle_is_held_to_the_planned_one(videos, tiny_model, tmp_path, capsy
 
 def test_a_library_keeps_the_shipped_model_that_it_was_begun_with(output, tiny_model, tmp_path, monkeypatch):
     arguments = [str(output.parent / "in"), str(tmp_path / "other"), *NETWORK]
-    monkeypatch.setattr("serving.library_scan.default_model", lambda say: tiny_model)
+    monkeypatch.setattr("serving.library.scan.default_model", lambda say: tiny_model)
     assert plan_library.main(arguments) == 0
     assert load_library(tmp_path / "other").model == str(tmp_path / "other" / ".videodeblur" / "model.onnx")
     newer = tmp_path / "newer.onnx"
     newer.write_bytes(tiny_model.read_bytes() + b"\0")  # as another release ships it
-    monkeypatch.setattr("serving.library_scan.default_model", lambda say: newer)
+    monkeypatch.setattr("serving.library.scan.default_model", lambda say: newer)
     assert plan_library.main(arguments) == 0
     assert run_segment.main([str(tmp_path / "other"), "0"]) == 0
 
@@ -359,7 +360,7 @@ def test_segments_that_are_too_short_are_refused_at_once(output, tiny_model, cap
 
 
 def test_two_processes_at_one_library(output, tiny_model, capsys):
-    from serving.library_arguments import only_one
+    from serving.library.arguments import only_one
 
     with only_one(output):
         assert drive(output, tiny_model) == 1
@@ -367,7 +368,7 @@ def test_two_processes_at_one_library(output, tiny_model, capsys):
 
 
 def test_outputs_lie_as_the_sources_do_and_never_on_each_other(tmp_path):
-    from serving.library_scan import LibraryRequest, _entries
+    from serving.library.scan import LibraryRequest, _entries
 
     for name in ("x.mp4", "x.avi", "deep/y.TS", "out/z.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -388,7 +389,7 @@ def test_outputs_lie_as_the_sources_do_and_never_on_each_other(tmp_path):
 
 
 def test_results_inside_the_source_are_not_taken_for_videos_by_any_name_of_theirs(tmp_path, monkeypatch):
-    from serving.library_scan import LibraryRequest, _entries
+    from serving.library.scan import LibraryRequest, _entries
 
     for name in ("in/x.mp4", "in/out/x.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
@@ -431,7 +432,7 @@ def test_two_joins_at_once(other_is, output, alone, monkeypatch):
 
 def test_a_segment_whose_video_was_joined_meanwhile(output, monkeypatch):
     """As when a worker that was given up for lost comes back."""
-    from serving import segment_maker
+    from serving.library import segment_maker
 
     assert run_segment.main([str(output), "0", "--of", "1"]) == 0
     (work_of(output, "short") / "000000.json").rename(output / "record")
@@ -459,9 +460,9 @@ def test_an_output_that_cannot_be_written_does_not_keep_others_from_it(output, c
 
 def test_what_is_known_is_written_when_the_run_ends_early(output):
     """A pool that has no workers any more when the first video is planned, and a segment has failed for good."""
-    from serving.dispatcher import Event
-    from serving.library_run import RunOptions, run_library
-    from serving.worker import PLANNING, Outcome
+    from serving.library.dispatcher import Event
+    from serving.library.run import RunOptions, run_library
+    from serving.library.worker import PLANNING, Outcome
 
     class Pool:
         def __init__(self):
@@ -504,10 +505,10 @@ def test_workers_share_the_cores_that_this_process_may_use():
     cores = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cores)})
-        assert library._share(1) == 1
+        assert deblur_library._share(1) == 1
     finally:
         os.sched_setaffinity(0, cores)
-    assert library._share(len(cores)) == 1
+    assert deblur_library._share(len(cores)) == 1
 
 
 @pytest.mark.parametrize(
@@ -525,7 +526,7 @@ def test_options_that_do_not_do(arguments, message, output, tiny_model, capsys):
 
 
 def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, capsys):
-    from serving import library_arguments
+    from serving.library import arguments as library_arguments
 
     def fails(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))

@@ -17,7 +17,7 @@ import pytest
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import DeployError, Engine
 from runtime.bundle import MANIFEST
-from runtime.plan import load_plan, read_header, record_path
+from runtime.files.engine_record import load_plan, read_header, record_path
 
 ROOT = Path(__file__).resolve().parents[1]
 MUTATIONS = 50  # of each kind of file
@@ -145,10 +145,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from calibration.onnx_file import load_onnx
-from export.build_options import BuildOptions
-from export.engine_builder import build_engine
+from export.engine.request import BuildOptions
+from export.engine.builder import build_engine
 from runtime import DeployError, Engine
-from runtime.plan import Profile
+from runtime.files.engine_record import Profile
 shape = (1, 5, 64, 96)
 for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
     for run in (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import memory, pipeline
-from benchmarks.arguments import size
+from benchmarks.shared.arguments import size
 from runtime.errors import InputError
 
 CLIP = Path(__file__).resolve().parents[1] / "export" / "clips" / "bunny.mp4"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
-from runtime.json_records import read_record
-from runtime.plan import Profile, load_plan, read_header, record_path
+from runtime.files.engine_record import Profile, load_plan, read_header, record_path
+from runtime.files.records import read_record
 
 SHAPE = (1, 5, 64, 96)
 

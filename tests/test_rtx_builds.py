@@ -7,12 +7,12 @@ from measured_ranges import measured_ranges
 pytest.importorskip("tensorrt_rtx")
 
 from calibration.ranges import Ranges
-from export.engine_builder import BuildOptions, Profile, build_engine
-from export.layer_precision import default_precisions, layers
-from export.qdq_rules import QdqOptions, quantize
-from export.sample_code_graph import wrap_sample_codes
+from export.engine.builder import BuildOptions, Profile, build_engine
+from export.graph.layer_precision import default_precisions, layers
+from export.graph.qdq_rules import QdqOptions, quantize
+from export.graph.sample_code_graph import wrap_sample_codes
+from export.graph.typed_graph import retype
 from export.type_shares import LEAST_GRANTED, granted_share, layer_types, shares, tensorrt_types
-from export.typed_graph import retype
 from runtime.errors import BackendError
 
 HD = (1, 5, 720, 1280)

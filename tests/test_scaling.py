@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.scaling import AXES, ScalingOptions, cost_per_pixel, measure
-from benchmarks.timing import Effort
+from benchmarks.shared.timing import Effort
 from runtime import Engine, StreamDeblurrer
 
 SIZES = ((128, 192), (256, 384))  # four times the pixels

@@ -8,10 +8,12 @@ import onnx
 import pytest
 from video_clips import Clip, read, same
 
-from runtime import Engine, InputError, network_memory, padding
-from runtime.contract import METADATA_KEY, read_contract
+from runtime import Engine, InputError
 from runtime.deblur_video import main
-from runtime.tiling import TiledEngine, fitting_grid, halo_of, largest_grid, square_grid, whole_grid
+from runtime.files.contract import METADATA_KEY, read_contract
+from runtime.pixels import padding
+from runtime.run import network_memory
+from runtime.run.tiling import TiledEngine, fitting_grid, halo_of, largest_grid, square_grid, whole_grid
 
 CONTRACT = SimpleNamespace(frames=5, multiple=8, receptive_field=158, height=None, width=None, batch=None)
 

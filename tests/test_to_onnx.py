@@ -14,17 +14,20 @@ import onnxruntime
 import pytest
 import torch
 
-from export import export_options, parity, rewrites
+from export import export_options
+from export.compare import parity
+from export.compare.parity import ParityError
 from export.export_options import ExportOptions
-from export.network_graph import network_to_onnx
-from export.onnx_exporter import RANDOM_WEIGHTS, export_onnx
-from export.parity import ParityError
-from export.rewrites import apply_rewrites
+from export.network import rewrites
+from export.network.exporter import RANDOM_WEIGHTS, export_onnx
+from export.network.graph import network_to_onnx
+from export.network.rewrites import apply_rewrites
 from export.to_onnx import REQUIREMENTS, main
 from model import VARIANTS, DeblurNetwork, NetworkConfig, config, load_checkpoint, save_checkpoint
-from runtime import Engine, InputError, padding
-from runtime.contract import MIN_PARITY, read_contract
-from runtime.sample_codes import from_unit, to_unit
+from runtime import Engine, InputError
+from runtime.files.contract import MIN_PARITY, read_contract
+from runtime.pixels import padding
+from runtime.pixels.sample_codes import from_unit, to_unit
 
 ROOT = Path(__file__).resolve().parents[1]
 RADIUS = 158  # pixels, test_receptive_field.py

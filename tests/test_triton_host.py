@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime import BackendError, Engine, InputError, ModelError, StreamDeblurrer, network_memory
-from serving.triton_config import stream_config, window_config
-from serving.triton_host import THIS_PROGRAM, HostedEngine, Hosting, check_numpy
-from serving.triton_options import TritonOptions
-from serving.triton_requests import Parameters, WindowRequest, answer, read_parameters, read_window
-from serving.triton_source import engine_source
-from serving.triton_streams import Streams
+from runtime import BackendError, Engine, InputError, ModelError, StreamDeblurrer
+from runtime.run import network_memory
+from serving.triton_server.config import stream_config, window_config
+from serving.triton_server.host import THIS_PROGRAM, HostedEngine, Hosting, check_numpy
+from serving.triton_server.options import TritonOptions
+from serving.triton_server.requests import Parameters, WindowRequest, answer, read_parameters, read_window
+from serving.triton_server.source import engine_source
+from serving.triton_server.streams import Streams
 
 SIZE = (16, 24)
 

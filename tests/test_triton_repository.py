@@ -13,16 +13,16 @@ import pytest
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import InputError, ModelError, read_contract
 from runtime.bundle import check_files, load_manifest
-from runtime.contract import Contract
-from runtime.json_records import read_record
-from runtime.plan import file_sha256, load_plan, record_path
-from serving.triton import main
-from serving.triton_config import graph_config, window_config
-from serving.triton_host import Hosting
-from serving.triton_options import TritonOptions
-from serving.triton_repository import write_repository
-from serving.triton_source import engine_source, onnx_source, plan_source
-from serving.triton_start import main as start
+from runtime.files.contract import Contract
+from runtime.files.engine_record import file_sha256, load_plan, record_path
+from runtime.files.records import read_record
+from serving.start_triton import main as start
+from serving.to_triton import main
+from serving.triton_server.config import graph_config, window_config
+from serving.triton_server.host import Hosting
+from serving.triton_server.options import TritonOptions
+from serving.triton_server.repository import write_repository
+from serving.triton_server.source import engine_source, onnx_source, plan_source
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_code_in_the_repository_stands_alone(bundle, tmp_path):
             ]
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-        assert found.stdout.split() == ["serving.triton_host", str(version / "runtime" / "__init__.py")]
+        assert found.stdout.split() == ["serving.triton_server.host", str(version / "runtime" / "__init__.py")]
 
 
 def test_configs(bundle, tmp_path):

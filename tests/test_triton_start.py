@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVE = """
 import sys
 from pathlib import Path
-from serving.triton_start import Launch, _serve
+from serving.start_triton import Launch, _serve
 sys.exit(_serve(Launch(("bash", "-c", sys.argv[1]), {}, Path())))
 """
 

@@ -1,0 +1,336 @@
+"""`make_engine`: the precision asked for becomes the graph's types, the graph an engine, and the engine proves its types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+
+from export.engine.builder import BuiltEngine, build_engine
+from export.engine.config import strongly_typed
+from export.engine.monitor import Progress
+from export.engine.request import TYPE_FLAGS, BuildOptions
+from runtime.backends.tensorrt_library import Library, load_library
+from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
+from runtime.files.contract import Contract, read_contract, read_versions
+from runtime.files.engine_record import Plan, file_sha256
+
+MIN_TYPE_SHARE = 0.9  # of the convolutions' arithmetic that asked for less than fp32
+QUANTISED = ("int8", "fp8")
+LOWERED_FLOATS = ("fp16", "bf16")
+LAST_WITH_OPSET_17 = 9  # TensorRT's major version
+OPSET_OF_8 = 17  # the newest that it reads
+CALIBRATION_WINDOWS = 16  # of the clip, where no ranges were measured beforehand
+WEAK_FP16 = "this TensorRT chooses layers for fp16 by itself: none is kept in fp32 for its range, whatever --ranges says"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """An engine to be made."""
+
+    build: BuildOptions  # `onnx` is the file that the user named, fp32 or typed
+    engine: Path  # to be written
+    precision: tuple[str, ...] = ()  # what was asked for, of QUANTISED and LOWERED_FLOATS; empty: the types of the file
+    layer_types: tuple[tuple[str, str], ...] = ()  # (pattern of layer or node names, precision); a later one wins
+    precisions: Path | None = None  # precision.json, from videodeblur search
+    ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
+    calibration_data: Path | None = None  # to measure on; None: the shipped clip
+    min_type_share: float = MIN_TYPE_SHARE
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the flags contradict one another."""
+        for group in (QUANTISED, LOWERED_FLOATS):
+            if len(set(group) & set(self.precision)) > 1:
+                raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
+        if self.layer_types and self.precisions:
+            raise InputError("got --layerPrecisions and --precision, expected one of them")
+
+    @property
+    def rest(self) -> str:
+        """The type of what is not quantised."""
+        return next((name for name in LOWERED_FLOATS if name in self.precision), "fp32")
+
+    @property
+    def quantised(self) -> str | None:
+        """ "int8" or "fp8", when asked for."""
+        return next((name for name in QUANTISED if name in self.precision), None)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether types of single layers were asked for."""
+        return bool(self.layer_types or self.precisions)
+
+
+@dataclass(frozen=True)
+class MadeEngine:
+    """An engine file, with its record and its log beside it."""
+
+    engine: Path
+    source: Path  # the file that the user named
+    onnx: Path  # the file with the engine's types; the same when none were asked for
+    plan: Plan
+    layer_log: str
+    log: Path
+    notes: tuple[str, ...]
+
+
+def make_engine(request: EngineRequest, progress: Progress | None = None, say: Say = lambda text: None) -> MadeEngine:
+    """Writes the engine, its record and its log.
+
+    The typed graph is written beside the engine and compared with the fp32 file (see `export.compare.typed_file`). Raises what
+    that and `build_engine` raise, and BackendError when too little of the arithmetic runs in the types that were asked for.
+    """
+    library = load_library(request.build.library)
+    strong = strongly_typed(library)
+    _check_folder(request.engine)
+    onnx_path, typing_notes = _typed_graph(request, strong, say)
+    log = request.engine.with_name(request.engine.name + ".log")
+    options = replace(request.build, onnx=_readable_graph(onnx_path, request, library), log=log)
+    if not strong:
+        options = replace(options, types=_builder_types(onnx_path, request))
+    built = build_engine(options, progress)
+    contract = _contract(onnx_path, request, strong)
+    shares, notes = _type_shares(onnx_path, options, built, request, strong)
+    plan = Plan(
+        library=built.library,
+        version=built.version,
+        compute_capabilities=built.compute_capabilities,
+        hardware_compatibility=options.hardware_compatibility,
+        version_compatible=options.version_compatible,
+        tf32=options.tf32,
+        stripped=options.strip_weights,
+        profiles=built.profiles,
+        sha256="",
+        onnx_sha256=file_sha256(options.onnx),
+        contract=contract,
+        type_shares=shares,
+        build_seconds=round(built.seconds, 2),
+    )
+    plan = _write(request.engine, built, plan)
+    return MadeEngine(
+        request.engine, request.build.onnx, onnx_path, plan, built.layer_log, log, (*typing_notes, *built.notes, *notes)
+    )
+
+
+def _check_folder(engine: Path) -> None:
+    """Makes it, and finds out whether it can be written before minutes are spent on measuring and building."""
+    try:
+        engine.parent.mkdir(parents=True, exist_ok=True)
+        _partial(engine).touch()
+        _partial(engine).unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {engine.parent}: {error.strerror}: name another with --saveEngine") from error
+
+
+def _typed_graph(request: EngineRequest, strong: bool, say: Say) -> tuple[Path, tuple[str, ...]]:
+    """The file whose types are what was asked for, the user's own or one made of it, and what the user should know."""
+    source, contract = request.build.onnx, read_contract(request.build.onnx)
+    notes = () if strong or "fp16" not in request.precision else (WEAK_FP16,)
+    if contract.precision != "fp32":
+        _check_types_of_file(request, contract.precision, strong)
+        return source, notes
+    if request.by_layer and not strong:
+        raise InputError(
+            "--layerPrecisions and --precision need TensorRT 10 or newer, this one chooses types by itself: quantise the file with "
+            "videodeblur quantize --layers, and build that"
+        )
+    rest = request.rest if strong else "fp32"  # a weakly typed builder lowers the rest by itself
+    if not (request.by_layer or request.quantised or rest != "fp32"):
+        return source, notes
+    _need_onnx("writing types into a graph")
+    word = "-".join(dict.fromkeys([*(["mixed"] if request.by_layer else []), *filter(None, [request.quantised]), rest]))
+    output = request.engine.with_name(f"{source.stem}.{word}.onnx")
+    say(f"writing {output} and comparing it with {source.name}")
+    if request.by_layer or request.quantised:
+        return _quantised_graph(request, rest, output, say), notes
+    return _lowered_graph(request, rest, output)
+
+
+def _check_types_of_file(request: EngineRequest, precision: str, strong: bool) -> None:
+    """Raises InputError where the flags ask a file, which has its types, for others."""
+    source = request.build.onnx
+    if request.by_layer:
+        raise InputError(f"{source} is in {precision} already: name the fp32 file, or leave --layerPrecisions and --precision out")
+    if not request.precision:
+        return
+    held = {precision, *_types_in(source)} | (set() if strong else set(LOWERED_FLOATS))  # a weakly typed builder lowers the rest
+    if precision not in request.precision or not held.issuperset(request.precision):
+        flags = " ".join(f"--{name}" for name in request.precision)
+        raise InputError(
+            f"{source} is in {precision} already, got {flags}: name the fp32 file, or leave the precision flags out"
+            + ("" if find_spec("onnx") else " (pip install onnx to have all its types read)")
+        )
+
+
+def _types_in(path: Path) -> set[str]:
+    """The types that a file's convolutions ask for; none where onnx, which reads them, is not installed."""
+    if find_spec("onnx") is None:
+        return set()
+    from calibration.onnx_file import load_onnx
+    from export.graph.layer_precision import asked_precisions
+
+    return set(asked_precisions(load_onnx(path)).values())
+
+
+def _builder_types(path: Path, request: EngineRequest) -> tuple[str, ...]:
+    """What a weakly typed builder may choose: what was asked for, and what the file has, without which it cannot be built."""
+    wanted = {*request.build.types, read_contract(path).precision, *_types_in(path)}
+    return tuple(name for name in TYPE_FLAGS if name in wanted)
+
+
+def _lowered_graph(request: EngineRequest, rest: str, output: Path) -> tuple[Path, tuple[str, ...]]:
+    from export.export_options import DEFAULT_CLIP  # these need onnx, which a machine that only builds may lack
+    from export.to_bf16 import to_bf16
+    from export.to_fp16 import to_fp16
+
+    clip = request.calibration_data or DEFAULT_CLIP
+    if rest == "bf16":
+        return to_bf16(request.build.onnx, output, clip).path, ()
+    typed, kept = to_fp16(request.build.onnx, output, request.ranges, clip)
+    node, reason = next(iter(kept.items()), ("", ""))
+    return typed.path, (f"{len(kept)} nodes stay fp32, such as {node}: {reason}; --bf16 has no such limit",) if kept else ()
+
+
+def _quantised_graph(request: EngineRequest, rest: str, output: Path, say: Say) -> Path:
+    from export.export_options import DEFAULT_CLIP  # these need onnx, which a machine that only builds may lack
+    from export.graph.qdq_rules import QdqOptions
+    from export.to_qdq import QuantizeRequest, to_qdq
+
+    clip = request.calibration_data or DEFAULT_CLIP
+    ranges = request.ranges or _measured_ranges(request.build.onnx, clip, output, say)
+    layers = request.precisions or (_layer_file(request, rest, output) if request.layer_types else None)
+    asked = QuantizeRequest(
+        onnx=request.build.onnx,
+        ranges=ranges,
+        output=output,
+        precision=request.quantised or "int8",
+        layers=str(layers) if layers else None,
+        clip=clip,
+        how=QdqOptions(rest=rest),
+    )
+    return to_qdq(asked).path
+
+
+def _measured_ranges(onnx_path: Path, clip: Path, output: Path, say: Say) -> Path:
+    from calibration.collect_ranges import CollectOptions, collect
+
+    path = output.with_suffix(".ranges.json")
+    say(f"no --ranges: measuring {CALIBRATION_WINDOWS} windows of {clip}; your own clips tell more")
+    collect(CollectOptions(data=clip, onnx=onnx_path, windows=CALIBRATION_WINDOWS)).save(path)
+    return path
+
+
+def _layer_file(request: EngineRequest, rest: str, output: Path) -> Path:
+    """A precision.json for --layerPrecisions."""
+    from calibration.onnx_file import load_onnx
+    from export.graph.layer_precision import default_precisions, layers
+
+    model = load_onnx(request.build.onnx)
+    chosen = default_precisions(model, request.quantised, rest) if request.quantised else dict.fromkeys(layers(model), rest)
+    for pattern, precision in request.layer_types:
+        matching = [name for name, layer in layers(model).items() if _matches(pattern, name, layer.nodes)]
+        if not matching:
+            raise InputError(
+                f"--layerPrecisions: no layer is called {pattern!r}: names are module paths such as {next(iter(chosen))}"
+            )
+        chosen.update(dict.fromkeys(matching, precision))
+    path = output.with_suffix(".precision.json")
+    path.write_text(json.dumps({"layers": chosen}, indent=1) + "\n")
+    return path
+
+
+def _matches(pattern: str, name: str, nodes: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(candidate, pattern) for candidate in (name, *nodes))
+
+
+def _readable_graph(path: Path, request: EngineRequest, library: Library) -> Path:
+    """What TensorRT 8.6 reads: opset 17, and weights quantised in the graph instead of beforehand."""
+    if library.name != "tensorrt" or int(library.version.split(".")[0]) > LAST_WITH_OPSET_17 or find_spec("onnx") is None:
+        return path
+    if read_versions(path)[1] <= OPSET_OF_8 and read_contract(path).precision == "fp32":
+        return path
+    from export.to_trt8 import to_trt8
+
+    output = request.engine.with_name(f"{path.stem}.trt8.onnx")
+    to_trt8(path, output)
+    return output
+
+
+def _contract(onnx_path: Path, request: EngineRequest, strong: bool) -> Contract:
+    """Parities were measured elsewhere, and say nothing about an engine."""
+    contract = replace(read_contract(onnx_path), parity={})
+    if strong or not request.precision:
+        return contract
+    return replace(contract, precision=request.quantised or request.rest)
+
+
+def _type_shares(
+    typed: Path, options: BuildOptions, built: BuiltEngine, request: EngineRequest, strong: bool
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The types that the convolutions of the file `typed` run in; what the library does not tell is a note.
+
+    Raises BackendError when they are too little of what was asked for.
+    """
+    if not built.layer_log:
+        return {}, (
+            "the types that it runs in were not read: that needs --profilingVerbosity=detailed, and no --excludeLeanRuntime",
+        )
+    if find_spec("onnx") is None:
+        return {}, ("the types that it runs in were not read: pip install onnx",)
+    from calibration.onnx_file import load_onnx
+    from export import type_shares
+    from export.engine.built_types import inspector_types
+
+    size = built.profiles[0].opt[2:4]
+    if built.library == "tensorrt_rtx":
+        rows = type_shares.layer_types(load_onnx(typed), type_shares.tensorrt_types(built.layer_log), *size)
+    else:
+        try:
+            ran = inspector_types(built.layer_log)
+        except ModelError as error:
+            return {}, (f"the types that it runs in were not read: {error}",)
+        rows = type_shares.layer_types(load_onnx(typed), ran, *size, type_shares.NOT_READ)
+    if not strong:  # the graph's fp32 asked the builder to choose
+        rows = [replace(row, asked=request.rest if row.asked == "fp32" else row.asked) for row in rows]
+    granted, ran_in = type_shares.granted_share(rows), type_shares.shares(rows)
+    if granted < request.min_type_share:
+        asked_for = _percents(type_shares.shares(rows, asked=True))
+        raise BackendError(
+            f"{granted:.1%} of the convolution FLOPs that asked for less than fp32 got it, expected {request.min_type_share:.0%}: "
+            f"asked {asked_for}, runs {_percents(ran_in)}; name other targets, or lower --minTypeShare ({options.log})"
+        )
+    unread = ran_in.get(type_shares.NOT_READ)
+    return ran_in, (f"the library does not tell the type of {unread:.1%} of the convolution FLOPs",) if unread else ()
+
+
+def _percents(shares: dict[str, float]) -> str:
+    return ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
+
+
+def _write(engine: Path, built: BuiltEngine, plan: Plan) -> Plan:
+    """The engine under its name only once its record is there: one without the other is refused when it is loaded."""
+    partial = _partial(engine)
+    try:
+        partial.write_bytes(built.plan)
+        plan = replace(plan, sha256=file_sha256(partial))
+        plan.save(engine)
+        partial.replace(engine)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return plan
+
+
+def _partial(engine: Path) -> Path:
+    return engine.with_name(f".{engine.name}.part")
+
+
+def _need_onnx(purpose: str) -> None:
+    if find_spec("onnx") is None:
+        raise MissingPackageError("onnx>=1.19", purpose)
