@@ -30,13 +30,14 @@ from benchmarks.table.options import NAIVE, PARTS, TRTEXEC, BenchOptions
 from benchmarks.table.rows import measure
 from benchmarks.table.subjects import expand
 from benchmarks.table.text import markdown, table
-from runtime.bundle import load_manifest
 from runtime.command_line import USER_ERROR, command
 from runtime.default_model import ROOT, default_model
 from runtime.errors import DeployError, InputError
 from runtime.files.contract import Contract, read_contract
-from runtime.files.engine_record import SUFFIXES, file_sha256, load_plan
+from runtime.files.engine_record import SUFFIXES, load_record
+from runtime.files.manifest import load_manifest
 from runtime.files.model_spec import parse
+from runtime.files.on_disk import file_sha256
 
 QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)
 QUICK_SIZE = "256x144"
@@ -179,7 +180,7 @@ def _first_contract(files: Sequence[Path]) -> Contract | None:
         with suppress(DeployError):
             members = [path / member.file for member in load_manifest(path).members] if path.is_dir() else [path]
             file = next(filter(Path.is_file, members), path)
-            return load_plan(file).contract if file.suffix in SUFFIXES else read_contract(file)
+            return load_record(file).contract if file.suffix in SUFFIXES else read_contract(file)
     return None
 
 

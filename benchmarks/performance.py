@@ -41,7 +41,7 @@ from runtime.backends.openvino_runner import native_bf16
 from runtime.command_line import command
 from runtime.default_model import ROOT
 from runtime.errors import BackendError
-from runtime.files.engine_record import file_sha256
+from runtime.files.on_disk import file_sha256
 
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("bench", "roofline", "scaling", "ideas")

@@ -26,7 +26,8 @@ from runtime import Engine, StreamDeblurrer
 from runtime.command_line import command
 from runtime.errors import InputError
 from runtime.machine.hardware import cpu_name, usable_cores
-from runtime.run.network_memory import bytes_for, memory_at_hand
+from runtime.machine.memory import memory_at_hand
+from runtime.run.network_memory import bytes_for
 
 SIZES = ("256x256", "640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
 BATCHES = (1, 2, 4)

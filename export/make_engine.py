@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -17,7 +15,9 @@ from export.engine.request import TYPE_FLAGS, BuildOptions
 from runtime.backends.tensorrt_library import Library, load_library
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import Contract, read_contract, read_versions
-from runtime.files.engine_record import Plan, file_sha256
+from runtime.files.engine_record import EngineRecord
+from runtime.files.on_disk import file_sha256, partial_file, refusals
+from runtime.progress import Say
 
 MIN_TYPE_SHARE = 0.9  # of the convolutions' arithmetic that asked for less than fp32
 QUANTISED = ("int8", "fp8")
@@ -26,8 +26,6 @@ LAST_WITH_OPSET_17 = 9  # TensorRT's major version
 OPSET_OF_8 = 17  # the newest that it reads
 CALIBRATION_WINDOWS = 16  # of the clip, where no ranges were measured beforehand
 WEAK_FP16 = "this TensorRT chooses layers for fp16 by itself: none is kept in fp32 for its range, whatever --ranges says"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class MadeEngine:
     engine: Path
     source: Path  # the file that the user named
     onnx: Path  # the file with the engine's types; the same when none were asked for
-    plan: Plan
+    record: EngineRecord
     layer_log: str
     log: Path
     notes: tuple[str, ...]
@@ -87,17 +85,27 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     that and `build_engine` raise, and BackendError when too little of the arithmetic runs in the types that were asked for.
     """
     library = load_library(request.build.library)
+    with refusals(request.engine.parent, "--saveEngine"):
+        request.engine.parent.mkdir(parents=True, exist_ok=True)
+    with partial_file(request.engine, "--saveEngine") as partial:
+        made, built = _made(request, library, progress, say)
+        partial.write_bytes(built.plan)
+        record = replace(made.record, sha256=file_sha256(partial))
+        record.save(request.engine)  # an engine without its record, or the other way round, is refused when it is loaded
+    return replace(made, record=record)
+
+
+def _made(request: EngineRequest, library: Library, progress: Progress | None, say: Say) -> tuple[MadeEngine, BuiltEngine]:
+    """The engine, and all about it but the SHA-256 of its file."""
     strong = strongly_typed(library)
-    _check_folder(request.engine)
     onnx_path, typing_notes = _typed_graph(request, strong, say)
     log = request.engine.with_name(request.engine.name + ".log")
     options = replace(request.build, onnx=_readable_graph(onnx_path, request, library), log=log)
     if not strong:
         options = replace(options, types=_builder_types(onnx_path, request))
     built = build_engine(options, progress)
-    contract = _contract(onnx_path, request, strong)
     shares, notes = _type_shares(onnx_path, options, built, request, strong)
-    plan = Plan(
+    record = EngineRecord(
         library=built.library,
         version=built.version,
         compute_capabilities=built.compute_capabilities,
@@ -108,24 +116,12 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
         profiles=built.profiles,
         sha256="",
         onnx_sha256=file_sha256(options.onnx),
-        contract=contract,
+        contract=_contract(onnx_path, request, strong),
         type_shares=shares,
         build_seconds=round(built.seconds, 2),
     )
-    plan = _write(request.engine, built, plan)
-    return MadeEngine(
-        request.engine, request.build.onnx, onnx_path, plan, built.layer_log, log, (*typing_notes, *built.notes, *notes)
-    )
-
-
-def _check_folder(engine: Path) -> None:
-    """Makes it, and finds out whether it can be written before minutes are spent on measuring and building."""
-    try:
-        engine.parent.mkdir(parents=True, exist_ok=True)
-        _partial(engine).touch()
-        _partial(engine).unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to {engine.parent}: {error.strerror}: name another with --saveEngine") from error
+    told = (*typing_notes, *built.notes, *notes)
+    return MadeEngine(request.engine, request.build.onnx, onnx_path, record, built.layer_log, log, told), built
 
 
 def _typed_graph(request: EngineRequest, strong: bool, say: Say) -> tuple[Path, tuple[str, ...]]:
@@ -311,24 +307,6 @@ def _type_shares(
 
 def _percents(shares: dict[str, float]) -> str:
     return ", ".join(f"{share:.1%} {name}" for name, share in shares.items())
-
-
-def _write(engine: Path, built: BuiltEngine, plan: Plan) -> Plan:
-    """The engine under its name only once its record is there: one without the other is refused when it is loaded."""
-    partial = _partial(engine)
-    try:
-        partial.write_bytes(built.plan)
-        plan = replace(plan, sha256=file_sha256(partial))
-        plan.save(engine)
-        partial.replace(engine)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-    return plan
-
-
-def _partial(engine: Path) -> Path:
-    return engine.with_name(f".{engine.name}.part")
 
 
 def _need_onnx(purpose: str) -> None:

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         every_layer=arguments.every_layer,
         times=arguments.layer_times,
     )
-    with partial_file(arguments.output) as partial:
+    with partial_file(arguments.output, "--output") as partial:
         with ProgressBar(unit="graphs") as bar:
             result = search(options, bar)
         with refusals(arguments.output.parent):

@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,12 +46,11 @@ from runtime.command_line import USER_ERROR, command
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError
 from runtime.files.contract import read_contract
+from runtime.progress import Say
 
 TARGETS = ("cpu", *RUNTIMES)
 CALIBRATION_WINDOWS = 16
 VERIFIED_WINDOWS = 4
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,12 +21,14 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from export.compare.parity import EQUAL, clip_windows
 from export.export_options import DEFAULT_CLIP
 from runtime import backends
-from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, Golden, Manifest, Member, middle, mirrored, run_golden, self_test
+from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, middle, mirrored, run_golden, self_test
 from runtime.command_line import command
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import Contract, read_contract
-from runtime.files.engine_record import SUFFIXES, file_sha256, load_plan, record_path
+from runtime.files.engine_record import SUFFIXES, load_record, record_path
+from runtime.files.manifest import Golden, Manifest, Member
+from runtime.files.on_disk import file_sha256, partial_folder
 from runtime.machine.hardware import cpu_name
 from runtime.pixels import sample_codes
 
@@ -83,16 +85,9 @@ def write_bundle(request: BundleRequest) -> Manifest:
     contract = read_contract(request.reference)
     if contract.precision != "fp32":
         raise ModelError(f"{request.reference} is in {contract.precision}, expected the fp32 file that the others were made of")
-    partial = request.output.with_name(f".{request.output.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with partial_folder(request.output) as partial:
         manifest = _fill(partial, request, contract)
         manifest.save(partial)
-        partial.replace(request.output)
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(partial)
     return manifest
 
 
@@ -132,11 +127,11 @@ def _fill(folder: Path, request: BundleRequest, contract: Contract) -> Manifest:
 
 
 def _contract_of(path: Path) -> Contract:
-    return load_plan(path).contract if path.suffix in SUFFIXES else read_contract(path)
+    return load_record(path).contract if path.suffix in SUFFIXES else read_contract(path)
 
 
 def _precision_of(path: Path, contract: Contract) -> str:
-    return load_plan(path).precision if path.suffix in SUFFIXES else contract.precision
+    return load_record(path).precision if path.suffix in SUFFIXES else contract.precision
 
 
 def _check_kin(path: Path, found: Contract, reference: Path, contract: Contract) -> None:
@@ -146,7 +141,7 @@ def _check_kin(path: Path, found: Contract, reference: Path, contract: Contract)
         contract.frames,
     ):
         raise ModelError(f"{path} is of another checkpoint or network than {reference}: make both from one")
-    smallest = load_plan(path).profiles[0].min[0] if path.suffix in SUFFIXES else found.batch or 1
+    smallest = load_record(path).profiles[0].min[0] if path.suffix in SUFFIXES else found.batch or 1
     if smallest != 1:
         raise ModelError(f"{path} takes {smallest} windows at least, a bundle's members take one: build or export it with N = 1")
 
@@ -174,7 +169,7 @@ class _Kind:
 def _golden_size(path: Path, contract: Contract) -> _Kind:
     """The smallest that the member takes, but not smaller than the stored picture where it takes that."""
     if path.suffix in SUFFIXES:
-        profile = load_plan(path).profiles[0]
+        profile = load_record(path).profiles[0]
         height, width = (
             min(max(least, wanted), most) for least, wanted, most in zip(profile.min[2:4], GOLDEN_SIZE, profile.max[2:4])
         )

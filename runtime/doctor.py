@@ -18,9 +18,9 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from runtime.command_line import USER_ERROR, command
 from runtime.files.contract import MIN_PARITY
 from runtime.machine import hardware
+from runtime.machine.memory import memory_at_hand, memory_size
 from runtime.machine.packages import ERROR, NOTE, WARNING, Finding, conflicts, install, installed_packages
 from runtime.probes import ABSENT, BROKEN, WORKS, Probe, ask
-from runtime.run.network_memory import memory_at_hand
 
 LIBRARIES = {  # probe: its extra in setup.cfg
     "openvino": "cpu",
@@ -131,7 +131,7 @@ def _machine(gpu: Probe) -> Machine:
         cpu=hardware.cpu_model(),
         cores=hardware.usable_cores(),
         extensions=hardware.cpu_extensions(),
-        memory=hardware.memory_size(),
+        memory=memory_size(),
         memory_at_hand=memory_at_hand(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),

@@ -20,13 +20,12 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from runtime.command_line import command
-from runtime.deblur_video import grid_for, open_engine
 from runtime.engine import Engine
 from runtime.progress import clock_text
 from runtime.run import network_memory
 from runtime.run.arguments import add_network_arguments, network_options
-from runtime.run.options import DeblurOptions
-from runtime.run.tiling import Grid, TiledEngine
+from runtime.run.options import DeblurOptions, open_engine
+from runtime.run.tiling import Grid, TiledEngine, grid_for
 
 NOWHERE = Path(os.devnull)  # nothing is written
 PROBES = 2  # timed runs of one tile, of which the faster counts; one more before them prepares the backend

@@ -25,7 +25,7 @@ from runtime import InputError, ModelError
 from runtime.engine import Engine
 from runtime.errors import BackendError
 from runtime.files.contract import read_contract, read_versions
-from runtime.files.engine_record import Profile, load_plan
+from runtime.files.engine_record import Profile, load_record
 
 RTX = ("--runtime", "rtx")
 
@@ -176,16 +176,16 @@ def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys)
     asked.append("--optShapes=blurry:1x5x64x96")
     assert main([*asked, f"--exportLayerInfo={tmp_path / 'layers.txt'}"]) == 0
     assert "convolution FLOPs run in 100.0% fp16" in capsys.readouterr().out
-    plan = load_plan(engine)
-    assert plan.type_shares == {"fp16": 1.0}
-    assert plan.contract.precision == "fp16"
-    assert plan.contract.parity == {}
+    record = load_record(engine)
+    assert record.type_shares == {"fp16": 1.0}
+    assert record.contract.precision == "fp16"
+    assert record.contract.parity == {}
     assert "Datatype: Half" in (tmp_path / "layers.txt").read_text()
     assert "Layers:" in (tmp_path / "m.engine.log").read_text()
     with Engine(tmp_path / "tiny.fp16.onnx", "onnxruntime") as typed:
         assert typed.contract.precision == "fp16"
     assert main([f"--loadEngine={engine}", "--getPlanVersionOnly"]) == 0
-    assert capsys.readouterr().out == f"tensorrt_rtx {plan.version}\n"
+    assert capsys.readouterr().out == f"tensorrt_rtx {record.version}\n"
 
 
 def test_one_engine_takes_several_sizes(tiny_model, tmp_path, capsys):
@@ -195,9 +195,9 @@ def test_one_engine_takes_several_sizes(tiny_model, tmp_path, capsys):
     assert "input 1x5x64x96 or 1x5x96x64" in told
     assert "run in 100.0% bf16" in told
     assert f"videodeblur bundle --engine {engine} --onnx {tiny_model}" in told
-    plan = load_plan(engine)
-    assert [plan.profile_of((1, 5, *size)) for size in ((64, 96), (96, 64))] == [0, 1]
-    assert (plan.narrowed.batch, plan.narrowed.height, plan.narrowed.width) == (1, None, None)
+    record = load_record(engine)
+    assert [record.profile_of((1, 5, *size)) for size in ((64, 96), (96, 64))] == [0, 1]
+    assert (record.narrowed.batch, record.narrowed.height, record.narrowed.width) == (1, None, None)
 
 
 def test_int8_calibrates_by_itself(tiny_model, tmp_path, capsys, monkeypatch):
@@ -205,8 +205,8 @@ def test_int8_calibrates_by_itself(tiny_model, tmp_path, capsys, monkeypatch):
     engine = tmp_path / "m.engine"
     assert main([f"--onnx={tiny_model}", "--int8", "--for=96x64", f"--saveEngine={engine}", *RTX]) == 0
     assert "no --ranges: measuring 1 windows of" in capsys.readouterr().err
-    assert load_plan(engine).type_shares["int8"] > 0.2
-    assert load_plan(engine).contract.precision == "int8"
+    assert load_record(engine).type_shares["int8"] > 0.2
+    assert load_record(engine).contract.precision == "int8"
     assert list(tmp_path.glob("*.ranges.json"))
 
 
@@ -224,8 +224,8 @@ def test_int8_is_refused_where_it_would_run_in_something_else(tiny_model, ranges
 def test_types_of_single_layers_in_a_new_folder(tiny_model, ranges, tmp_path):
     asked = ("--fp16", f"--ranges={ranges}", f"--saveEngine={tmp_path / 'new' / 'm.engine'}", "--for=96x64")
     made = make_engine(only(tiny_model, "--layerPrecisions=c1*:fp32,r?:fp32", *asked))
-    assert set(made.plan.type_shares) == {"fp16", "fp32"}
-    assert made.plan.contract.precision == "mixed"
+    assert set(made.record.type_shares) == {"fp16", "fp32"}
+    assert made.record.contract.precision == "mixed"
     with pytest.raises(InputError, match="no layer is called 'nothing'"):
         make_engine(only(tiny_model, "--layerPrecisions=nothing:fp16", *asked))
 
@@ -234,7 +234,7 @@ def test_typed_file_keeps_its_types(tiny_model, tmp_path):
     made = make_engine(only(tiny_model, "--bf16", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
     again = make_engine(only(made.onnx, f"--saveEngine={tmp_path / 'n.engine'}", "--for=96x64"))
     assert again.onnx == made.onnx
-    assert again.plan.type_shares == {"bf16": 1.0}
+    assert again.record.type_shares == {"bf16": 1.0}
     for given in (["--fp16"], ["--int8", "--bf16"], ["--best"], ["--layerPrecisions=c1*:fp32"], ["--precision=p.json", "--bf16"]):
         with pytest.raises(InputError, match="is in bf16 already"):
             make_engine(only(made.onnx, *given, f"--saveEngine={tmp_path / 'o.engine'}", "--for=96x64"))
@@ -249,7 +249,7 @@ def test_typed_file_and_the_type_of_its_rest(int8, tmp_path):
 
 def test_verbosity_that_hides_the_types(tiny_model, tmp_path):
     made = make_engine(only(tiny_model, "--profilingVerbosity=none", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
-    assert made.plan.type_shares == {}
+    assert made.record.type_shares == {}
     assert "--profilingVerbosity=detailed" in made.notes[-1]
 
 

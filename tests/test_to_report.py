@@ -20,8 +20,8 @@ from export.report.records import read_gates, read_searches
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_report import ReportOptions, main, write_report
 from runtime import InputError, ModelError, VideoError
-from runtime.bundle import MANIFEST, load_manifest
-from runtime.files.engine_record import file_sha256
+from runtime.files.manifest import MANIFEST, load_manifest
+from runtime.files.on_disk import file_sha256
 
 FRAMES = 7
 SCRIPT = "<script>alert(1)</script>"

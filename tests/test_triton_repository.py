@@ -12,9 +12,10 @@ import pytest
 
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import InputError, ModelError, read_contract
-from runtime.bundle import check_files, load_manifest
 from runtime.files.contract import Contract
-from runtime.files.engine_record import file_sha256, load_plan, record_path
+from runtime.files.engine_record import load_record, record_path
+from runtime.files.manifest import check_files, load_manifest
+from runtime.files.on_disk import file_sha256
 from runtime.files.records import read_record
 from serving.start_triton import main as start
 from serving.to_triton import main
@@ -118,7 +119,7 @@ def test_single_files_are_served_too(tiny_model, tiny_engine, tmp_path):
     write_repository(TritonOptions(tiny_model, tmp_path / "onnx", streams=0))
     assert file_sha256(tmp_path / "onnx" / "videodeblur" / "1" / "model.onnx") == file_sha256(tiny_model)
     write_repository(TritonOptions(tiny_engine, tmp_path / "engine", streams=0))
-    assert load_plan(tmp_path / "engine" / "videodeblur" / "1" / "model.engine") == load_plan(tiny_engine)
+    assert load_record(tmp_path / "engine" / "videodeblur" / "1" / "model.engine") == load_record(tiny_engine)
 
 
 def test_onnxruntime_backend(bundle, tiny_model, tmp_path):

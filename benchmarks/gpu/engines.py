@@ -24,7 +24,7 @@ from benchmarks.shared.timing import interleave
 from runtime.backends.device_memory import MIB, DeviceArray, DeviceBuffer, PinnedArray, Stream, free_memory, open_gpu
 from runtime.backends.tensorrt_runner import TensorRtRunner
 from runtime.command_line import command
-from runtime.files.engine_record import load_plan
+from runtime.files.engine_record import load_record
 from runtime.pixels.metrics import psnr
 
 ROUNDS = 50  # calls of each way
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(path: Path, blurry: np.ndarray, sharp: np.ndarray, rounds: int) -> Result:
     """`blurry` and `sharp` are (n, 1, F, H, W) float32."""
-    plan, gpu = load_plan(path), open_gpu()
+    record, gpu = load_record(path), open_gpu()
     before = free_memory()
     with ExitStack() as opened:
         runner = opened.enter_context(closing(TensorRtRunner(path)))
@@ -95,16 +95,16 @@ def measure(path: Path, blurry: np.ndarray, sharp: np.ndarray, rounds: int) -> R
         streamed = _streamed(runner, blurry)
     return Result(
         engine=path.name,
-        precision=plan.precision,
+        precision=record.precision,
         parity=psnr(found, sharp, 1.0),
         **{timing.name: timing.median for timing in timings},
         streamed=streamed,
         megabytes=path.stat().st_size / 1e6,
-        build_seconds=plan.build_seconds,
+        build_seconds=record.build_seconds,
         memory=taken / MIB,
-        type_shares=plan.type_shares,
+        type_shares=record.type_shares,
         gpu=gpu.name,
-        library=f"{plan.library} {plan.version}",
+        library=f"{record.library} {record.version}",
     )
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from runtime.errors import InputError
+from runtime.files.on_disk import partial_file
 
 
 def fill(path: Path, name: str, text: str) -> None:
@@ -14,6 +15,5 @@ def fill(path: Path, name: str, text: str) -> None:
     marked = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
     if not marked.search(before):
         raise InputError(f"{path} has no <!-- {name} --> ... <!-- /{name} -->, expected the marks between which it is written")
-    part = path.with_suffix(".part")
-    part.write_text(marked.sub(lambda found: f"{found[1]}{text.strip()}\n{found[2]}", before))
-    part.replace(path)
+    with partial_file(path) as partial:
+        partial.write_text(marked.sub(lambda found: f"{found[1]}{text.strip()}\n{found[2]}", before))

@@ -18,10 +18,10 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from benchmarks.peers import PeerInput
-from benchmarks.shared.peak_memory import peak
 from benchmarks.table.subjects import open_subject
 from runtime.command_line import command
 from runtime.errors import BackendError
+from runtime.machine.memory import peak
 
 READY = "first window"
 
@@ -43,7 +43,7 @@ class ColdStart:
     """What a fresh process takes."""
 
     seconds: float  # from its start to its first sharp window; files may be in the system's cache
-    peak: float  # 10^6 bytes of resident memory
+    peak: float | None  # 10^6 bytes of resident memory; None where the system does not say
 
 
 def measure(name: str, given: PeerInput, threads: int | None) -> ColdStart:
@@ -66,7 +66,8 @@ def measure(name: str, given: PeerInput, threads: int | None) -> ColdStart:
         if not line:
             complaints.seek(0)
             raise BackendError(f"a fresh process failed: {(complaints.read().strip().splitlines() or ['it said nothing'])[-1]}")
-        return ColdStart(seconds, float(line.removeprefix(READY)) / 1e6)
+        most = json.loads(line.removeprefix(READY))
+        return ColdStart(seconds, None if most is None else most / 1e6)
 
 
 @command
@@ -83,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = PeerInput(Path(told["model"]), checkpoint, shape, Path(told["folder"]), nothing, nothing)
     with open_subject(told["name"], given, told["threads"]) as subject:
         subject.run(subject.encode(np.full(shape, 0.5, np.float32)))
-        print(READY, peak(), flush=True)
+        print(READY, json.dumps(peak()), flush=True)
         os._exit(0)  # some libraries take long to end, and that is nobody's cold start
 
 

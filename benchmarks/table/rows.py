@@ -24,10 +24,11 @@ from benchmarks.table.report import BenchReport, Ratio, Row, Skipped, Spread, fi
 from benchmarks.table.subjects import Subject, open_subject
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.contract import read_contract
-from runtime.files.engine_record import file_sha256
 from runtime.files.model_spec import parse
+from runtime.files.on_disk import file_sha256
 from runtime.machine.hardware import cpu_name
 from runtime.pixels.metrics import psnr
+from runtime.progress import Say
 
 BASELINE = "onnxruntime"  # the peer that latencies are compared with; where it was not asked for, the first row
 REFERENCE = "PyTorch fp32"
@@ -35,7 +36,6 @@ BARE = " without copies"  # of the name of a candidate in the rounds
 LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorrt", "nncf", "polygraphy", "opencv-python-headless")
 
 Planes = npt.NDArray[np.float32]
-Say = Callable[[str], None]
 Calls = list[dict[str, float]]  # of one row, as trtexec's --exportTimes has them
 
 

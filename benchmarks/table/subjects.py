@@ -18,8 +18,9 @@ from runtime.errors import InputError
 from runtime.files.contract import Contract, read_contract
 from runtime.files.engine_record import SUFFIXES
 from runtime.files.model_spec import parse
+from runtime.machine.memory import memory_at_hand
 from runtime.pixels import padding, sample_codes
-from runtime.run.network_memory import bytes_for, memory_at_hand
+from runtime.run.network_memory import bytes_for
 
 CPU_ARITHMETIC = ("openvino:bf16", "openvino:fp32", "onnxruntime")
 GPU_ARITHMETIC = ("onnxruntime-cuda:fp32", "onnxruntime-cuda:tf32")

@@ -18,10 +18,10 @@ from export.engine.monitor import Progress, build_monitor
 from export.engine.request import BuildOptions
 from export.engine.timing_cache import TimingCache, cache_name
 from runtime.backends.tensorrt_library import Library, Messages, load_library
-from runtime.default_model import cache_folder
 from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import INPUT
 from runtime.files.engine_record import Profile
+from runtime.files.on_disk import cache_folder
 
 if TYPE_CHECKING:
     from runtime.backends.device_memory import Gpu

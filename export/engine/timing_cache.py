@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import BackendError
+from runtime.files.on_disk import partial_file
 
 if sys.platform == "win32":
     import msvcrt
@@ -41,9 +41,8 @@ class TimingCache:
             merged = _load(self._path, self._config)
             if not merged.combine(measured, False):
                 merged = measured
-            partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
-            partial.write_bytes(memoryview(merged.serialize()))
-            partial.replace(self._path)
+            with partial_file(self._path) as partial:
+                partial.write_bytes(memoryview(merged.serialize()))
 
 
 def cache_name(library: str, version: str, gpu: str, compute_capability: tuple[int, int]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from runtime.errors import InputError
 from runtime.files.contract import METADATA_KEY, Contract
 from runtime.files.on_disk import partial_onnx, refusals
 from runtime.pixels import padding, sample_codes
+from runtime.progress import Say
 
 RANDOM_SEED = 0
 RANDOM_WEIGHTS = f"none: random weights, seed {RANDOM_SEED}"  # stands where a checkpoint's sha256 would
@@ -36,7 +36,6 @@ VERIFIED_SAMPLES = 8_000_000  # fewer windows of a large fixed size, since each 
 ODD = 3  # pixels taken off H and W where a graph of codes has to pad
 
 Floats = npt.NDArray[np.float32]
-Say = Callable[[str], None]
 
 
 def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from export.report.clip_scores import FrameScore, Shown
 from export.report.records import Gate, Search
 from export.report.try_member import Trial
-from runtime.bundle import Manifest, Member, least_parity
+from runtime.bundle import least_parity
+from runtime.files.manifest import Manifest, Member
 
 
 @dataclass(frozen=True)

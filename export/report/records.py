@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.bundle import Manifest
 from runtime.errors import ModelError
+from runtime.files.manifest import Manifest
 from runtime.files.records import parse_object, read_record
 
 GATES = "ship.json"

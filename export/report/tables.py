@@ -11,7 +11,7 @@ from html import escape
 from export.compare.parity import EQUAL
 from export.report.facts import Facts, MemberResult
 from export.report.records import LayerRow, Search
-from runtime.bundle import Member
+from runtime.files.manifest import Member
 
 BAR = 160  # pixels, of the longest bar
 KINDS = {"chosen": "quantised", "candidate": "left high by the budget", "excluded": "kept high by rule"}

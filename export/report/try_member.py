@@ -19,16 +19,17 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from runtime import backends
-from runtime.bundle import check_files, load_manifest, self_test
+from runtime.bundle import self_test
 from runtime.command_line import command
 from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError
+from runtime.files.manifest import check_files, load_manifest
 from runtime.files.records import parse_object, read_record
+from runtime.machine.memory import peak
 from runtime.run.options import DeblurOptions
 
-STATUS = Path("/proc/self/status")
 LOSSLESS = EncoderOptions("ffv1", drop_unsupported=True)
 SUFFIX = ".mkv"
 
@@ -86,7 +87,7 @@ def run_member(bundle: Path, name: str, clip: Path, output: Path, frames: int | 
         frames=summary.frames,
         network_fps=summary.frames / (statistics.mean(seconds[1:] or seconds) * len(seconds)),
         fps=summary.fps,
-        peak_memory=_peak_memory(),
+        peak_memory=peak(),
     )
 
 
@@ -102,15 +103,6 @@ def try_member(bundle: Path, name: str, clip: Path, output: Path, frames: int | 
         said = done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"]
         raise BackendError(said[-1].removeprefix("error: "))
     return read_record(Trial, parse_object(done.stdout.splitlines()[-1]))
-
-
-def _peak_memory() -> int | None:
-    """Not `getrusage`, whose peak begins with that of the process which started this one."""
-    try:
-        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from runtime.backends.choice import (
     PRECISIONS,
     REQUIREMENTS,
     SERVED_REQUIREMENTS,
-    Choice,
     Decision,
     How,
     decide,
@@ -13,6 +12,7 @@ from runtime.backends.choice import (
     open_runner,
     open_served,
 )
+from runtime.backends.runner import Choice
 
 __all__ = [
     "GPU_REQUIREMENTS",

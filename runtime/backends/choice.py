@@ -7,10 +7,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.runner import Runner
+from runtime.backends.runner import Choice
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import MIN_PARITY, Contract, read_contract
-from runtime.files.engine_record import SUFFIXES, load_plan
+from runtime.files.engine_record import SUFFIXES, load_record
 
 REQUIREMENTS = {"openvino": "openvino>=2026.1", "onnxruntime": "onnxruntime>=1.24"}  # on a CPU, in order of preference
 GPU_REQUIREMENTS = {
@@ -38,15 +38,6 @@ class How:
             raise InputError(f"backend is {self.backend!r}, expected one of {', '.join(known)}")
         if self.precision not in (*PRECISIONS, *MIN_PARITY):
             raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A backend that is ready to run, and the sentence that explains it to the user."""
-
-    runner: Runner
-    contract: Contract  # of the model
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -106,18 +97,18 @@ def open_served(url: str, how: How) -> Choice:
     """The runner for a model on a Triton server, "grpc://HOST:PORT/MODEL". The server chose what computes, so `how` may not."""
     if how != How(fallback=how.fallback):
         raise InputError(f"{url} runs as its server was told: leave out backend, precision, threads and device, or open a file")
-    served = _load("triton").open_served(url)
-    return Choice(served.runner, served.contract, served.reason)
+    choice: Choice = _load("triton").open_served(url)
+    return choice
 
 
 def _open_engine(path: Path, how: How) -> Choice:
-    plan = load_plan(path)
+    record = load_record(path)
     if how.backend not in ("auto", "tensorrt"):
         raise InputError(f"{path.name} is a TensorRT engine, {how.backend} runs .onnx files: name the one it was built from")
-    if how.precision not in ("auto", plan.precision):
-        raise InputError(f"{path.name} computes in {plan.precision}, not {how.precision}: build another, with --noTF32 for fp32")
+    if how.precision not in ("auto", record.precision):
+        raise InputError(f"{path.name} computes in {record.precision}, not {how.precision}: build another, with --noTF32 for fp32")
     runner = _load("tensorrt").TensorRtRunner(path, how.device)
-    return Choice(runner, plan.narrowed, f"{plan.library} {plan.version} on {runner.gpu.name}")
+    return Choice(runner, record.narrowed, f"{record.library} {record.version} on {runner.gpu.name}")
 
 
 def _first_usable(contract: Contract) -> tuple[str, str]:

@@ -1,10 +1,13 @@
-"""The one protocol behind which every backend stands, so that nobody needs to ask what they run."""
+"""The one protocol behind which every backend stands, so that nobody needs to ask what they run; and one that is ready."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
+
+from runtime.files.contract import Contract
 
 AHEAD = 2  # windows that an engine has at work in a runner: one is computed, the next is ready
 IN_FLIGHT = AHEAD + 1  # windows that a runner must be able to hold: another thread may call `run` meanwhile
@@ -48,3 +51,12 @@ class EngineElsewhere(Protocol):
     def run_window(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> npt.NDArray[Any]:
         """See `Engine.run`."""
         ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend that is ready to run, and the sentence that explains it to the user."""
+
+    runner: Runner
+    contract: Contract  # of the model
+    reason: str

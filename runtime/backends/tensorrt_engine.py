@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import numpy as np
 
 from runtime.backends.device_memory import MIB, DeviceBuffer, Stream, free_memory
 from runtime.backends.tensorrt_library import Library, load_library
-from runtime.default_model import cache_folder
 from runtime.errors import BackendError, MissingPackageError, ModelError
 from runtime.files.contract import INPUT, OUTPUT
-from runtime.files.engine_record import Plan
+from runtime.files.engine_record import EngineRecord
+from runtime.files.on_disk import cache_folder, partial_file
 
 log = logging.getLogger("videodeblur.tensorrt")
 
@@ -22,12 +21,12 @@ log = logging.getLogger("videodeblur.tensorrt")
 class LoadedEngine:
     """A deserialised engine, checked to be what its record says, and everything that must live as long."""
 
-    def __init__(self, library: Library, path: Path, plan: Plan) -> None:
-        self.library, self.plan = library, plan
+    def __init__(self, library: Library, path: Path, record: EngineRecord) -> None:
+        self.library, self.record = library, record
         self._runtime = _runtime(library)
         self._scratch: DeviceBuffer | None = None
         self.engine = self._deserialize(path)
-        self.dtype = np.dtype(np.float32 if plan.contract.io == "f32" else np.uint8)  # of both tensors
+        self.dtype = np.dtype(np.float32 if record.contract.io == "f32" else np.uint8)  # of both tensors
         self._check_tensors(path)
 
     @property
@@ -67,7 +66,7 @@ class LoadedEngine:
         with self.library.messages() as messages:
             if hasattr(runtime, "get_engine_validity"):
                 self._check_validity(plan, path)
-            if self.plan.version_compatible:
+            if self.record.version_compatible:
                 runtime.engine_host_code_allowed = True  # the hash was checked: the file is the one that the record is of
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
@@ -111,13 +110,13 @@ def _runtime(library: Library) -> Any:
             raise BackendError(f"{name} does not start: {messages.reason()}: update the driver, or install an older one") from error
 
 
-def library_for(plan: Plan) -> Library:
+def library_for(record: EngineRecord) -> Library:
     """The library that built the engine; the lean runtime where that is missing and the engine allows it."""
     try:
-        return load_library(plan.library)
+        return load_library(record.library)
     except MissingPackageError as error:
-        if not plan.version_compatible:
-            release = f"{plan.library.replace('_', '-')}=={plan.version}"
+        if not record.version_compatible:
+            release = f"{record.library.replace('_', '-')}=={record.version}"
             raise MissingPackageError(release, f"running this engine ({error.__cause__})") from error
         return load_library("tensorrt_lean")
 
@@ -135,21 +134,20 @@ class KernelCache:
 
     def save(self) -> None:
         """Written whole, then renamed: of several processes, the last one's stays."""
-        partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             if (kernels := self._cache.serialize()) is None:
                 raise OSError("TensorRT-RTX does not hand them out")
-            partial.write_bytes(memoryview(kernels))
-            partial.replace(self._path)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with partial_file(self._path) as partial:
+                partial.write_bytes(memoryview(kernels))
         except OSError as error:
             log.warning("the compiled kernels could not be kept, the next start will compile again: %s", error)
 
 
-def cache_path(plan: Plan, gpu: str) -> Path:
+def cache_path(record: EngineRecord, gpu: str) -> Path:
     """Where the compiled kernels of an engine on a kind of GPU are kept: in the user's cache."""
     name = "".join(letter if letter.isalnum() else "-" for letter in gpu)
-    return cache_folder() / "kernels" / f"{plan.sha256[:12]}-{plan.version}-{name}.cache"
+    return cache_folder() / "kernels" / f"{record.sha256[:12]}-{record.version}-{name}.cache"
 
 
 def kernel_cache(loaded: LoadedEngine, path: Path) -> KernelCache | None:

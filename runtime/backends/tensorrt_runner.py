@@ -29,7 +29,7 @@ from runtime.backends.tensorrt_buffers import Ring, Slot
 from runtime.backends.tensorrt_engine import LoadedEngine, cache_path, create_context, kernel_cache, library_for
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.contract import INPUT, OUTPUT
-from runtime.files.engine_record import Plan, load_plan
+from runtime.files.engine_record import EngineRecord, load_record
 
 SHAPES = 2  # input shapes whose buffers are kept
 
@@ -45,7 +45,7 @@ class Ticket:
 
 
 class TensorRtRunner:
-    """A `Runner` on one GPU. `precision` is the plan's. One caller at a time; open a runner for each thread.
+    """A `Runner` on one GPU. `precision` is the record's. One caller at a time; open a runner for each thread.
 
     `cuda_graph` records the work for each set of buffers once and launches it with one call; the first window through them is
     computed both ways, and where they differ the runner goes on without graphs and says so in the log. `cache` is the file of
@@ -57,13 +57,13 @@ class TensorRtRunner:
     name = "tensorrt"
 
     def __init__(self, path: Path, device: int = 0, cuda_graph: bool = True, cache: Path | None = None) -> None:
-        self.plan: Plan = load_plan(path)
-        self.precision = self.plan.precision
+        self.record: EngineRecord = load_record(path)
+        self.precision = self.record.precision
         self.gpu = open_gpu(device)
-        self._library = library_for(self.plan)
-        self.plan.check_machine(self._library.name, self._library.version, self.gpu.compute_capability)
-        self._loaded: LoadedEngine | None = LoadedEngine(self._library, path, self.plan)
-        self._kernels = kernel_cache(self._loaded, cache or cache_path(self.plan, self.gpu.name))
+        self._library = library_for(self.record)
+        self.record.check_machine(self._library.name, self._library.version, self.gpu.compute_capability)
+        self._loaded: LoadedEngine | None = LoadedEngine(self._library, path, self.record)
+        self._kernels = kernel_cache(self._loaded, cache or cache_path(self.record, self.gpu.name))
         self._records = cuda_graph and self._kernels is None  # TensorRT-RTX records by itself
         self._cuda_graph = cuda_graph
         self._guests: dict[int, Any] = {}  # by number of the profile, the context for arrays that lie on the GPU already
@@ -138,7 +138,7 @@ class TensorRtRunner:
 
     def _ring(self, shape: tuple[int, ...]) -> Ring:
         if shape not in self._rings:
-            self.plan.profile_of(shape)
+            self.record.profile_of(shape)
             unused = [known for known, ring in self._rings.items() if ring.idle]
             if len(self._rings) >= SHAPES and unused:
                 self._rings.pop(unused[0]).close()
@@ -153,7 +153,7 @@ class TensorRtRunner:
         """Gives a new slot a context of its own: a CUDA graph is of one context with one shape and one set of buffers."""
         if slot.context is not None:
             return
-        context = self._context(self.plan.profile_of(slot.shape), self._cuda_graph)
+        context = self._context(self.record.profile_of(slot.shape), self._cuda_graph)
         self._bind(context, slot.shape, slot.device_in.pointer, slot.device_out.pointer)
         slot.context = context
         if self._records:
@@ -212,7 +212,7 @@ class TensorRtRunner:
         loaded = self._open()
         blurry = DeviceArray.of(array)
         _check_dtype(blurry.dtype, loaded.dtype)
-        profile = self.plan.profile_of(blurry.shape)
+        profile = self.record.profile_of(blurry.shape)
         context = self._guests.get(profile) or self._context(profile, cuda_graph=False)
         self._guests[profile] = context
         memory = DeviceBuffer(int(np.prod(blurry.shape)) * blurry.dtype.itemsize)

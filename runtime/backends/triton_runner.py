@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.utils import InferenceServerException
 
+from runtime.backends.runner import Choice
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import INPUT, OUTPUT, Contract
 from runtime.files.records import parse_object
@@ -38,16 +38,7 @@ log = logging.getLogger("videodeblur.triton")
 log.addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True)
-class Served:
-    """A model on a server that is ready."""
-
-    runner: TritonRunner
-    contract: Contract
-    reason: str
-
-
-def open_served(url: str) -> Served:
+def open_served(url: str) -> Choice:
     """The model at "grpc://HOST:PORT/MODEL" or "http://HOST:PORT/MODEL"; one small window is run there.
 
     Raises InputError on another address, BackendError when the server does not answer, ModelError when the model is not one that
@@ -72,7 +63,7 @@ def _module(protocol: str) -> ModuleType:
         raise MissingPackageError(f"tritonclient[{protocol}]>=2.73", f"a server at {protocol}://") from error
 
 
-def _open(client: _Client, url: str) -> Served:
+def _open(client: _Client, url: str) -> Choice:
     config = client.config()
     parameters = {name: value.get("string_value", "") for name, value in config.get("parameters", {}).items()}
     if CONTRACT not in parameters:
@@ -82,9 +73,9 @@ def _open(client: _Client, url: str) -> Served:
     contract = Contract.from_json(parameters[CONTRACT])
     if config.get("backend") == "python":
         engine = TritonEngineRunner(client, contract)
-        return Served(engine, contract, f"{url}, which runs {engine.description}")
+        return Choice(engine, contract, f"{url}, which runs {engine.description}")
     runner = TritonRunner(client, parameters.get(PRECISION, contract.precision))
-    return Served(runner, contract, f"{url}, Triton's {config.get('backend')} backend")
+    return Choice(runner, contract, f"{url}, Triton's {config.get('backend')} backend")
 
 
 class TritonRunner:

@@ -1,19 +1,18 @@
-"""`Plan`: what is known of a TensorRT engine file, kept in a JSON file beside it, and checked before TensorRT sees a byte.
+"""`EngineRecord`: what is known of a TensorRT engine file, kept in a JSON file beside it, and checked before TensorRT sees a byte.
 
 An engine ("plan") is native code for one library version and one kind of GPU. Loading one runs it: load only files you trust.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import Contract
+from runtime.files.on_disk import file_sha256, partial_file
 from runtime.files.records import parse_object, read_record
 
 SUFFIXES = (".engine", ".plan", ".trt")  # what people call engine files
@@ -48,7 +47,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EngineRecord:
     """The record of an engine file."""
 
     library: str  # "tensorrt" or "tensorrt_rtx", the library that built it
@@ -79,10 +78,8 @@ class Plan:
 
     def save(self, engine: Path) -> None:
         """Writes the record beside the engine file; it appears whole or not at all."""
-        path = record_path(engine)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        partial.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
-        partial.replace(path)
+        with partial_file(record_path(engine)) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
 
     def check_machine(self, library: str, version: str, compute_capability: tuple[int, int]) -> None:
         """Raises BackendError where `library` of `version` on a GPU of `compute_capability` cannot run this engine."""
@@ -126,7 +123,7 @@ def record_path(engine: Path) -> Path:
     return engine.with_name(engine.name + ".json")
 
 
-def load_plan(engine: Path) -> Plan:
+def load_record(engine: Path) -> EngineRecord:
     """The record of an engine file, which is there and unchanged.
 
     Raises ModelError when either file is missing or damaged, or the record is of another version.
@@ -136,11 +133,11 @@ def load_plan(engine: Path) -> Plan:
     path = record_path(engine)
     if not path.is_file():
         raise ModelError(f"{engine} has no record {path.name} beside it: build it with export/to_engine.py, and copy both files")
-    plan = _parse(path)
+    record = _parse(path)
     found = file_sha256(engine)
-    if found != plan.sha256:
-        raise ModelError(f"{engine} has sha256 {found[:12]}, {path.name} says {plan.sha256[:12]}: copy both files again")
-    return plan
+    if found != record.sha256:
+        raise ModelError(f"{engine} has sha256 {found[:12]}, {path.name} says {record.sha256[:12]}: copy both files again")
+    return record
 
 
 def read_header(engine: Path) -> tuple[str, str]:
@@ -158,36 +155,27 @@ def read_header(engine: Path) -> tuple[str, str]:
     return MAGIC[start[:4]], ".".join(str(part) for part in start[VERSION_AT])
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _parse(path: Path) -> Plan:
+def _parse(path: Path) -> EngineRecord:
     try:
         values = parse_object(path.read_text())
         if values.get("schema") != SCHEMA:
             raise ModelError(
                 f"{path} has schema {values.get('schema')}, this version reads {SCHEMA}: update, or build the engine again"
             )
-        plan = read_record(Plan, values)
-        _check(plan)
+        record = read_record(EngineRecord, values)
+        _check(record)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not a readable engine record ({error}): build the engine again") from error
-    return plan
+    return record
 
 
-def _check(plan: Plan) -> None:
+def _check(record: EngineRecord) -> None:
     """Raises ValueError on what has the right type and cannot be."""
-    if plan.library not in MAGIC.values() or plan.hardware_compatibility not in HARDWARE_LEVELS:
-        raise ValueError(f"it names {plan.library}, {plan.hardware_compatibility}")
-    if not re.fullmatch(r"\d+(\.\d+){2,3}", plan.version):
-        raise ValueError(f"the version is {plan.version!r}")
-    if not plan.profiles:
+    if record.library not in MAGIC.values() or record.hardware_compatibility not in HARDWARE_LEVELS:
+        raise ValueError(f"it names {record.library}, {record.hardware_compatibility}")
+    if not re.fullmatch(r"\d+(\.\d+){2,3}", record.version):
+        raise ValueError(f"the version is {record.version!r}")
+    if not record.profiles:
         raise ValueError("it has no profile")
 
 

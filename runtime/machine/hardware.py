@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-CPUINFO, MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+CPUINFO = Path("/proc/cpuinfo")
 NOTABLE = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx2")
 EXTENSIONS = {  # what networks gain from: the kernel's names, of which one is enough
     "AVX2": ("avx2",),
@@ -42,14 +42,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def memory_size() -> int | None:
-    """Bytes of memory of the machine; None where the system does not say."""
-    try:
-        return int(_pairs(MEMINFO)["MemTotal"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-
-
 def nvidia_driver() -> str | None:
     """The version of NVIDIA's driver, for example "580.65.06"; None where there is none, or the system does not say."""
     try:
@@ -62,11 +54,7 @@ def nvidia_driver() -> str | None:
 
 def _cpuinfo() -> dict[str, str]:
     try:
-        return _pairs(CPUINFO)
+        pairs = [line.partition(":") for line in CPUINFO.read_text().splitlines()]
     except OSError:
         return {}
-
-
-def _pairs(path: Path) -> dict[str, str]:
-    pairs = (line.partition(":") for line in path.read_text().splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}

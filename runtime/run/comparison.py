@@ -1,16 +1,19 @@
-"""Before and after in one picture: the planes of a blurry and a sharp frame -> the planes of a comparison."""
+"""`View`, what is written of a blurry and a sharp frame; `Comparison`, both in one picture."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
+
+if TYPE_CHECKING:  # so that those who only import this need no PyAV
+    from runtime.video import Frame, VideoInfo
 
 Plane = npt.NDArray[Any]
 
@@ -19,6 +22,23 @@ WIPE_PERIOD = 6.0  # seconds for the divider to go there and back
 WIPE_MARGIN = 0.05  # of the width, that the divider keeps from the edges
 LINE_WIDTH = 400  # widths of the divider in the picture's width
 DIFF_GAIN = 4  # a difference of one code is hardly seen, and four times the strongest real ones still fit
+
+
+class View:
+    """What is written for a frame and its sharp luma: the sharp frame, or a comparison."""
+
+    def __init__(self, compare: str | None, info: VideoInfo) -> None:
+        self._comparison = Comparison(compare, info.bits, info.chroma_step) if compare else None
+        self._time_base, self._first_pts = info.time_base, info.first_pts
+        self.width = self._comparison.width(info.width) if self._comparison else info.width
+
+    def planes(self, frame: Frame, sharp: Plane) -> tuple[Plane, tuple[Plane, ...]]:
+        """Luma, and the other planes."""
+        if not self._comparison:
+            return sharp, frame.chroma
+        seconds = float((frame.pts - self._first_pts) * self._time_base)
+        luma, *chroma = self._comparison.compose(frame.luma, sharp, frame.chroma, seconds)
+        return luma, tuple(chroma)
 
 
 @dataclass(frozen=True)

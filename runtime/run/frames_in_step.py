@@ -1,53 +1,24 @@
-"""`sharpen`: frames of a video with their sharp luma, in step; and `View`, what is written of the two."""
+"""`sharpen`: frames of a video with their sharp luma, in step."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from runtime.run.comparison import Comparison
+from runtime.streaming import StreamDeblurrer
 
 if TYPE_CHECKING:  # so that those who only import this need no PyAV
-    from runtime.video import Frame, VideoInfo
+    from runtime.video import Frame
 
 Plane = npt.NDArray[Any]
 
 
-class Deblurrer(Protocol):
-    """What `sharpen` needs of a `StreamDeblurrer`."""
-
-    def push(self, frame: Plane) -> list[Plane]:
-        """One frame in; those that became final out, oldest first."""
-        ...
-
-    def flush(self) -> list[Plane]:
-        """The rest."""
-        ...
-
-    def drain(self) -> list[Plane]:
-        """Those that are at work."""
-        ...
-
-    @property
-    def between_windows(self) -> bool:
-        """Whether the stream may be cut here."""
-        ...
-
-
-class Follower(Protocol):
-    """What `take_up` needs of a `StreamDeblurrer`."""
-
-    def precede(self, frames: Sequence[Plane]) -> None:
-        """What came before."""
-        ...
-
-
-def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer, segment: int | None = None) -> Iterator[tuple[Frame, Plane]]:
+def sharpen(frames: Iterable[Frame], deblurrer: StreamDeblurrer, segment: int | None = None) -> Iterator[tuple[Frame, Plane]]:
     """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more.
 
     A frame that starts a scene starts a new stream: no window holds frames of two scenes. The first frame after `segment` others
@@ -74,7 +45,7 @@ def sharpen(frames: Iterable[Frame], deblurrer: Deblurrer, segment: int | None =
         raise RuntimeError(f"the deblurrer kept {len(waiting)} frames")
 
 
-def take_up(frames: Iterable[Frame], deblurrer: Follower, done: int, window: int) -> Iterator[Frame]:
+def take_up(frames: Iterable[Frame], deblurrer: StreamDeblurrer, done: int, window: int) -> Iterator[Frame]:
     """The frames after the first `done`, which an earlier run has finished up to the start of a segment.
 
     The deblurrer is told of the `window` frames before, where they are of the same scene, so that what comes is the same as if one
@@ -89,20 +60,3 @@ def take_up(frames: Iterable[Frame], deblurrer: Follower, done: int, window: int
         yield frame
         break
     yield from left
-
-
-class View:
-    """What is written for a frame and its sharp luma: the sharp frame, or a comparison."""
-
-    def __init__(self, compare: str | None, info: VideoInfo) -> None:
-        self._comparison = Comparison(compare, info.bits, info.chroma_step) if compare else None
-        self._time_base, self._first_pts = info.time_base, info.first_pts
-        self.width = self._comparison.width(info.width) if self._comparison else info.width
-
-    def planes(self, frame: Frame, sharp: Plane) -> tuple[Plane, tuple[Plane, ...]]:
-        """Luma, and the other planes."""
-        if not self._comparison:
-            return sharp, frame.chroma
-        seconds = float((frame.pts - self._first_pts) * self._time_base)
-        luma, *chroma = self._comparison.compose(frame.luma, sharp, frame.chroma, seconds)
-        return luma, tuple(chroma)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 from runtime.errors import InputError
 from runtime.files.contract import Contract
 
@@ -16,11 +13,6 @@ FIXED_BYTES = 350_000_000
 SHARE = 0.5  # of the memory at hand that is taken without being told
 
 ON_CPU = ("openvino", "onnxruntime")
-MEMINFO, OWN_GROUPS, GROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-GROUP_FILES = {  # by the controller of a tree of groups: limit, use, and the part of it, in memory.stat, that is dropped on demand
-    "": ("memory.max", "memory.current", "inactive_file"),  # version 2, one tree for all controllers
-    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
-}
 
 
 def bytes_for(pixels: int, contract: Contract, precision: str) -> int:
@@ -36,42 +28,6 @@ def pixels_within(memory: int, contract: Contract, precision: str) -> int:
             f"there are {memory / 1e9:.1f} GB for the network, expected {FIXED_BYTES / 1e9} at the very least: free some"
         )
     return pixels
-
-
-def memory_at_hand() -> int | None:
-    """Bytes that this process may still take, within its control groups too; None where the system does not say."""
-    try:
-        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
-    return max(0, min((free, *_left_in_groups())))
-
-
-def _left_in_groups() -> Iterator[int]:
-    """Bytes, of this process's control group and of each around it; a container may see the outermost alone, which is its own."""
-    try:
-        lines = OWN_GROUPS.read_text().splitlines()
-    except OSError:  # no control groups
-        return
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        parts = name.strip("/").split("/")
-        for controller in GROUP_FILES.keys() & controllers.split(","):
-            for depth in range(len(parts) + 1):
-                left = _left_in(GROUPS.joinpath(controller, *parts[:depth]), *GROUP_FILES[controller])
-                if left is not None:
-                    yield left
-
-
-def _left_in(group: Path, limit: str, used: str, droppable: str) -> int | None:
-    """Bytes; None where there is no such group here, or it has no limit."""
-    try:
-        most, taken = int((group / limit).read_text()), int((group / used).read_text())
-        stat = dict(line.split(maxsplit=1) for line in (group / "memory.stat").read_text().splitlines())
-        return most - taken + int(stat[droppable])
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def _per_pixel(contract: Contract, precision: str) -> int:

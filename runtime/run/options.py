@@ -1,18 +1,25 @@
-"""`DeblurOptions`: what `videodeblur run` is told, checked before anything is opened."""
+"""`DeblurOptions`: what `videodeblur run` is told, checked before anything is opened; `open_engine` opens what they name."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.default_model import default_model
 from runtime.encoder_options import EncoderOptions
+from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.files.numbered_names import is_numbered, is_sequence
+from runtime.progress import Say
 
 MIN_SEGMENT = 10  # frames, two windows
 DEFAULT_SERVER_MODEL = "videodeblur"
 RATES = (0.001, 1000.0)  # frames per second of pictures
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
+
+log = logging.getLogger("videodeblur.run")
+log.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -80,3 +87,14 @@ class DeblurOptions:
         if is_sequence(self.source):
             return self.source.parent
         return self.source if self.source.is_dir() else None
+
+
+def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
+    """The engine that the options name."""
+    say = say or (lambda _: None)
+    served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
+    path = served or options.model or default_model(say)
+    engine = Engine(path, options.backend, options.precision, options.threads, options.device)
+    log.info("%s: %s", options.source, engine.reason)
+    say(engine.reason)
+    return engine

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,15 @@ import numpy.typing as npt
 from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.files.contract import Contract
+from runtime.machine.memory import memory_at_hand
 from runtime.pixels import padding
 from runtime.run import network_memory
+from runtime.run.options import DeblurOptions
+
+if TYPE_CHECKING:  # so that those who only import this need no PyAV
+    from runtime.video import VideoInfo
+
+GB = 1_000_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,15 @@ class TiledEngine:
                 yield (read_rows, read_columns), (kept_rows, kept_columns)
 
 
+def grid_for(options: DeblurOptions, info: VideoInfo, engine: Engine) -> Grid:
+    """The tiles of the video's frames, as the options or the memory at hand say."""
+    if options.tile is None:
+        return fitting_grid(info.height, info.width, engine, None if options.memory is None else int(options.memory * GB))
+    if options.tile == 0:
+        return whole_grid(info.height, info.width, engine.contract)
+    return square_grid(info.height, info.width, engine.contract, options.tile)
+
+
 def whole_grid(height: int, width: int, contract: Contract) -> Grid:
     """The picture in one piece; in tiles of the model's size where that is fixed and smaller."""
     picture = padding.padded_size(height, width, contract.multiple)
@@ -144,7 +160,7 @@ def fitting_grid(height: int, width: int, engine: Engine, memory: int | None = N
     if engine.backend not in network_memory.ON_CPU or engine.contract.height or engine.contract.width:
         return whole_grid(height, width, engine.contract)
     if memory is None:
-        at_hand = network_memory.memory_at_hand()
+        at_hand = memory_at_hand()
         if at_hand is None:
             return whole_grid(height, width, engine.contract)
         least = network_memory.bytes_for(_least_pixels(height, width, engine.contract), engine.contract, engine.precision)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.errors import BackendError
+from runtime.progress import Say
 from serving.library.worker import JOINING, PLANNING, SEGMENT, Outcome, Task
 
 RANK = {JOINING: 0, PLANNING: 1, SEGMENT: 2}  # what is finished is joined; what cannot be done is known early
 LOOK_EVERY = 1.0  # seconds
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from runtime.progress import Progress, Say
 from serving.library.dispatcher import Dispatcher, Failure, Pool
 from serving.library.plan import PLAN, Library, save
 from serving.library.segment_maker import finished_output, load_video
@@ -13,9 +14,6 @@ from serving.library.video_joiner import missing_segments
 from serving.library.worker import JOINING, PLANNING, SEGMENT, Outcome, Task
 
 FAILURES = "failures.json"  # in WORK, while there are any
-
-Progress = Callable[[int, int | None], None]  # (frames done, frames in all, None while videos are still planned)
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from runtime import Engine
 from runtime.default_model import default_model
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, ModelError
-from runtime.files.engine_record import file_sha256
+from runtime.files.on_disk import file_sha256
+from runtime.progress import Say
 from serving.library.plan import PLAN, WORK, Entry, Library, Settings, folder_name, load_library, part_name, save
 
 VIDEOS = {".mp4", ".mkv", ".mov", ".m4v", ".avi", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".nut"}
@@ -20,8 +21,6 @@ ELSE = ".mkv"
 MANIFEST = "manifest.json"  # of a bundle
 OWN_MODEL = "model.onnx"  # in WORK, a copy of the shipped one
 ENCODER_THREADS = "4"  # fixed, since some encoders write other bits with other numbers; machines have different ones
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import Engine
-from runtime.deblur_video import grid_for
 from runtime.errors import InputError
 from runtime.files.contract import Contract
 from runtime.run.frames_in_step import Plane, sharpen
+from runtime.run.tiling import grid_for
 from runtime.streaming import StreamDeblurrer
 from runtime.video import Frame, VideoReader, VideoWriter
 from runtime.video.scene_cuts import mark_scenes

@@ -14,6 +14,7 @@ from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import Contract
 from runtime.files.records import parse_object, read_record
+from runtime.machine.memory import memory_at_hand
 from runtime.run import network_memory
 
 CONTRACT, HOSTING = (
@@ -90,7 +91,7 @@ class HostedEngine:
 
     def _check_memory(self, shape: tuple[int, ...]) -> None:
         batch, _, height, width = shape
-        at_hand = network_memory.memory_at_hand() if self.engine.backend in network_memory.ON_CPU else None
+        at_hand = memory_at_hand() if self.engine.backend in network_memory.ON_CPU else None
         if at_hand is None:
             return
         needed = network_memory.bytes_for(batch * height * width, self.engine.contract, self.engine.precision)

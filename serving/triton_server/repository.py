@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import runtime
 import serving
 from runtime.errors import InputError
 from runtime.files.engine_record import SUFFIXES, record_path
+from runtime.files.on_disk import partial_folder
 from serving.triton_server.config import graph_config, stream_config, stream_name, window_config
 from serving.triton_server.host import CONTRACT
 from serving.triton_server.options import TritonOptions
@@ -48,14 +47,8 @@ def write_repository(options: TritonOptions) -> Repository:
     target = options.repository
     if target.exists():
         _check_replaceable(target, options.overwrite)
-    new = target.with_name(f".{target.name}.{os.getpid()}.part")
-    new.mkdir(parents=True)
-    try:
+    with partial_folder(target) as new:
         models = _fill(new, options, source)
-        _put(new, target)
-    finally:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(new)
     return Repository(target, models, source, sum(path.stat().st_size for path in target.rglob("*") if path.is_file()))
 
 
@@ -74,21 +67,6 @@ def _check_replaceable(target: Path, overwrite: bool) -> None:
         config = entry / CONFIG
         if not config.is_file() or f'key: "{CONTRACT}"' not in config.read_text(encoding="utf-8", errors="replace"):
             raise InputError(f"{entry} was not written by this command: name another folder, or remove it yourself")
-
-
-def _put(new: Path, target: Path) -> None:
-    """Renames; what was there is gone only when the new one is in its place."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        with suppress(FileNotFoundError):
-            old.rename(target)
-        raise
-    with suppress(FileNotFoundError):
-        shutil.rmtree(old)
 
 
 def _fill(folder: Path, options: TritonOptions, source: Source) -> tuple[str, ...]:

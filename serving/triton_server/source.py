@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runtime.bundle import Manifest, check_files, load_manifest
 from runtime.errors import InputError, ModelError
 from runtime.files.contract import Contract, read_contract, read_versions
-from runtime.files.engine_record import SUFFIXES, load_plan
+from runtime.files.engine_record import SUFFIXES, load_record
+from runtime.files.manifest import Manifest, check_files, load_manifest
 
 # What ONNX Runtime 1.19 reads, which is that of Triton 2.51: the oldest server that this is meant for
 OLDEST_ONNXRUNTIME, MAX_IR_VERSION, MAX_OPSET = "1.19", 10, 21
@@ -74,17 +74,19 @@ def plan_source(model: Path, member: str | None = None) -> Source:
     Raises InputError when there is none.
     """
     found = _members(model, member, SUFFIXES)
-    usable = [each for each in found if (plan := load_plan(each.path)).library == "tensorrt" and not plan.stripped]
+    usable = [each for each in found if (record := load_record(each.path)).library == "tensorrt" and not record.stripped]
     if not usable:
-        what = f"only engines of {load_plan(found[0].path).library}" if found else "no engine"
+        what = f"only engines of {load_record(found[0].path).library}" if found else "no engine"
         raise InputError(
             f"{model} has {what}, Triton's tensorrt backend runs those of full TensorRT: `videodeblur build` with the release that "
             "the server has, and `videodeblur bundle --engine`; or take --backend python"
         )
-    plan = load_plan(usable[0].path)
-    gpus = " or ".join(f"{major}.{minor}" for major, minor in plan.compute_capabilities) or "any"
-    later = " or later, with --backend-config=tensorrt,version-compatible=true" if plan.version_compatible else ", no other"
-    return replace(usable[0], needs=f"the tensorrt backend with TensorRT {plan.version}{later}; a GPU of compute capability {gpus}")
+    record = load_record(usable[0].path)
+    gpus = " or ".join(f"{major}.{minor}" for major, minor in record.compute_capabilities) or "any"
+    later = " or later, with --backend-config=tensorrt,version-compatible=true" if record.version_compatible else ", no other"
+    return replace(
+        usable[0], needs=f"the tensorrt backend with TensorRT {record.version}{later}; a GPU of compute capability {gpus}"
+    )
 
 
 def _members(model: Path, member: str | None, suffixes: tuple[str, ...]) -> list[Source]:
@@ -109,9 +111,9 @@ def _whole_manifest(bundle: Path) -> Manifest:
 
 def _file(path: Path) -> Source:
     if path.suffix in SUFFIXES:
-        plan = load_plan(path)
-        largest = max(profile.max[0] for profile in plan.profiles)
-        return Source(path, plan.contract, plan.precision, largest, f"numpy, {plan.library} {plan.version}")
+        record = load_record(path)
+        largest = max(profile.max[0] for profile in record.profiles)
+        return Source(path, record.contract, record.precision, largest, f"numpy, {record.library} {record.version}")
     if path.suffix != ".onnx":
         raise ModelError(f"{path} is not an .onnx file, an engine or a bundle's folder: make one with export/to_bundle.py")
     contract = read_contract(path)

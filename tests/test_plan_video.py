@@ -7,6 +7,7 @@ from video_clips import Clip
 
 from runtime.errors import InputError
 from runtime.files.contract import read_contract
+from runtime.machine import memory
 from runtime.plan_video import main
 from runtime.run import network_memory
 
@@ -66,10 +67,10 @@ def test_memory_and_pixels_agree(tiny_model):
 
 
 def test_memory_at_hand_is_less_than_the_machine_has(tmp_path, monkeypatch):
-    at_hand = network_memory.memory_at_hand()
+    at_hand = memory.memory_at_hand()
     assert 0 < at_hand < 2**50
-    monkeypatch.setattr(network_memory, "MEMINFO", tmp_path / "missing")
-    assert network_memory.memory_at_hand() is None
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "missing")
+    assert memory.memory_at_hand() is None
 
 
 MB = 1_000_000
@@ -103,5 +104,5 @@ def test_memory_at_hand_is_within_every_control_group_around(own, groups, expect
         (tmp_path / "groups" / name / used).write_text(f"{taken}\n")
         (tmp_path / "groups" / name / "memory.stat").write_text(f"anon 5\n{droppable} {files}\nactive_file 7\n")
     for constant, name in (("MEMINFO", "meminfo"), ("OWN_GROUPS", "own"), ("GROUPS", "groups")):
-        monkeypatch.setattr(network_memory, constant, tmp_path / name)
-    assert network_memory.memory_at_hand() == expected * MB
+        monkeypatch.setattr(memory, constant, tmp_path / name)
+    assert memory.memory_at_hand() == expected * MB

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
-from runtime.files.engine_record import Profile, load_plan, read_header, record_path
+from runtime.files.engine_record import Profile, load_record, read_header, record_path
 from runtime.files.records import read_record
 
 SHAPE = (1, 5, 64, 96)
@@ -25,8 +25,8 @@ def engine(tiny_engine, tmp_path):
 
 
 @pytest.fixture
-def plan(tiny_engine):
-    return load_plan(tiny_engine)
+def record(tiny_engine):
+    return load_record(tiny_engine)
 
 
 def rewrite(engine, **changes):
@@ -34,22 +34,22 @@ def rewrite(engine, **changes):
     record_path(engine).write_text(json.dumps({**values, **changes}))
 
 
-def test_record_survives_a_file(plan, engine):
-    plan.save(engine)
-    assert load_plan(engine) == plan
+def test_record_survives_a_file(record, engine):
+    record.save(engine)
+    assert load_record(engine) == record
 
 
-def test_record_holds_the_facts(plan):
-    assert plan.library == "tensorrt_rtx"
-    assert plan.profiles == (Profile(SHAPE, SHAPE, SHAPE),)
-    assert plan.contract.frames == 5
-    assert plan.type_shares == {"fp32": 1.0}
-    assert plan.precision == "tf32"
-    assert dataclasses.replace(plan, tf32=False).precision == "fp32"
+def test_record_holds_the_facts(record):
+    assert record.library == "tensorrt_rtx"
+    assert record.profiles == (Profile(SHAPE, SHAPE, SHAPE),)
+    assert record.contract.frames == 5
+    assert record.type_shares == {"fp32": 1.0}
+    assert record.precision == "tf32"
+    assert dataclasses.replace(record, tf32=False).precision == "fp32"
 
 
-def test_header_agrees_with_the_record(plan, engine):
-    assert read_header(engine) == (plan.library, plan.version)
+def test_header_agrees_with_the_record(record, engine):
+    assert read_header(engine) == (record.library, record.version)
 
 
 @pytest.mark.parametrize("content", [b"", b"ftrt", b"PK\x03\x04" + bytes(40)])
@@ -67,37 +67,37 @@ def test_file_without_a_header(tmp_path, content):
         ("tensorrt_rtx", "1.7.1.200", (7, 5), r"compute capability 8\.6, 8\.9, this is 7\.5"),
     ],
 )
-def test_machine_that_cannot_run_it(plan, library, version, capability, message):
-    ada = dataclasses.replace(plan, compute_capabilities=((8, 6), (8, 9)))
+def test_machine_that_cannot_run_it(record, library, version, capability, message):
+    ada = dataclasses.replace(record, compute_capabilities=((8, 6), (8, 9)))
     with pytest.raises(BackendError, match=message):
         ada.check_machine(library, version, capability)
 
 
-def test_machines_that_can(plan):
-    plan.check_machine("tensorrt_rtx", plan.version, (12, 0))
-    dataclasses.replace(plan, compute_capabilities=((8, 9),)).check_machine("tensorrt_rtx", plan.version, (8, 9))
-    ampere = dataclasses.replace(plan, compute_capabilities=((8, 6),), hardware_compatibility="ampere+")
-    ampere.check_machine("tensorrt_rtx", plan.version, (12, 0))
-    lasting = dataclasses.replace(plan, library="tensorrt", version="10.3.0", version_compatible=True)
+def test_machines_that_can(record):
+    record.check_machine("tensorrt_rtx", record.version, (12, 0))
+    dataclasses.replace(record, compute_capabilities=((8, 9),)).check_machine("tensorrt_rtx", record.version, (8, 9))
+    ampere = dataclasses.replace(record, compute_capabilities=((8, 6),), hardware_compatibility="ampere+")
+    ampere.check_machine("tensorrt_rtx", record.version, (12, 0))
+    lasting = dataclasses.replace(record, library="tensorrt", version="10.3.0", version_compatible=True)
     lasting.check_machine("tensorrt_lean", "11.4.0.106", (8, 9))
     with pytest.raises(BackendError, match="this machine has 8"):
         lasting.check_machine("tensorrt_lean", "8.6.0", (8, 9))
 
 
-def test_stripped_weights(plan):
+def test_stripped_weights(record):
     with pytest.raises(BackendError, match="without --stripWeights"):
-        dataclasses.replace(plan, stripped=True).check_machine("tensorrt_rtx", plan.version, (8, 9))
+        dataclasses.replace(record, stripped=True).check_machine("tensorrt_rtx", record.version, (8, 9))
 
 
-def test_contract_is_narrowed_to_what_the_engine_takes(plan):
-    assert (plan.contract.batch, plan.contract.height, plan.contract.width) == (None, None, None)
-    assert (plan.narrowed.batch, plan.narrowed.height, plan.narrowed.width) == (1, 64, 96)
-    ranged = dataclasses.replace(plan, profiles=(Profile(SHAPE, SHAPE, (1, 5, 64, 128)),)).narrowed
+def test_contract_is_narrowed_to_what_the_engine_takes(record):
+    assert (record.contract.batch, record.contract.height, record.contract.width) == (None, None, None)
+    assert (record.narrowed.batch, record.narrowed.height, record.narrowed.width) == (1, 64, 96)
+    ranged = dataclasses.replace(record, profiles=(Profile(SHAPE, SHAPE, (1, 5, 64, 128)),)).narrowed
     assert (ranged.batch, ranged.height, ranged.width) == (1, 64, None)
 
 
-def test_profile_of_a_shape(plan):
-    two = dataclasses.replace(plan, profiles=(*plan.profiles, Profile((1, 5, 64, 64), (1, 5, 720, 1280), (2, 5, 1088, 1920))))
+def test_profile_of_a_shape(record):
+    two = dataclasses.replace(record, profiles=(*record.profiles, Profile((1, 5, 64, 64), (1, 5, 720, 1280), (2, 5, 1088, 1920))))
     assert two.profile_of(SHAPE) == 0
     assert two.profile_of((2, 5, 720, 1280)) == 1
     with pytest.raises(InputError, match=r"got \(3, 5, 64, 96\), this engine takes .* or .*: build one"):
@@ -140,26 +140,26 @@ def test_missing_files(engine):
 def test_damaged_record(engine, change, message):
     rewrite(engine, **change)
     with pytest.raises(ModelError, match=message):
-        load_plan(engine)
+        load_record(engine)
 
 
 def test_contract_that_cannot_be_true(engine):
     contract = json.loads(record_path(engine).read_text())["contract"]
     rewrite(engine, contract={**contract, "frames": 0})
     with pytest.raises(ModelError, match="cannot be true"):
-        load_plan(engine)
+        load_record(engine)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"schema": NaN}'])
 def test_record_that_is_no_record(engine, text):
     record_path(engine).write_text(text)
     with pytest.raises(ModelError):
-        load_plan(engine)
+        load_record(engine)
 
 
 def test_unknown_keys_are_ignored(engine):
     rewrite(engine, colour="blue")
-    assert load_plan(engine).library == "tensorrt_rtx"
+    assert load_record(engine).library == "tensorrt_rtx"
 
 
 @dataclasses.dataclass(frozen=True)
