@@ -20,9 +20,10 @@ from benchmarks.shared.arguments import count, size
 from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
-from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.machine.hardware import cpu_name
+from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader, VideoWriter
 
 GOAL = 0.9  # of the engine's own rate, end to end, on a CPU

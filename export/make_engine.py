@@ -17,6 +17,7 @@ from runtime.errors import BackendError, InputError, MissingPackageError, ModelE
 from runtime.files.contract import Contract, read_contract, read_versions
 from runtime.files.engine_record import EngineRecord
 from runtime.files.on_disk import file_sha256, partial_file, refusals
+from runtime.machine.requirements import requirement
 from runtime.progress import Say
 
 MIN_TYPE_SHARE = 0.9  # of the convolutions' arithmetic that asked for less than fp32
@@ -311,4 +312,4 @@ def _percents(shares: dict[str, float]) -> str:
 
 def _need_onnx(purpose: str) -> None:
     if find_spec("onnx") is None:
-        raise MissingPackageError("onnx>=1.19", purpose)
+        raise MissingPackageError(requirement("onnx"), purpose)

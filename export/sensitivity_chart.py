@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.errors import MissingPackageError
+from runtime.machine.requirements import requirement
 
 try:
     from matplotlib.figure import Figure
 except ImportError as missing:
-    raise MissingPackageError("matplotlib>=3.9", "drawing a chart") from missing
+    raise MissingPackageError(requirement("matplotlib"), "drawing a chart") from missing
 
 if TYPE_CHECKING:
     from export.search_precision import Sensitivity

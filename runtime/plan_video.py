@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_network_arguments(parser)
     arguments = parser.parse_args(argv)
     options = DeblurOptions(arguments.source, NOWHERE, frames=arguments.frames, overwrite=True, **network_options(arguments))
-    forecast = forecast_video(options)
+    forecast = plan_video(options)
     print(json.dumps(asdict(forecast)) if arguments.json else _text(forecast))
     return 0
 
 
-def forecast_video(options: DeblurOptions) -> Forecast:
+def plan_video(options: DeblurOptions) -> Forecast:
     """Opens the video and the engine, and times the network on one tile of the video's first window.
 
     The time is that of the network: decoding and encoding overlap with it. Raises what `deblur_video` raises before its first

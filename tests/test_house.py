@@ -24,6 +24,7 @@ HEAVY = {  # folder: {library: the files that may import it; None = any of the f
         "onnxruntime": {"onnxruntime_runner.py", "onnxruntime_cuda_runner.py"},
         "openvino": {"openvino_runner.py"},
         "av": {
+            "__init__.py",
             "format.py",
             "reader.py",
             "writer.py",

@@ -18,8 +18,9 @@ from video_clips import VARIABLE, Clip
 
 from export import to_bundle, to_onnx
 from runtime import BackendError, Engine
-from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
+from runtime.run.options import DeblurOptions
 from serving import deblur_library, join_library, plan_library, run_segment
 from serving.library import video_joiner
 from serving.library.plan import load_library, save

@@ -22,10 +22,11 @@ from export.network import rewrites
 from export.network.exporter import RANDOM_WEIGHTS, export_onnx
 from export.network.graph import network_to_onnx
 from export.network.rewrites import apply_rewrites
-from export.to_onnx import REQUIREMENTS, main
+from export.to_onnx import main
 from model import VARIANTS, DeblurNetwork, NetworkConfig, config, load_checkpoint, save_checkpoint
 from runtime import Engine, InputError
 from runtime.files.contract import MIN_PARITY, read_contract
+from runtime.machine.requirements import requirement
 from runtime.pixels import padding
 from runtime.pixels.sample_codes import from_unit, to_unit
 
@@ -274,7 +275,7 @@ def test_unknown_option_is_status_2(capsys):
 def test_a_missing_package_is_named_with_the_line_that_brings_it(checkpoint, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main([str(checkpoint)]) == 1
-    assert f"pip install '{REQUIREMENTS['onnxscript']}'" in capsys.readouterr().err
+    assert f"pip install '{requirement('onnxscript')}'" in capsys.readouterr().err
 
 
 def start(checkpoint, folder, **options):

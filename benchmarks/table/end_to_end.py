@@ -12,9 +12,10 @@ from benchmarks.peers import guarded
 from benchmarks.shared.timing import Timing, interleave
 from benchmarks.table.options import NAIVE, BenchOptions
 from benchmarks.table.subjects import open_engine
-from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import BackendError
+from runtime.run.options import DeblurOptions
 
 Reported = Callable[[str], AbstractContextManager[None]]  # a candidate's name -> where its failure is told
 

@@ -22,6 +22,7 @@ from runtime.errors import BackendError, DeployError, InputError, MissingPackage
 from runtime.files.contract import INPUT
 from runtime.files.engine_record import Profile
 from runtime.files.on_disk import cache_folder
+from runtime.machine.requirements import requirement
 
 if TYPE_CHECKING:
     from runtime.backends.device_memory import Gpu
@@ -108,7 +109,7 @@ def _open_gpu(device: int) -> Gpu:
     try:
         from runtime.backends.device_memory import open_gpu  # its CUDA library is not needed to build for TensorRT-RTX
     except ImportError as error:
-        raise MissingPackageError("cuda-bindings>=12.9", "building on a GPU") from error
+        raise MissingPackageError(requirement("cuda-bindings"), "building on a GPU") from error
     return open_gpu(device)
 
 

@@ -18,6 +18,7 @@ from export.make_engine import MIN_TYPE_SHARE, EngineRequest
 from runtime.errors import InputError, MissingPackageError
 from runtime.files.contract import INPUT, read_contract
 from runtime.files.engine_record import HARDWARE_LEVELS, Profile
+from runtime.machine.requirements import requirement
 
 RUNTIMES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 SHAPE = f"{INPUT}:NxFxHxW"
@@ -136,7 +137,7 @@ def _library(runtime: str | None) -> str:
         return RUNTIMES[runtime]
     installed = [module for module in RUNTIMES.values() if find_spec(module) is not None]
     if not installed:
-        raise MissingPackageError("tensorrt-rtx>=1.7", "building engines (or, with a GPU, tensorrt)")
+        raise MissingPackageError(requirement("tensorrt-rtx"), "building engines (or, with a GPU, tensorrt)")
     return installed[0]
 
 

@@ -11,13 +11,17 @@ from runtime.backends.runner import Choice
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import MIN_PARITY, Contract, read_contract
 from runtime.files.engine_record import SUFFIXES, load_record
+from runtime.machine.requirements import requirement
 
-REQUIREMENTS = {"openvino": "openvino>=2026.1", "onnxruntime": "onnxruntime>=1.24"}  # on a CPU, in order of preference
-GPU_REQUIREMENTS = {
-    "onnxruntime-cuda": "onnxruntime-gpu[cuda,cudnn]>=1.31",
-    "tensorrt": "cuda-bindings>=12.9",  # the library itself is named by the engine's record
+CPU_BACKENDS = ("openvino", "onnxruntime")  # in order of preference
+GPU_BACKENDS = ("onnxruntime-cuda", "tensorrt")
+PACKAGES = {  # backend: what brings it
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+    "onnxruntime-cuda": "onnxruntime-gpu",
+    "tensorrt": "cuda-bindings",  # the library itself is named by the engine's record
+    "triton": "tritonclient",
 }
-SERVED_REQUIREMENTS = {"triton": "tritonclient[grpc,http]>=2.73"}
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
@@ -25,7 +29,7 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 class How:
     """How the caller wants a model to be run."""
 
-    backend: str = "auto"  # "auto", or a key of REQUIREMENTS or GPU_REQUIREMENTS
+    backend: str = "auto"  # "auto", or one of CPU_BACKENDS or GPU_BACKENDS
     precision: str = "auto"  # arithmetic of what the graph has in fp32
     threads: int | None = None  # CPU cores, all when None
     device: int = 0  # the GPU
@@ -33,7 +37,7 @@ class How:
 
     def __post_init__(self) -> None:
         """Raises InputError on another word."""
-        known = ("auto", *REQUIREMENTS, *GPU_REQUIREMENTS)
+        known = ("auto", *CPU_BACKENDS, *GPU_BACKENDS)
         if self.backend not in known:
             raise InputError(f"backend is {self.backend!r}, expected one of {', '.join(known)}")
         if self.precision not in (*PRECISIONS, *MIN_PARITY):
@@ -44,7 +48,7 @@ class How:
 class Decision:
     """What runs an ONNX file, and why."""
 
-    backend: str  # a key of REQUIREMENTS or GPU_REQUIREMENTS
+    backend: str  # one of CPU_BACKENDS or GPU_BACKENDS
     precision: str  # arithmetic
     reason: str
 
@@ -114,26 +118,26 @@ def _open_engine(path: Path, how: How) -> Choice:
 def _first_usable(contract: Contract) -> tuple[str, str]:
     """The first backend that is installed and right, and what to say of those before it."""
     passed_over = ""
-    for name, requirement in REQUIREMENTS.items():
+    for name in CPU_BACKENDS:
         if departure := _departure(contract, name):
             passed_over += f"; {departure}"
             continue
         try:
             _load(name)
         except MissingPackageError:
-            passed_over += f"; often faster: pip install '{requirement}'"
+            passed_over += f"; often faster: pip install '{requirement(PACKAGES[name])}'"
         else:
             return name, passed_over
     if passed_over and "pip" not in passed_over:
         raise BackendError(f"no backend runs this file as it should{passed_over}: make it again with other layers")
-    raise MissingPackageError(REQUIREMENTS["openvino"], "running a model on the CPU")
+    raise MissingPackageError(requirement("openvino"), "running a model on the CPU")
 
 
 def _load(name: str) -> Any:
     try:
         return import_module(f"runtime.backends.{name.replace('-', '_')}_runner")
     except ImportError as error:
-        raise MissingPackageError({**REQUIREMENTS, **GPU_REQUIREMENTS, **SERVED_REQUIREMENTS}[name], f"backend {name!r}") from error
+        raise MissingPackageError(requirement(PACKAGES[name]), f"backend {name!r}") from error
 
 
 def _openvino_precision(contract: Contract, asked: str) -> tuple[str, str]:

@@ -18,13 +18,14 @@ import onnxruntime
 from runtime.backends.device_memory import open_gpu
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import INPUT, OUTPUT
+from runtime.machine.requirements import requirement
 
 PROVIDER = "CUDAExecutionProvider"
 PRECISIONS = ("fp32", "tf32")
 SHAPES = 4  # input shapes whose buffers are kept
 ERRORS_ONLY = 3  # log severity
 NO_GRAPH = -1
-INSTALL = "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]>=1.31'"
+INSTALL = f"pip uninstall onnxruntime, then pip install '{requirement('onnxruntime-gpu')}'"
 
 log = logging.getLogger("videodeblur.onnxruntime")
 log.addHandler(logging.NullHandler())

@@ -14,8 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from runtime.errors import MissingPackageError
-
-REQUIREMENTS = {"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt-rtx>=1.7", "tensorrt_lean": "tensorrt-lean"}
+from runtime.machine.requirements import requirement
 
 log = logging.getLogger("videodeblur.tensorrt")
 log.addHandler(logging.NullHandler())  # failures reach the caller as errors that quote the messages
@@ -25,7 +24,7 @@ log.addHandler(logging.NullHandler())  # failures reach the caller as errors tha
 class Library:
     """An imported TensorRT library and the one logger that a process may give it."""
 
-    name: str  # the module's name, a key of REQUIREMENTS
+    name: str  # the module's name, one of engine_record.LIBRARIES
     module: Any
     logger: Any  # a trt.ILogger
 
@@ -67,11 +66,11 @@ class Messages:
 
 @functools.cache
 def load_library(name: str) -> Library:
-    """Imports `name`, a key of REQUIREMENTS. Raises MissingPackageError when it, or a library it links to, is missing."""
+    """Imports one of `engine_record.LIBRARIES`. Raises MissingPackageError when it, or a library it links to, is missing."""
     try:
         module = import_module(name)
     except (ImportError, OSError) as error:
-        raise MissingPackageError(REQUIREMENTS[name], f"running {name} engines ({error})") from error
+        raise MissingPackageError(requirement(name.replace("_", "-")), f"running {name} engines ({error})") from error
     return Library(name, module, _logger(module))
 
 

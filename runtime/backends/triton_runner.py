@@ -23,6 +23,7 @@ from runtime.backends.runner import Choice
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import INPUT, OUTPUT, Contract
 from runtime.files.records import parse_object
+from runtime.machine.requirements import least_version
 
 ADDRESS = re.compile(r"(grpc|http)://([^/\s]+:\d+)/([A-Za-z0-9_.-]+)")  # protocol, host and port, model
 CONTRACT, PRECISION, DESCRIBE, DESCRIPTION = "contract", "precision", "describe", "description"  # agreed with serving/
@@ -60,7 +61,9 @@ def _module(protocol: str) -> ModuleType:
     try:
         return import_module(f"tritonclient.{protocol}")
     except (ImportError, RuntimeError) as error:  # it raises RuntimeError where an extra was left out
-        raise MissingPackageError(f"tritonclient[{protocol}]>=2.73", f"a server at {protocol}://") from error
+        raise MissingPackageError(
+            f"tritonclient[{protocol}]>={least_version('tritonclient')}", f"a server at {protocol}://"
+        ) from error
 
 
 def _open(client: _Client, url: str) -> Choice:

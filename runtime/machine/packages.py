@@ -8,18 +8,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
+from runtime.machine.requirements import REQUIREMENTS, least_version
+
 ERROR, WARNING, NOTE = "error", "warning", "note"
-LEAST = {  # package: (its extra in setup.cfg, the least version there)
-    "numpy": ("", "1.26"),
-    "openvino": ("cpu", "2026.1"),
-    "onnxruntime": ("cpu", "1.24"),
-    "onnxruntime-gpu": ("gpu", "1.31"),
-    "av": ("video", "18"),
-    "tensorrt": ("tensorrt", "8.6"),
-    "tensorrt-lean": ("tensorrt-lean", "10"),
-    "tensorrt-rtx": ("tensorrt-rtx", "1.7"),
-    "cuda-bindings": ("tensorrt", "12.9"),
-}
+CHECKED = (  # whose age is looked at
+    "numpy",
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "av",
+    "tensorrt",
+    "tensorrt-lean",
+    "tensorrt-rtx",
+    "cuda-bindings",
+)
 ONNXRUNTIMES = {"onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn"}
 FULL_TENSORRT = re.compile(r"tensorrt(-cu\d+)?(-bindings|-libs)?")  # not -rtx, -lean, -dispatch: modules of their own
 CUDA_13 = 13  # the major version that TensorRT 11 and the PyPI wheel of onnxruntime-gpu 1.31 are built for
@@ -58,9 +60,10 @@ def conflicts(
 
 
 def _too_old(packages: Mapping[str, str]) -> Iterator[Finding]:
-    for name, (extra, least) in LEAST.items():
+    for name in CHECKED:
+        (extra, wanted), least = REQUIREMENTS[name], least_version(name)
         if name in packages and _numbers(packages[name]) < _numbers(least):
-            remedy = install(extra) if extra else f"pip install 'numpy>={least},<3'"
+            remedy = install(extra) if extra else f"pip install '{wanted}'"
             yield Finding(WARNING, f"{name} is {packages[name]}, expected {least} or newer", remedy)
 
 

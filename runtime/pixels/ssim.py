@@ -7,11 +7,12 @@ from typing import Any
 import numpy.typing as npt
 
 from runtime.errors import MissingPackageError
+from runtime.machine.requirements import requirement
 
 try:
     from skimage.metrics import structural_similarity
 except ImportError as missing:
-    raise MissingPackageError("scikit-image>=0.25", "measuring SSIM") from missing
+    raise MissingPackageError(requirement("scikit-image"), "measuring SSIM") from missing
 
 
 def ssim(a: npt.NDArray[Any], b: npt.NDArray[Any], peak: float) -> float:

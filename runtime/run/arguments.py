@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime.backends import GPU_REQUIREMENTS, REQUIREMENTS
+from runtime.backends import CPU_BACKENDS, GPU_BACKENDS
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 from runtime.run.comparison import KINDS
 from runtime.run.options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
@@ -16,7 +16,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
 RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
 
-BACKENDS = f"auto (default: .onnx files on the CPU, engines on the GPU), {', '.join((*REQUIREMENTS, *GPU_REQUIREMENTS))}"
+BACKENDS = f"auto (default: .onnx files on the CPU, engines on the GPU), {', '.join((*CPU_BACKENDS, *GPU_BACKENDS))}"
 ARITHMETIC = (
     "of what the model has in fp32: auto (default: the fastest with measured parity), fp32, bf16 (openvino) or tf32"
     " (onnxruntime-cuda)"

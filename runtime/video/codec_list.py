@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.encoder_options import DEFAULT_CQ, DEFAULT_CRF
-from runtime.errors import MissingPackageError
+import av
 
-try:
-    import av
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
+from runtime.encoder_options import DEFAULT_CQ, DEFAULT_CRF
 
 ENCODERS = (*DEFAULT_CRF, "ffv1", "prores_ks", "png", *DEFAULT_CQ)
 DECODERS = ("h264", "hevc", "av1", "libdav1d", "vp9", "mpeg2video", "prores", "ffv1", "mjpeg", "png")

@@ -8,18 +8,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
 
+import av
 import numpy as np
 import numpy.typing as npt
+from av.container import InputContainer, OutputContainer
+from av.sidedata.sidedata import SideData
 
-from runtime.errors import MissingPackageError
 from runtime.video.hdr import Hdr
-
-try:
-    import av
-    from av.container import InputContainer, OutputContainer
-    from av.sidedata.sidedata import SideData
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
 

@@ -7,20 +7,16 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+import av
 import numpy as np
 
-from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.errors import InputError, VideoError
 from runtime.files.numbered_names import is_numbered, with_number
 from runtime.pixels import rgb
 from runtime.video.format import Frame, Plane, plane_of
 from runtime.video.output_writer import OutputWriter
 from runtime.video.reader import VideoReader
 from runtime.video.still_pictures import encode_picture
-
-try:
-    import av
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 SUFFIX = ".png"
 

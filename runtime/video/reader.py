@@ -17,9 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import av
 import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
 
-from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.errors import InputError, VideoError
 from runtime.pixels import rgb
 from runtime.video.format import (
     FULL,
@@ -33,14 +37,6 @@ from runtime.video.format import (
 )
 from runtime.video.hdr import Hdr
 from runtime.video.sources import open_source
-
-try:
-    import av
-    from av.container import InputContainer
-    from av.sidedata.sidedata import Type as SideDataType
-    from av.stream import Disposition
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
 CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration

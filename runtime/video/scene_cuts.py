@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from runtime.errors import InputError, MissingPackageError
-from runtime.video.format import Frame, VideoInfo
+import av
+from av.filter import Graph
 
-try:
-    import av
-    from av.filter import Graph
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
+from runtime.errors import InputError
+from runtime.video.format import Frame, VideoInfo
 
 SCORE = "lavfi.scene_score"  # left in a frame's metadata by the filter
 

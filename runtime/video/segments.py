@@ -17,18 +17,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import av
+
 from runtime.encoder_options import EncoderOptions
-from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.errors import InputError, VideoError
 from runtime.files.records import parse_object, read_record
 from runtime.video.format import Frame, Plane, VideoInfo
 from runtime.video.output_writer import OutputWriter
 from runtime.video.reader import VideoReader
 from runtime.video.writer import VideoWriter, segment_shift
-
-try:
-    import av
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 log = logging.getLogger("videodeblur.run")
 log.addHandler(logging.NullHandler())

@@ -7,15 +7,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import MissingPackageError, VideoError
+import av
+from av.container import InputContainer
+
+from runtime.errors import VideoError
 from runtime.files.numbered_names import is_sequence, number_in, with_number
 from runtime.video.format import ffmpeg_says
-
-try:
-    import av
-    from av.container import InputContainer
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 STANDARD = Path("-")  # standard input or output
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm"}

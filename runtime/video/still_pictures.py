@@ -7,17 +7,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import MissingPackageError, VideoError
+from runtime.errors import VideoError
 from runtime.pixels.sample_codes import from_unit, to_unit
 from runtime.video.format import FULL, plane_of
-
-try:
-    import av
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing pictures") from missing
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, of gamma-coded R, G, B
 STRICT = {"err_detect": "explode"}  # without it a JPEG that was cut off decodes to a half grey picture

@@ -10,22 +10,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
+import av
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.filter import Graph
+from av.stream import Disposition, Stream
+
 from runtime.encoder_options import EncoderOptions
-from runtime.errors import InputError, MissingPackageError, VideoError
+from runtime.errors import InputError, VideoError
 from runtime.video.format import FULL, MP4_LIKE, Frame, Plane, VideoInfo, ffmpeg_says, is_format, plane_of
 from runtime.video.hdr import with_hdr
 from runtime.video.output_writer import OutputWriter
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
-
-try:
-    import av
-    from av.audio.stream import AudioStream
-    from av.container import OutputContainer
-    from av.filter import Graph
-    from av.stream import Disposition, Stream
-except ImportError as missing:
-    raise MissingPackageError("av>=18", "reading and writing video") from missing
 
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding

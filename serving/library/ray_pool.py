@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from runtime.errors import BackendError, DeployError, MissingPackageError
+from runtime.machine.requirements import requirement
 from serving.library.access import Access
 from serving.library.dispatcher import Event
 from serving.library.worker import Outcome, Task, Worker
@@ -18,7 +19,7 @@ try:
     import ray
     from ray.exceptions import RayError
 except ImportError as missing:
-    raise MissingPackageError("ray==2.60.0", "a cluster") from missing
+    raise MissingPackageError(requirement("ray"), "a cluster") from missing
 
 REACHABLE_WITHIN = 10.0  # seconds
 OPEN_TRIES = 5  # times in a row that a worker may be lost while it opens its engine
@@ -164,7 +165,7 @@ def _connect(access: Access, size: WorkerSize) -> None:
     hosts = {node["NodeManagerAddress"] for node in ray.nodes()}
     if not all(host.startswith("127.") for host in hosts):
         ray.shutdown()
-        raise BackendError(f"Ray listens on {', '.join(sorted(hosts))}, expected 127.0.0.1 alone: install ray==2.60.0")
+        raise BackendError(f"Ray listens on {', '.join(sorted(hosts))}, expected 127.0.0.1 alone: install {requirement('ray')}")
 
 
 def _room(size: WorkerSize, gpus: float) -> int:
