@@ -1,12 +1,12 @@
-"""What can be asked of `export/to_onnx.py`, and what it answers; plain records without a heavy import."""
+"""What can be asked of `export/to_onnx.py`: a plain record without a heavy import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.errors import InputError
-from runtime.files.contract import Contract
 from runtime.pixels import padding, sample_codes
 
 OPSETS = (20, 17)  # 17 for TensorRT 8.6
@@ -15,9 +15,6 @@ IO_KINDS = ("f32", *CODE_BITS)
 DEFAULT_RANGE = "limited"  # what video is unless it says otherwise
 REWRITES = ("fold", "whole-window", "group", "merge-gates", "split-heads")  # in the order in which they are applied
 DEFAULT_REWRITES = ("fold", "whole-window")  # measured: export/network/rewrites.py
-DEFAULT_CLIP = Path(__file__).parent / "clips" / "kodak_blurry.mp4"
-MULTIPLE = 8  # pixels, of the network
-SMALLEST = 5  # pixels; the graphs of codes reflect up to 8, and a reflection needs one sample more than it adds
 
 
 @dataclass(frozen=True)
@@ -65,29 +62,6 @@ class ExportOptions:
         return None if self.io == "f32" else self.color_range or DEFAULT_RANGE
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How close a file on one backend comes to the PyTorch network in fp32."""
-
-    backend: str
-    precision: str
-    decibels: float  # PSNR against the full scale of a sample: 1.0, or the largest code; 200 where all are equal
-    samples: int
-    differing: int  # samples that are not equal; for codes the number that counts
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """A verified file."""
-
-    path: Path
-    contract: Contract
-    opset: int
-    parities: tuple[Parity, ...]  # ONNX Runtime's first, then OpenVINO's
-    windows: tuple[int, ...]  # shape of what was compared, (N, F, H, W)
-    seconds: float  # that it took
-
-
 def _check_codes(io: str, bits: int | None, color_range: str | None) -> None:
     if io == "f32":
         if bits or color_range:
@@ -106,10 +80,10 @@ def _check_size(name: str, size: int | None, io: str) -> None:
         raise InputError(f"{name} is {size}, expected at least 1")
     if name == "batch":
         return
-    if io == "f32" and size % MULTIPLE:
-        nearest = padding.padded_size(size, size, MULTIPLE)[0]
+    if io == "f32" and size % padding.MULTIPLE:
+        nearest = padding.padded_size(size, size, padding.MULTIPLE)[0]
         raise InputError(
-            f"{name} is {size}, expected a multiple of {MULTIPLE}: {nearest}, or --io u8 or u16, which pad inside the graph"
+            f"{name} is {size}, expected a multiple of {padding.MULTIPLE}: {nearest}, or --io u8 or u16, which pad inside the graph"
         )
-    if size < SMALLEST:
-        raise InputError(f"{name} is {size}, expected at least {SMALLEST}")
+    if size < padding.SMALLEST_CODES:
+        raise InputError(f"{name} is {size}, expected at least {padding.SMALLEST_CODES}")

@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from export.engine.builder import BuiltEngine, build_engine
+from export.engine.built_types import inspector_types, tensorrt_types
 from export.engine.config import strongly_typed
 from export.engine.monitor import Progress
-from export.engine.request import TYPE_FLAGS, BuildOptions
+from export.engine.request import LOWERED_FLOATS, TYPE_FLAGS, BuildOptions, EngineRequest
 from runtime.backends.tensorrt_library import Library, load_library
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import Contract, read_contract, read_versions
@@ -20,50 +21,10 @@ from runtime.files.on_disk import file_sha256, partial_file, refusals
 from runtime.machine.requirements import requirement
 from runtime.progress import Say
 
-MIN_TYPE_SHARE = 0.9  # of the convolutions' arithmetic that asked for less than fp32
-QUANTISED = ("int8", "fp8")
-LOWERED_FLOATS = ("fp16", "bf16")
 LAST_WITH_OPSET_17 = 9  # TensorRT's major version
 OPSET_OF_8 = 17  # the newest that it reads
 CALIBRATION_WINDOWS = 16  # of the clip, where no ranges were measured beforehand
 WEAK_FP16 = "this TensorRT chooses layers for fp16 by itself: none is kept in fp32 for its range, whatever --ranges says"
-
-
-@dataclass(frozen=True)
-class EngineRequest:
-    """An engine to be made."""
-
-    build: BuildOptions  # `onnx` is the file that the user named, fp32 or typed
-    engine: Path  # to be written
-    precision: tuple[str, ...] = ()  # what was asked for, of QUANTISED and LOWERED_FLOATS; empty: the types of the file
-    layer_types: tuple[tuple[str, str], ...] = ()  # (pattern of layer or node names, precision); a later one wins
-    precisions: Path | None = None  # precision.json, from videodeblur search
-    ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
-    calibration_data: Path | None = None  # to measure on; None: the shipped clip
-    min_type_share: float = MIN_TYPE_SHARE
-
-    def __post_init__(self) -> None:
-        """Raises InputError where the flags contradict one another."""
-        for group in (QUANTISED, LOWERED_FLOATS):
-            if len(set(group) & set(self.precision)) > 1:
-                raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
-        if self.layer_types and self.precisions:
-            raise InputError("got --layerPrecisions and --precision, expected one of them")
-
-    @property
-    def rest(self) -> str:
-        """The type of what is not quantised."""
-        return next((name for name in LOWERED_FLOATS if name in self.precision), "fp32")
-
-    @property
-    def quantised(self) -> str | None:
-        """ "int8" or "fp8", when asked for."""
-        return next((name for name in QUANTISED if name in self.precision), None)
-
-    @property
-    def by_layer(self) -> bool:
-        """Whether types of single layers were asked for."""
-        return bool(self.layer_types or self.precisions)
 
 
 @dataclass(frozen=True)
@@ -182,7 +143,7 @@ def _builder_types(path: Path, request: EngineRequest) -> tuple[str, ...]:
 
 
 def _lowered_graph(request: EngineRequest, rest: str, output: Path) -> tuple[Path, tuple[str, ...]]:
-    from export.export_options import DEFAULT_CLIP  # these need onnx, which a machine that only builds may lack
+    from export.shipped_clips import DEFAULT_CLIP  # these need onnx, which a machine that only builds may lack
     from export.to_bf16 import to_bf16
     from export.to_fp16 import to_fp16
 
@@ -195,8 +156,8 @@ def _lowered_graph(request: EngineRequest, rest: str, output: Path) -> tuple[Pat
 
 
 def _quantised_graph(request: EngineRequest, rest: str, output: Path, say: Say) -> Path:
-    from export.export_options import DEFAULT_CLIP  # these need onnx, which a machine that only builds may lack
     from export.graph.qdq_rules import QdqOptions
+    from export.shipped_clips import DEFAULT_CLIP  # these need onnx, which a machine that only builds may lack
     from export.to_qdq import QuantizeRequest, to_qdq
 
     clip = request.calibration_data or DEFAULT_CLIP
@@ -281,28 +242,27 @@ def _type_shares(
     if find_spec("onnx") is None:
         return {}, ("the types that it runs in were not read: pip install onnx",)
     from calibration.onnx_file import load_onnx
-    from export import type_shares
-    from export.engine.built_types import inspector_types
+    from export.graph.layer_types import NOT_READ, granted_share, layer_types, shares
 
     size = built.profiles[0].opt[2:4]
     if built.library == "tensorrt_rtx":
-        rows = type_shares.layer_types(load_onnx(typed), type_shares.tensorrt_types(built.layer_log), *size)
+        rows = layer_types(load_onnx(typed), tensorrt_types(built.layer_log), *size)
     else:
         try:
             ran = inspector_types(built.layer_log)
         except ModelError as error:
             return {}, (f"the types that it runs in were not read: {error}",)
-        rows = type_shares.layer_types(load_onnx(typed), ran, *size, type_shares.NOT_READ)
+        rows = layer_types(load_onnx(typed), ran, *size, NOT_READ)
     if not strong:  # the graph's fp32 asked the builder to choose
         rows = [replace(row, asked=request.rest if row.asked == "fp32" else row.asked) for row in rows]
-    granted, ran_in = type_shares.granted_share(rows), type_shares.shares(rows)
+    granted, ran_in = granted_share(rows), shares(rows)
     if granted < request.min_type_share:
-        asked_for = _percents(type_shares.shares(rows, asked=True))
+        asked_for = _percents(shares(rows, asked=True))
         raise BackendError(
             f"{granted:.1%} of the convolution FLOPs that asked for less than fp32 got it, expected {request.min_type_share:.0%}: "
             f"asked {asked_for}, runs {_percents(ran_in)}; name other targets, or lower --minTypeShare ({options.log})"
         )
-    unread = ran_in.get(type_shares.NOT_READ)
+    unread = ran_in.get(NOT_READ)
     return ran_in, (f"the library does not tell the type of {unread:.1%} of the convolution FLOPs",) if unread else ()
 
 

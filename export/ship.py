@@ -27,15 +27,16 @@ from export.compare.precision_trials import SearchOptions
 from export.compare.typed_file import LostParityError
 from export.engine.flag_values import capabilities
 from export.engine.flags import RUNTIMES
-from export.engine.request import BuildOptions
+from export.engine.request import BuildOptions, EngineRequest
 from export.engine.size_presets import presets
-from export.export_options import DEFAULT_CLIP, ExportOptions
+from export.export_options import ExportOptions
 from export.graph.qdq_rules import QdqOptions
-from export.make_engine import EngineRequest, make_engine
+from export.make_engine import make_engine
 from export.network.exporter import export_onnx
 from export.report.records import GATES, Gate
 from export.search_precision import as_json as search_as_json
 from export.search_precision import decibels, search
+from export.shipped_clips import DEFAULT_CLIP
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_bundle import summary as bundle_summary
 from export.to_qdq import QuantizeRequest, to_qdq

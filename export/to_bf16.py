@@ -11,8 +11,8 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from export.compare.typed_file import TypedFile, load_fp32, report, write_typed
-from export.export_options import DEFAULT_CLIP
 from export.graph.typed_graph import retype
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
 
 

@@ -18,8 +18,8 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.compare.parity import EQUAL, clip_windows
-from export.export_options import DEFAULT_CLIP
+from export.compare.parity import clip_windows
+from export.shipped_clips import DEFAULT_CLIP
 from runtime import backends
 from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, middle, mirrored, run_golden, self_test
 from runtime.command_line import command
@@ -31,6 +31,7 @@ from runtime.files.manifest import Golden, Manifest, Member
 from runtime.files.on_disk import file_sha256, partial_folder
 from runtime.machine.hardware import cpu_name
 from runtime.pixels import sample_codes
+from runtime.pixels.metrics import decibels_for_json
 
 GOLDEN_SIZE = (96, 160)  # pixels of the stored picture, and of the window that models of any size are tested with
 TIMED = 3  # runs of the golden window, the fastest counts
@@ -208,7 +209,8 @@ def _measured(folder: Path, member: Member, golden: Golden) -> Member:
         times = [_seconds(lambda: run_golden(choice.runner, choice.contract, golden, codes)) for _ in range(TIMED)]
     machine = choice.runner.gpu.name if hasattr(choice.runner, "gpu") else cpu_name()
     where = f"{choice.runner.name} {choice.runner.precision}, {machine}"
-    return replace(member, parity=round(min(decibels, EQUAL), 2), milliseconds=round(1000 * min(times), 2), measured_on=where)
+    parity, milliseconds = round(decibels_for_json(decibels), 2), round(1000 * min(times), 2)
+    return replace(member, parity=parity, milliseconds=milliseconds, measured_on=where)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -9,26 +9,22 @@ import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.export_options import (
-    CODE_BITS,
-    DEFAULT_CLIP,
-    DEFAULT_REWRITES,
-    IO_KINDS,
-    OPSETS,
-    REWRITES,
-    ExportOptions,
-    ExportResult,
-    Parity,
-)
+from export.compare.parity import Parity
+from export.export_options import CODE_BITS, DEFAULT_REWRITES, IO_KINDS, OPSETS, REWRITES, ExportOptions
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
 from runtime.errors import InputError, MissingPackageError
 from runtime.files.contract import MIN_PARITY
 from runtime.machine.requirements import requirement
 from runtime.pixels.sample_codes import RANGES
+
+if TYPE_CHECKING:
+    from export.network.exporter import ExportResult
 
 PACKAGES = ("torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "av")  # that exporting needs, each a module of that name
 

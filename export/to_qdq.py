@@ -17,7 +17,6 @@ from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
 from calibration.scales import METHODS
 from export.compare.typed_file import TypedFile, load_fp32, report, write_typed
-from export.export_options import DEFAULT_CLIP
 from export.graph.layer_precision import (
     QUANTISED,
     complete_precisions,
@@ -30,6 +29,7 @@ from export.graph.layer_precision import (
 )
 from export.graph.qdq_rules import PLACEMENTS, WEIGHTS, QdqOptions, quantize
 from export.graph.typed_graph import FLOATS
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
 
 

@@ -26,6 +26,7 @@ from export.report.facts import Facts, MemberResult
 from export.report.page import page
 from export.report.records import read_gates, read_searches
 from export.report.try_member import SUFFIX, try_member
+from export.shipped_clips import DEFAULT_PAIR
 from runtime.command_line import command
 from runtime.errors import BackendError, InputError
 from runtime.files.manifest import Member, check_files, load_manifest
@@ -36,8 +37,6 @@ from runtime.machine.packages import installed_packages
 from runtime.progress import Say
 from runtime.video import VideoReader
 
-CLIPS = Path(__file__).parent / "clips"
-DEFAULT_PAIR = (CLIPS / "kodak_blurry.mp4", CLIPS / "kodak_sharp.mp4")
 DEFAULT_FRAMES = 30
 LIBRARIES = (
     "numpy",

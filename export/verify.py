@@ -27,7 +27,7 @@ from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
 from runtime.files.contract import MIN_PARITY
 from runtime.files.model_spec import parse
-from runtime.pixels.metrics import mean_squared_error, psnr
+from runtime.pixels.metrics import decibels, mean_squared_error, psnr
 from runtime.pixels.ssim import ssim
 
 DRIFT_CROP = 128  # pixels, height and width of what `--layers` runs on, one operator at a time
@@ -110,7 +110,7 @@ def verify(options: VerifyOptions, worst: Path | None = None) -> Verdict:
         if worst:
             seen.save(worst)
         minimum = MIN_PARITY[candidate.precision] if options.min_psnr is None else options.min_psnr
-        return Verdict(reference.what, candidate.what, tuple(scores), _decibels(float(np.mean(errors))), minimum)
+        return Verdict(reference.what, candidate.what, tuple(scores), decibels(float(np.mean(errors))), minimum)
 
 
 def score(window: str, expected: Planes, got: Planes) -> Score:
@@ -189,10 +189,6 @@ class _Worst:
         difference = got[frame] - expected[frame]
         gain = 0.5 / max(float(np.abs(difference).max()), 1e-9)
         write_gray(path, np.concatenate([expected[frame], got[frame], 0.5 + gain * difference], axis=1))
-
-
-def _decibels(mean_square: float) -> float:
-    return math.inf if mean_square == 0 else -10 * math.log10(mean_square)
 
 
 def _parser() -> argparse.ArgumentParser:

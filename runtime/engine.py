@@ -25,7 +25,6 @@ from runtime.pixels import padding, sample_codes
 from runtime.submissions import Finish, Submissions
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
-SMALLEST_CODES = 5  # pixels; such graphs reflect up to 8, and a reflection needs one sample more than it adds
 CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
 Observer = Callable[[int, float, bool], None]  # (frames, seconds, failed) of a call
 _Finish = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # the runner's answer -> the engine's
@@ -199,8 +198,8 @@ class Engine:
             raise InputError(
                 f"got {words[0]}, this model takes {words[1]}: export one with --io, --bits, --range, or with --io f32"
             )
-        if min(window.shape[2:]) < SMALLEST_CODES:
-            raise InputError(f"got {window.shape}, a model of codes takes {SMALLEST_CODES} or more pixels each way: use --io f32")
+        if min(window.shape[2:]) < (least := padding.SMALLEST_CODES):
+            raise InputError(f"got {window.shape}, a model of codes takes {least} or more pixels each way: use --io f32")
         self._check_fixed(window.shape)
         if contract.io == "u8":
             return window, lambda sharp: sharp

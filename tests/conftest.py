@@ -53,8 +53,8 @@ def tiny_model(request):
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_model, tmp_path_factory):
     """The same as a TensorRT-RTX engine for 64x96 pixels, with its record; its builder needs no GPU, running it does."""
-    from export.engine.request import BuildOptions
-    from export.make_engine import EngineRequest, make_engine
+    from export.engine.request import BuildOptions, EngineRequest
+    from export.make_engine import make_engine
     from runtime.files.engine_record import Profile
 
     shape = (1, 5, 64, 96)

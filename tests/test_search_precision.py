@@ -11,10 +11,11 @@ from measured_ranges import measured_ranges
 from calibration.ranges import Ranges
 from export import search_precision
 from export.compare import precision_trials
-from export.compare.precision_trials import CLIPS, PrecisionBench, SearchOptions
+from export.compare.precision_trials import PrecisionBench, SearchOptions
 from export.graph.layer_cost import measured_costs, modelled_costs, total
 from export.graph.layer_precision import layers, read_precisions
 from export.graph.qdq_rules import QdqOptions, quantize
+from export.shipped_clips import CLIPS
 from runtime import Engine, InputError
 from runtime.video import read_luma
 

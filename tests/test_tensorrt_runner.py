@@ -180,8 +180,8 @@ def installed():
 @pytest.fixture(scope="module")
 def engine(tiny_model, tmp_path_factory):
     """Built on this machine, in exact fp32."""
-    from export.engine.request import BuildOptions
-    from export.make_engine import EngineRequest, make_engine
+    from export.engine.request import BuildOptions, EngineRequest
+    from export.make_engine import make_engine
     from runtime.files.engine_record import Profile
 
     dynamic = Profile((1, 5, 64, 64), SHAPE, (2, 5, 128, 128))
@@ -287,8 +287,8 @@ def test_shapes_of_one_profile_do_not_disturb_each_other(engine, runner):
 
 @pytest.mark.gpu
 def test_every_profile_of_an_engine(tiny_model, tmp_path):
-    from export.engine.request import BuildOptions
-    from export.make_engine import EngineRequest, make_engine
+    from export.engine.request import BuildOptions, EngineRequest
+    from export.make_engine import make_engine
     from runtime.files.engine_record import Profile
 
     shapes = [SHAPE, (1, 5, 64, 64)]

@@ -14,10 +14,10 @@ from export.engine.builder import BuiltEngine
 from export.engine.built_types import inspector_types
 from export.engine.flags import parse_flags
 from export.engine.request import BuildOptions
-from export.export_options import DEFAULT_CLIP
 from export.graph.layer_precision import asked_precisions, layers
 from export.graph.qdq_rules import QdqOptions
 from export.make_engine import make_engine
+from export.shipped_clips import DEFAULT_CLIP
 from export.to_engine import main
 from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_trt8 import for_tensorrt_8, to_trt8

@@ -199,7 +199,7 @@ def test_the_shipped_checkpoint(tmp_path):
 
 
 def test_the_options_know_the_network():
-    assert export_options.MULTIPLE == config.MULTIPLE
+    assert padding.MULTIPLE == config.MULTIPLE
     assert set(export_options.DEFAULT_REWRITES) <= set(export_options.REWRITES)
 
 

@@ -19,7 +19,6 @@ from calibration.tensors import activations
 from export import to_qdq
 from export.compare.literal_runner import exact_backend
 from export.compare.typed_file import NOTES_KEY, held_out_windows
-from export.export_options import DEFAULT_CLIP
 from export.graph.layer_precision import (
     asked_precisions,
     complete_precisions,
@@ -34,6 +33,7 @@ from export.graph.layer_precision import (
 from export.graph.qdq_rules import QdqOptions, quantize, rounded_up, to_codes
 from export.graph.sample_code_graph import wrap_sample_codes
 from export.graph.typed_graph import retype
+from export.shipped_clips import DEFAULT_CLIP
 from runtime import Engine
 from runtime.errors import InputError, ModelError
 from runtime.files.contract import MIN_PARITY, read_contract, read_metadata

@@ -28,12 +28,12 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from benchmarks.shared.arguments import count, size
 from benchmarks.shared.timing import Effort, interleave_for
 from benchmarks.shared.windows import BLURRY, read_material
-from benchmarks.table.report import FEWEST, Ratio, Spread, finite
+from benchmarks.table.report import FEWEST, Ratio, Spread
 from runtime.backends.openvino_runner import core, native_bf16, settings
 from runtime.command_line import command
 from runtime.errors import InputError
 from runtime.machine.hardware import cpu_name, usable_cores
-from runtime.pixels.metrics import psnr
+from runtime.pixels.metrics import decibels_for_json, psnr
 
 TOGETHER = 2  # windows in every call, so that ways which need several can be compared
 NOW = "compiled as Engine does"
@@ -113,7 +113,7 @@ def measure(
             Spread.of([milliseconds / TOGETHER for milliseconds in timing.milliseconds]),
             float(np.median(timing.processor)) / TOGETHER,
             Ratio.of(timings[NOW], timing),
-            finite(psnr(outputs[name], outputs[NOW], 1.0)),
+            decibels_for_json(psnr(outputs[name], outputs[NOW], 1.0)),
         )
         for name, timing in timings.items()
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from runtime.files.records import parse_object, read_record
 
 SCHEMA = 2  # raised when a field changes its meaning
 FEWEST = {"p90": 3, "p95": 20, "p99": 100}  # calls under which a percentile is not printed
-EQUAL = 200.0  # dB, written where all samples are equal: infinity is not JSON
 
 
 @dataclass(frozen=True)
@@ -135,8 +133,3 @@ def read_report(path: Path) -> BenchReport:
         raise InputError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise InputError(f"{path} is no report of videodeblur bench ({error}): run it again with --json") from error
-
-
-def finite(decibels: float) -> float:
-    """As JSON can hold it."""
-    return EQUAL if math.isinf(decibels) else decibels

@@ -20,14 +20,14 @@ from benchmarks.shared.timing import Timing, interleave_for
 from benchmarks.shared.windows import Material, read_material
 from benchmarks.table import cold_start, end_to_end
 from benchmarks.table.options import NAIVE, TRTEXEC, BenchOptions
-from benchmarks.table.report import BenchReport, Ratio, Row, Skipped, Spread, finite
+from benchmarks.table.report import BenchReport, Ratio, Row, Skipped, Spread
 from benchmarks.table.subjects import Subject, open_subject
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.contract import read_contract
 from runtime.files.model_spec import parse
 from runtime.files.on_disk import file_sha256
 from runtime.machine.hardware import cpu_name
-from runtime.pixels.metrics import psnr
+from runtime.pixels.metrics import decibels_for_json, psnr
 from runtime.progress import Say
 
 BASELINE = "onnxruntime"  # the peer that latencies are compared with; where it was not asked for, the first row
@@ -175,7 +175,7 @@ class _SizeBench:
                 got = [_deblur(subject, window) for window in material.blurry]
                 if expected is None:
                     self.reference, expected = f"{_short(subject.name)}", got
-                found = {"parity_db": finite(psnr(np.stack(got), np.stack(expected), 1.0))}
+                found = {"parity_db": decibels_for_json(psnr(np.stack(got), np.stack(expected), 1.0))}
                 if material.sharp is not None:
                     found["loss_db"] = _quality(expected, material.sharp) - _quality(got, material.sharp)
                 self._rows[subject.name] = replace(self._rows[subject.name], **found)

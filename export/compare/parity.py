@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,19 +10,28 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from export.export_options import Parity
 from runtime.engine import Engine
 from runtime.errors import DeployError, InputError
 from runtime.files.contract import MIN_PARITY, Contract
-from runtime.pixels.metrics import psnr
+from runtime.pixels.metrics import decibels_for_json, psnr
 from runtime.pixels.sample_codes import to_unit
 
 GATE = MIN_PARITY["fp32"]  # dB
 MAX_DIFFERING = 1e-4  # of all codes, between those that a graph writes and those made from its float graph's output
-EQUAL = 200.0  # dB, written where all samples are equal: infinity is not JSON
 LONGEST = 300  # frames read of a clip
 
 Samples = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close a file on one backend comes to the PyTorch network in fp32."""
+
+    backend: str
+    precision: str
+    decibels: float  # PSNR against the full scale of a sample: 1.0, or the largest code; 200 where all are equal
+    samples: int
+    differing: int  # samples that are not equal; for codes the number that counts
 
 
 class RunsModel(Protocol):
@@ -108,8 +118,7 @@ def computed_by(runner: RunsModel, windows: Samples) -> Samples:
 def compared(runner: RunsModel, got: Samples, expected: Samples) -> Parity:
     """What a model's output in its own types comes to; NaN dB where it holds NaN, which passes no gate."""
     bits = runner.contract.bits
-    decibels = psnr(got, expected, 1.0 if bits is None else float(2**bits - 1))
-    decibels = EQUAL if decibels > EQUAL else decibels  # min() would turn NaN into EQUAL
+    decibels = decibels_for_json(psnr(got, expected, 1.0 if bits is None else float(2**bits - 1)))
     return Parity(runner.backend, runner.precision, decibels, got.size, int(np.count_nonzero(got != expected)))
 
 

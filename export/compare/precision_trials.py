@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +18,15 @@ from export.graph.fp16_range import fp32_nodes
 from export.graph.layer_cost import LayerCost, measured_costs, modelled_costs, total
 from export.graph.layer_precision import QUANTISED, layers
 from export.graph.qdq_rules import QdqOptions, quantize
+from export.shipped_clips import DEFAULT_PAIR, SIZE_COMPARED
 from runtime import Engine, InputError
 from runtime.files.contract import MIN_PARITY, read_contract
-from runtime.pixels.metrics import mean_squared_error
+from runtime.pixels.metrics import decibels, mean_squared_error
 from runtime.pixels.sample_codes import to_unit
+from runtime.progress import Progress
 from runtime.video import VideoReader
 
-CLIPS = Path(__file__).resolve().parents[1] / "clips"
-DEFAULT_TRUTH = (CLIPS / "kodak_blurry.mp4", CLIPS / "kodak_sharp.mp4")
-
 Planes = npt.NDArray[np.float32]  # (1, F, H, W), luma in [0, 1]
-Progress = Callable[[int, "int | None"], None]  # (graphs measured, graphs expected)
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class SearchOptions:
     rest: str = "fp16"  # float type of the layers that are not quantised
     budget: float = 0.05  # dB of PSNR against the truth that may be lost
     min_psnr: float = MIN_PARITY["mixed"]  # dB against the fp32 graph
-    truth: tuple[Path, Path] = DEFAULT_TRUTH  # a blurry video and its sharp one
+    truth: tuple[Path, Path] = DEFAULT_PAIR  # a blurry video and its sharp one
     limit: int = 3  # windows of each kind
-    crop: tuple[int, int] = (184, 320)  # pixels, height and width of the middle that is run
+    crop: tuple[int, int] = SIZE_COMPARED  # pixels, height and width of the middle that is run
     every_layer: bool = False  # also the layers that are not quantised by default
     times: Path | None = None  # measured layer times, see speed_model
 
@@ -148,20 +145,14 @@ def _middle(window: Planes, crop: tuple[int, int]) -> Planes:
 
 
 def _parity(got: Sequence[Planes], expected: Sequence[Planes]) -> float:
-    return _decibels(float(np.mean([mean_squared_error(a, b) for a, b in zip(got, expected)])))
+    return decibels(float(np.mean([mean_squared_error(a, b) for a, b in zip(got, expected)])))
 
 
 def _quality(got: Sequence[Planes], sharp: Sequence[Planes]) -> float:
     """dB against the truth, mean over the windows."""
-    return float(np.mean([_decibels(mean_squared_error(np.clip(a, 0, 1), np.clip(b, 0, 1))) for a, b in zip(got, sharp)]))
+    return float(np.mean([decibels(mean_squared_error(np.clip(a, 0, 1), np.clip(b, 0, 1))) for a, b in zip(got, sharp)]))
 
 
-def error_of(decibels: float) -> float:
+def error_of(psnr: float) -> float:
     """Mean square error, peak 1.0."""
-    return 10 ** (-decibels / 10)
-
-
-def _decibels(error: float) -> float:
-    if not error > 0:  # NaN is neither
-        return math.inf if error == 0 else math.nan
-    return -10 * math.log10(error)
+    return 10 ** (-psnr / 10)

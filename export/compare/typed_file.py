@@ -15,9 +15,9 @@ import onnx
 from calibration.clips import windows
 from calibration.onnx_file import load_onnx
 from export.compare.literal_runner import LITERAL, exact_backend, open_backend
-from export.compare.parity import RunsModel, compared, computed_by, fit, openvino_precisions
-from export.export_options import Parity
-from export.type_shares import fixed_size, layer_types, shares
+from export.compare.parity import Parity, RunsModel, compared, computed_by, fit, openvino_precisions
+from export.graph.layer_types import fixed_size, layer_types, shares
+from export.shipped_clips import SIZE_COMPARED
 from runtime.engine import Engine
 from runtime.errors import BackendError, DeployError, ModelError
 from runtime.files.contract import METADATA_KEY, MIN_PARITY, Contract, read_contract
@@ -25,7 +25,6 @@ from runtime.files.on_disk import partial_onnx, refusals
 from runtime.pixels import sample_codes
 
 NOTES_KEY = "videodeblur.types"  # in metadata_props, a JSON object: the type of every layer and what was kept, with the reason
-COMPARED_SIZE = (184, 320)  # pixels, H and W where they are free
 FAILED = 0.0  # dB, written where a backend fails on the windows: NaN is not JSON
 COMPARED_WINDOWS = 3  # from the part of the clip that calibration does not see
 
@@ -76,7 +75,7 @@ def write_typed(
         contract = replace(contract, parity={f"{row.backend}:{row.precision}": round(row.decibels, 2) for row in parities})
         _write(model, contract, notes, partial)
     sizes = source.stat().st_size, output.stat().st_size
-    rows = layer_types(model, {}, *fixed_size(model))
+    rows = layer_types(model, {}, *fixed_size(model, SIZE_COMPARED))
     return TypedFile(output, contract, parities, remarks, shares(rows, asked=True), *sizes)
 
 
@@ -97,7 +96,7 @@ def report(found: TypedFile) -> str:
 def held_out_windows(clip: Path, contract: Contract) -> npt.NDArray[Any]:
     """(N, F, H, W) in the model's input type: windows that calibration does not see, cut from the middle of the picture, which is
     mirrored where it is too small. Raises InputError when the clip is missing or too short."""
-    size = contract.height or COMPARED_SIZE[0], contract.width or COMPARED_SIZE[1]
+    size = contract.height or SIZE_COMPARED[0], contract.width or SIZE_COMPARED[1]
     found = [fit(window.luma, size) for window in windows(clip, contract.frames, "verification", COMPARED_WINDOWS)]
     batch = contract.batch or 1
     found += [found[-1]] * (-len(found) % batch)

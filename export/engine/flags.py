@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from export.engine import flag_values
-from export.engine.request import PLATFORMS, VERBOSITIES, BuildOptions
+from export.engine.request import MIN_TYPE_SHARE, PLATFORMS, VERBOSITIES, BuildOptions, EngineRequest
 from export.engine.size_presets import PRESETS, presets
 from export.engine.unused_flags import NO_EFFECT, REFUSED
-from export.make_engine import MIN_TYPE_SHARE, EngineRequest
 from runtime.errors import InputError, MissingPackageError
 from runtime.files.contract import INPUT, read_contract
 from runtime.files.engine_record import HARDWARE_LEVELS, Profile

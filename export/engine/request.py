@@ -1,4 +1,4 @@
-"""`BuildOptions`: what an engine is built of, for what, and how hard the builder tries."""
+"""`EngineRequest`: an engine to be made; `BuildOptions`: what it is built of, for what, and how hard the builder tries."""
 
 from __future__ import annotations
 
@@ -13,6 +13,47 @@ VERBOSITIES = ("layer_names_only", "detailed", "none")
 TILING_LEVELS = ("none", "fast", "moderate", "full")
 PLATFORMS = ("SameAsBuild", "WindowsAMD64")
 TYPE_FLAGS = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}  # of weakly typed builders
+
+MIN_TYPE_SHARE = 0.9  # of the convolutions' arithmetic that asked for less than fp32
+QUANTISED = ("int8", "fp8")
+LOWERED_FLOATS = ("fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """An engine to be made."""
+
+    build: BuildOptions  # `onnx` is the file that the user named, fp32 or typed
+    engine: Path  # to be written
+    precision: tuple[str, ...] = ()  # what was asked for, of QUANTISED and LOWERED_FLOATS; empty: the types of the file
+    layer_types: tuple[tuple[str, str], ...] = ()  # (pattern of layer or node names, precision); a later one wins
+    precisions: Path | None = None  # precision.json, from videodeblur search
+    ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
+    calibration_data: Path | None = None  # to measure on; None: the shipped clip
+    min_type_share: float = MIN_TYPE_SHARE
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the flags contradict one another."""
+        for group in (QUANTISED, LOWERED_FLOATS):
+            if len(set(group) & set(self.precision)) > 1:
+                raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
+        if self.layer_types and self.precisions:
+            raise InputError("got --layerPrecisions and --precision, expected one of them")
+
+    @property
+    def rest(self) -> str:
+        """The type of what is not quantised."""
+        return next((name for name in LOWERED_FLOATS if name in self.precision), "fp32")
+
+    @property
+    def quantised(self) -> str | None:
+        """ "int8" or "fp8", when asked for."""
+        return next((name for name in QUANTISED if name in self.precision), None)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether types of single layers were asked for."""
+        return bool(self.layer_types or self.precisions)
 
 
 @dataclass(frozen=True)

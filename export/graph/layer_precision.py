@@ -14,9 +14,9 @@ import onnx
 from onnx import numpy_helper
 
 from calibration.tensors import layer_name
-from export.export_options import MULTIPLE
 from export.graph.typed_graph import FLOATS, QDQ, before_convolutions, behind_convolutions
 from runtime.errors import InputError, ModelError
+from runtime.pixels.padding import MULTIPLE
 
 QUANTISED = ("int8", "fp8")
 PRECISIONS = (*FLOATS, *QUANTISED)

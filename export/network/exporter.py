@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,15 @@ import torch
 from torch import nn
 
 from export.compare import parity
-from export.export_options import MULTIPLE, ExportOptions, ExportResult, Parity
+from export.compare.parity import Parity
+from export.export_options import ExportOptions
 from export.graph.opset17 import OPSET as OPSET17
 from export.graph.opset17 import lower_to_opset17
 from export.graph.receptive_field import receptive_field
 from export.graph.sample_code_graph import wrap_sample_codes
 from export.network.graph import network_to_onnx
 from export.network.rewrites import apply_rewrites
+from export.shipped_clips import SIZE_COMPARED
 from model import VARIANTS, CheckpointError, DeblurNetwork, default_checkpoint, load_checkpoint
 from runtime.errors import InputError
 from runtime.files.contract import METADATA_KEY, Contract
@@ -30,12 +32,23 @@ from runtime.progress import Say
 
 RANDOM_SEED = 0
 RANDOM_WEIGHTS = f"none: random weights, seed {RANDOM_SEED}"  # stands where a checkpoint's sha256 would
-VERIFIED_SIZE = (184, 320)  # H, W where they are dynamic
 VERIFIED_WINDOWS = 3
 VERIFIED_SAMPLES = 8_000_000  # fewer windows of a large fixed size, since each costs the reference seconds
 ODD = 3  # pixels taken off H and W where a graph of codes has to pad
 
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A verified file."""
+
+    path: Path
+    contract: Contract
+    opset: int
+    parities: tuple[Parity, ...]  # ONNX Runtime's first, then OpenVINO's
+    windows: tuple[int, ...]  # shape of what was compared, (N, F, H, W)
+    seconds: float  # that it took
 
 
 def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
@@ -96,15 +109,15 @@ def _default_output(options: ExportOptions) -> Path:
 def _core_graph(network: DeblurNetwork, options: ExportOptions) -> onnx.ModelProto:
     height, width = options.height, options.width
     if height is not None and width is not None:
-        height, width = padding.padded_size(height, width, MULTIPLE)
+        height, width = padding.padded_size(height, width, padding.MULTIPLE)
     return network_to_onnx(apply_rewrites(network, options.rewrites), options.batch, height, width)
 
 
 def _contract(network: DeblurNetwork, core: onnx.ModelProto, options: ExportOptions, sha256: str) -> Contract:
     return Contract(
         frames=network.config.frames,
-        multiple=MULTIPLE,
-        receptive_field=receptive_field(core, MULTIPLE),
+        multiple=padding.MULTIPLE,
+        receptive_field=receptive_field(core, padding.MULTIPLE),
         io=options.io,
         bits=options.code_bits,
         color_range=options.code_range,
@@ -118,7 +131,7 @@ def _contract(network: DeblurNetwork, core: onnx.ModelProto, options: ExportOpti
 
 
 def _windows(contract: Contract, options: ExportOptions) -> Floats:
-    height, width = VERIFIED_SIZE if contract.io == "f32" else (size - ODD for size in VERIFIED_SIZE)
+    height, width = SIZE_COMPARED if contract.io == "f32" else (size - ODD for size in SIZE_COMPARED)
     height, width = contract.height or height, contract.width or width
     affordable = max(1, min(VERIFIED_WINDOWS, VERIFIED_SAMPLES // (height * width * contract.frames)))
     batch = contract.batch or 1
@@ -137,12 +150,14 @@ def _verified(
         return model, [found, *parity.openvino_parities(partial, windows, expected)]
 
     codes = sample_codes.from_unit(windows, contract.bits, contract.color_range)
-    unit = padding.pad(sample_codes.to_unit(codes, contract.bits, contract.color_range), MULTIPLE)
+    unit = padding.pad(sample_codes.to_unit(codes, contract.bits, contract.color_range), padding.MULTIPLE)
     expected = _reference(network, unit)
     _write(core, _float_contract(contract, unit), partial)
     _, computed = parity.verify_float(partial, unit, expected)
 
-    model = wrap_sample_codes(core, contract.io, contract.bits, contract.color_range, MULTIPLE, contract.height, contract.width)
+    model = wrap_sample_codes(
+        core, contract.io, contract.bits, contract.color_range, padding.MULTIPLE, contract.height, contract.width
+    )
     model = lower_to_opset17(model) if opset == OPSET17 else model
     _write(model, contract, partial)
     expected, computed = _codes(expected, contract, codes), _codes(computed, contract, codes)

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 import onnx
 import torch
 
-from export.export_options import MULTIPLE
 from export.graph.receptive_field import receptive_field
 from model import DeblurNetwork
 from runtime.files.contract import INPUT, OUTPUT
+from runtime.pixels.padding import MULTIPLE
 
 OPSET = 20
 TRACED = (2, 4 * MULTIPLE, 6 * MULTIPLE)  # N, H, W where they are dynamic

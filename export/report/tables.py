@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from html import escape
 
-from export.compare.parity import EQUAL
 from export.report.facts import Facts, MemberResult
 from export.report.records import LayerRow, Search
 from runtime.files.manifest import Member
+from runtime.pixels.metrics import EQUAL
 
 BAR = 160  # pixels, of the longest bar
 KINDS = {"chosen": "quantised", "candidate": "left high by the budget", "excluded": "kept high by rule"}
@@ -104,7 +104,7 @@ def _layers(search: Search) -> Iterator[tuple[str, ...]]:
     least = search.asked.min_psnr
     most = max((row.parity for row in rows if row.parity is not None and row.parity < EQUAL), default=least)
     for row in rows:
-        kind = "chosen" if row.chosen else "excluded" if row.excluded else "candidate"
+        kind = kind_of(row.chosen, row.excluded)
         share = 1.0 if row.parity is None or row.parity >= most else max(0.0, row.parity - least) / (most - least)
         bar = f'<rect class="bar {kind}" width="{BAR * share:.1f}" height="12" rx="2"/>'
         yield (
@@ -113,6 +113,11 @@ def _layers(search: Search) -> Iterator[tuple[str, ...]]:
             decibels(row.parity),
             escape(_became(row, search)),
         )
+
+
+def kind_of(chosen: bool, excluded: str) -> str:
+    """A key of KINDS."""
+    return "chosen" if chosen else "excluded" if excluded else "candidate"
 
 
 def _became(row: LayerRow, search: Search) -> str:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from runtime.errors import InputError
 
+EQUAL = 200.0  # dB, written where all samples are equal: infinity is not JSON
+
 
 def psnr(a: npt.NDArray[Any], b: npt.NDArray[Any], peak: float) -> float:
     """Peak signal-to-noise ratio in dB over all values of two arrays of one shape; infinite when they are equal.
@@ -20,7 +22,17 @@ def psnr(a: npt.NDArray[Any], b: npt.NDArray[Any], peak: float) -> float:
     error = mean_squared_error(a, b)
     if not peak > 0:
         raise InputError(f"peak is {peak}, expected above 0: the largest value of a sample, such as 255 or 1.0")
+    return decibels(error, peak)
+
+
+def decibels(error: float, peak: float = 1.0) -> float:
+    """The PSNR of a mean squared error; infinite where there is none, NaN where that is NaN."""
     return math.inf if error == 0 else 10 * math.log10(peak * peak / error)
+
+
+def decibels_for_json(found: float) -> float:
+    """At most EQUAL; NaN stays, which passes no gate."""
+    return EQUAL if found > EQUAL else found  # min() would turn NaN into EQUAL
 
 
 def mean_squared_error(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+MULTIPLE = 8  # pixels, of the network: model.config's, which the runtime does not import
+SMALLEST_CODES = 5  # pixels of a model of codes; it reflects up to 8, and a reflection needs one sample more than it adds
+
 
 def padded_size(height: int, width: int, multiple: int) -> tuple[int, int]:
     """The next height and width divisible by `multiple`."""

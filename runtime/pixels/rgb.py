@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G and B in luma, ITU-R BT.601
-BLUE, RED = np.float32(2 * (1 - 0.114)), np.float32(2 * (1 - 0.299))  # spans of B - Y and R - Y
+LUMA = (0.299, 0.587, 0.114)  # weights of gamma-coded R, G and B, ITU-R BT.601
+WEIGHTS = np.array(LUMA, np.float32)
+BLUE, RED = np.float32(2 * (1 - LUMA[2])), np.float32(2 * (1 - LUMA[0]))  # spans of B - Y and R - Y
 PEAK, MIDDLE = np.float32(65535), np.float32(32768)
 
 Plane = npt.NDArray[Any]

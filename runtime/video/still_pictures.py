@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import VideoError
+from runtime.pixels.rgb import WEIGHTS
 from runtime.pixels.sample_codes import from_unit, to_unit
 from runtime.video.format import FULL, plane_of
 
-LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, of gamma-coded R, G, B
 STRICT = {"err_detect": "explode"}  # without it a JPEG that was cut off decodes to a half grey picture
 
 
@@ -38,8 +38,8 @@ def read_luma(path: Path) -> npt.NDArray[np.float32]:
         gray = picture.reformat(format="gray16le") if picture.format.is_big_endian else picture
         full = picture.color_range == FULL or picture.format.name.startswith(("yuvj", "gray"))
         return to_unit(plane_of(gray, 0), gray.format.components[0].bits, "full" if full else "limited")
-    rgb = picture.to_ndarray(format="rgb48le" if deep else "rgb24")
-    luma: npt.NDArray[np.float32] = rgb @ (LUMA_WEIGHTS / np.float32(65535 if deep else 255))
+    pixels = picture.to_ndarray(format="rgb48le" if deep else "rgb24")
+    luma: npt.NDArray[np.float32] = pixels @ (WEIGHTS / np.float32(65535 if deep else 255))
     return luma
 
 
