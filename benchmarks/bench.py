@@ -29,7 +29,7 @@ from benchmarks.shared.windows import BLURRY, SHARP
 from benchmarks.table.options import NAIVE, PARTS, TRTEXEC, BenchOptions
 from benchmarks.table.rows import measure
 from benchmarks.table.subjects import expand
-from benchmarks.table.text import markdown, table
+from benchmarks.table.text import markdown, save_chart, table
 from runtime.command_line import USER_ERROR, command
 from runtime.default_model import ROOT, default_model
 from runtime.errors import DeployError, InputError
@@ -61,8 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         only = next(iter(times.values()), [])
         given.exportTimes.write_text(json.dumps(only if len(times) == 1 else times, indent=1) + "\n")
     if given.chart:
-        from benchmarks.table.bench_chart import save_chart  # matplotlib, where a chart is wanted
-
         save_chart(report, given.chart)
     return 0 if report.rows else USER_ERROR
 

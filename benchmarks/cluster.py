@@ -15,8 +15,8 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import memory
 from benchmarks.shared.arguments import count, size
+from benchmarks.shared.made_clip import make_clip
 from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime.command_line import command
 from runtime.errors import BackendError
@@ -76,9 +76,8 @@ def measure(options: ClusterOptions) -> tuple[list[Timing], list[Timing]]:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
         source.mkdir()
-        clip = memory.MemoryOptions(options.video, (), options.width, options.height, ())
         for number in range(options.clips):
-            memory.make_clip(clip, options.frames, source / f"{number}.mp4")
+            make_clip(options.video, options.frames, options.width, options.height, source / f"{number}.mp4")
         told: dict[str, list[float]] = {name: [] for name in WORKERS}
         whole = interleave({name: _run(name, source, options, told) for name in WORKERS}, options.rounds, warmup=1)
     return [Timing(name, tuple(times[-options.rounds :])) for name, times in told.items()], whole

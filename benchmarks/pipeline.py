@@ -17,6 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from benchmarks import memory
 from benchmarks.shared.arguments import count, size
+from benchmarks.shared.made_clip import make_clip
 from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
@@ -77,7 +78,7 @@ def measure_rates(options: PipelineOptions) -> list[Timing]:
     """Times the whole and its parts on the same clip, interleaved; milliseconds for `options.frames` frames."""
     with tempfile.TemporaryDirectory() as folder, Engine(options.model) as engine:
         clip = Path(folder) / "clip.mp4"
-        memory.make_clip(_memory_options(options), options.frames, clip)
+        make_clip(options.video, options.frames, options.width, options.height, clip)
         return interleave(_candidates(clip, engine, options), options.rounds, warmup=1)
 
 

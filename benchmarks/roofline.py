@@ -17,6 +17,8 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import numpy as np
+
 from benchmarks.kernels.kernel_profiles import (
     GROUPS,
     RECONSTRUCTION,
@@ -43,6 +45,9 @@ BOUNDS = {"arithmetic": "arithmetic", "memory": "memory", "kernels": "neither ar
 NEAR = 0.5  # share of the peak under which neither limit explains the time
 TRUSTED = 0.1  # difference from the unprofiled run, as a share of it, above which a profile is marked, and not advised on
 KINDS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8"}  # of an engine's convolutions, by its model's precision
+
+MARKERS = "osD^v*"
+INTENSITIES = np.logspace(0, 4, 100)  # operations a byte
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json:
         given.json.write_text(json.dumps(asdict(roofline), indent=1) + "\n")
     if given.chart:
-        from benchmarks.roofline_chart import save_chart  # matplotlib, where a chart is wanted
-
         save_chart(roofline, given.chart)
     return 0
 
@@ -312,6 +315,39 @@ def _notes(roofline: Roofline) -> list[str]:
         ),
         *(f"skipped: {text}" for text in roofline.skipped),
     ]
+
+
+def save_chart(roofline: Roofline, path: Path) -> None:
+    """Writes it; the suffix chooses the format."""
+    from benchmarks.shared.chart_file import Figure, save  # matplotlib, where a chart is wanted
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for kind, rate in roofline.best_tflops.items():
+        roof = np.minimum(rate, INTENSITIES * roofline.copy_gb_s / 1000)
+        axes.loglog(INTENSITIES, roof, color="black", linewidth=0.8)
+        axes.annotate(f"{kind} {rate:.2f}", (INTENSITIES[-1], rate), ha="right", va="bottom", fontsize=8)
+    groups = list(dict.fromkeys(row.group for row in roofline.rows))
+    profiles = list(dict.fromkeys(row.profile for row in roofline.rows))
+    for row in roofline.rows:
+        if not row.megabytes:
+            continue
+        axes.plot(
+            1000 * row.gflop / row.megabytes,
+            row.tflops,
+            MARKERS[profiles.index(row.profile) % len(MARKERS)],
+            color=f"C{groups.index(row.group)}",
+            markersize=3 + 9 * (row.milliseconds / max(each.milliseconds for each in roofline.rows)) ** 0.5,
+        )
+    for number, group in enumerate(groups):
+        axes.plot([], [], "o", color=f"C{number}", label=group)
+    for number, profile in enumerate(profiles):
+        axes.plot([], [], MARKERS[number % len(MARKERS)], color="grey", label=profile)
+    axes.legend(fontsize=8)
+    axes.set_xlabel("operations for each byte moved (area: time)")
+    axes.set_ylabel("10^12 operations a second")
+    axes.set_title(f"one window of {roofline.width}x{roofline.height}, {roofline.cpu}", fontsize=9)
+    save(figure, path)
 
 
 if __name__ == "__main__":

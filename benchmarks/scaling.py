@@ -36,6 +36,8 @@ AXES = ("resolution", "batch", "stride", "threads")
 
 Planes = npt.NDArray[np.float32]  # (frames, H, W)
 
+LABELS = {"resolution": "resolution", "batch": "windows in a call", "stride": "frames between windows", "threads": "threads"}
+
 
 @dataclass(frozen=True)
 class ScalingOptions:
@@ -97,8 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json:
         given.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
     if given.chart:
-        from benchmarks.scaling_chart import save_chart  # matplotlib, where a chart is wanted
-
         save_chart(found, given.chart)
     return 0
 
@@ -239,6 +239,25 @@ def _threads(options: ScalingOptions) -> list[Point]:
         calls = {name: _call(engine, (1, engine.contract.frames, height, width)) for name, engine in engines.items()}
         timings = interleave_for(calls, options.effort)
     return [_point("threads", timing.name, timing, height * width) for timing in timings]
+
+
+def save_chart(found: Scaling, path: Path) -> None:
+    """Writes it; the suffix chooses the format."""
+    from benchmarks.shared.chart_file import Figure, save  # matplotlib, where a chart is wanted
+
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    for axes, axis in zip(figure.subplots(1, len(AXES)), AXES):
+        points = [point for point in found.points if point.axis == axis]
+        places = range(len(points))
+        shown = [(point.cost - point.low, point.high - point.cost) if point.has_spread else (0.0, 0.0) for point in points]
+        axes.errorbar(places, [point.cost for point in points], yerr=[*zip(*shown)], marker="o", capsize=3)
+        axes.set_xticks(places, [point.setting for point in points], rotation=45 if axis == "resolution" else 0, fontsize=7)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(LABELS[axis], fontsize=8)
+        axes.set_title("us for a pixel of a " + ("frame" if axis == "stride" else "window"), fontsize=8)
+        axes.tick_params(axis="y", labelsize=7)
+    figure.suptitle(f"{found.cpu}; {found.engine.partition(':')[0]}", fontsize=8)
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from benchmarks.shared.windows import BLURRY, SHARP, read_material
 from benchmarks.table import cold_start
 from benchmarks.table.options import NAIVE
 from benchmarks.table.report import BenchReport, Ratio, Row, Skipped, Spread, read_report
-from benchmarks.table.resident import call_without_copies
-from benchmarks.table.subjects import check_size, open_subject
+from benchmarks.table.subjects import call_without_copies, check_size, open_subject
 from benchmarks.table.text import columns_of
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.contract import read_contract
@@ -111,7 +110,7 @@ def test_one_bare_call_that_fails_costs_its_own_figure(tiny_model, tmp_path, mon
 def test_the_gpu_gets_what_the_graph_takes(io, type_, shape, tiny_model, monkeypatch):
     """The GPU itself is stood in for: only what is copied to it is looked at."""
     copied = []
-    monkeypatch.setitem(sys.modules, "benchmarks.gpu.engines", SimpleNamespace(on_device=copied.append))
+    monkeypatch.setitem(sys.modules, "benchmarks.shared.on_device", SimpleNamespace(on_device=copied.append))
     engine = SimpleNamespace(backend="tensorrt", contract=replace(read_contract(tiny_model), io=io))
     call_without_copies(engine, np.zeros((1, 5, 60, 98), np.float32 if io == "f32" else np.uint16))
     assert (copied[0].dtype, copied[0].shape) == (type_, shape)
@@ -307,12 +306,12 @@ else:
 
 def test_the_naive_script_writes_every_frame(tiny_model, tmp_path):
     pytest.importorskip("cv2")
-    from benchmarks.memory import MemoryOptions, make_clip
     from benchmarks.peers.naive_video import open_script
+    from benchmarks.shared.made_clip import make_clip
     from runtime.video import VideoReader
 
     source, output = tmp_path / "source.mp4", tmp_path / "sharp.mp4"
-    make_clip(MemoryOptions(BLURRY, (7,), 100, 66, ()), 7, source)
+    make_clip(BLURRY, 7, 100, 66, source)
     assert open_script(tiny_model)(source, output) == 7
     with VideoReader(source) as reader:
         blurry = [frame.luma.copy() for frame in reader]

@@ -20,8 +20,9 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from benchmarks.shared.arguments import count
+from benchmarks.shared.on_device import on_device
 from benchmarks.shared.timing import interleave
-from runtime.backends.device_memory import MIB, DeviceArray, DeviceBuffer, PinnedArray, Stream, free_memory, open_gpu
+from runtime.backends.device_memory import MIB, free_memory, open_gpu
 from runtime.backends.tensorrt_runner import TensorRtRunner
 from runtime.command_line import command
 from runtime.files.engine_record import load_record
@@ -120,16 +121,6 @@ def table(results: Sequence[Result]) -> str:
         lines.append(f"{row.engine:32}{row.parity:8.1f}{times}{row.megabytes:8.1f}{row.build_seconds:9.1f}{row.memory:8.0f}")
     lines.append("streamed below host: copies in and out hide behind compute; device allocates its result, and uses no graph")
     return "\n".join(lines)
-
-
-def on_device(window: np.ndarray) -> DeviceArray:
-    """A copy of a window in the memory of the GPU; it is freed with the result."""
-    memory = DeviceBuffer(window.nbytes)
-    with closing(Stream()) as stream, closing(PinnedArray(window.shape, window.dtype)) as pinned:
-        pinned.array[:] = window
-        stream.copy_in(memory, pinned.array)
-        stream.synchronize()
-    return DeviceArray(memory.pointer, window.shape, window.dtype, memory)
 
 
 def _streamed(runner: TensorRtRunner, blurry: np.ndarray) -> float:

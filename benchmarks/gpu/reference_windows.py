@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,12 +13,10 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from benchmarks.shared.windows import windows
 from model import default_checkpoint, load_checkpoint
 from model.reference import TorchRunner
-from runtime.bundle import mirrored
 from runtime.command_line import command
-from runtime.pixels.sample_codes import to_unit
-from runtime.video import VideoReader
 
 
 @command
@@ -40,18 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     np.savez(given.output, blurry=np.stack([pair[0] for pair in pairs]), sharp=np.stack([pair[1] for pair in pairs]))
     print(f"wrote {given.output}, {len(pairs)} windows of {given.size[0]}x{given.size[1]}")
     return 0
-
-
-def windows(clip: Path, frames: int, size: Sequence[int]) -> Iterator[np.ndarray]:
-    """(1, frames, H, W) luma in [0, 1], one after the other, continued to the size by mirroring."""
-    with VideoReader(clip) as reader:
-        bits, color_range = reader.info.bits, reader.info.color_range
-        codes: list[np.ndarray] = []
-        for frame in reader:
-            codes.append(frame.luma)
-            if len(codes) == frames:
-                yield to_unit(mirrored(np.stack(codes), *size), bits, color_range)[None]
-                codes = []
 
 
 if __name__ == "__main__":

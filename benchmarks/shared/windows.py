@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.gpu.reference_windows import windows
+from runtime.bundle import mirrored
 from runtime.errors import InputError
+from runtime.pixels.sample_codes import to_unit
+from runtime.video import VideoReader
 
 CLIPS = Path(__file__).resolve().parents[2] / "export" / "clips"
 BLURRY, SHARP = CLIPS / "kodak_blurry.mp4", CLIPS / "kodak_sharp.mp4"
@@ -44,3 +47,15 @@ def _read(path: Path, count: int, shape: tuple[int, int, int, int]) -> Windows:
     if not found:
         raise InputError(f"{path} has fewer than {frames} frames, expected a window at least")
     return np.stack([np.stack([found[(at * batch + i) % len(found)] for i in range(batch)]) for at in range(count)])
+
+
+def windows(clip: Path, frames: int, size: Sequence[int]) -> Iterator[np.ndarray]:
+    """(1, frames, H, W) luma in [0, 1], one after the other, continued to the size by mirroring."""
+    with VideoReader(clip) as reader:
+        bits, color_range = reader.info.bits, reader.info.color_range
+        codes: list[np.ndarray] = []
+        for frame in reader:
+            codes.append(frame.luma)
+            if len(codes) == frames:
+                yield to_unit(mirrored(np.stack(codes), *size), bits, color_range)[None]
+                codes = []

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
-from benchmarks import memory
 from benchmarks.peers import guarded
+from benchmarks.shared.made_clip import make_clip
 from benchmarks.shared.timing import Timing, interleave
 from benchmarks.table.options import NAIVE, BenchOptions
 from benchmarks.table.subjects import open_engine
@@ -28,8 +28,7 @@ def measure(names: list[str], options: BenchOptions, height: int, width: int, re
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         source = Path(folder) / "source.mp4"
-        made = memory.MemoryOptions(options.video, (options.video_frames,), width - width % 2, height - height % 2, ())
-        memory.make_clip(made, options.video_frames, source)
+        make_clip(options.video, options.video_frames, width - width % 2, height - height % 2, source)
         calls: dict[str, Callable[[], object]] = {}
         for number, name in enumerate(names):
             output = Path(folder) / f"{number}.mp4"
