@@ -1,4 +1,7 @@
-"""The umbrella command: `videodeblur NAME ...` is `python -m MODULE ...`; modules are imported when they are called."""
+"""The umbrella: `videodeblur NAME ...` is `python -m MODULE ...`; modules are imported when they are called.
+
+`from videodeblur import Engine, StreamDeblurrer` is `from runtime import ...`, and as late.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,12 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtime import Engine, StreamDeblurrer
+
+__all__ = ["Engine", "StreamDeblurrer", "main"]
 
 COMMANDS = {  # name: (module with a main(argv), what it does)
     "run": ("runtime.deblur_video", "deblur a video"),
@@ -52,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     module = importlib.import_module(COMMANDS[name][0])
     return int(module.main(rest))
+
+
+def __getattr__(name: str) -> Any:
+    """What of `runtime` is offered here; imported late, since help needs neither numpy nor a backend."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("runtime"), name)
 
 
 if __name__ == "__main__":

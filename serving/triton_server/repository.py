@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import runtime
-import serving
 from runtime.errors import InputError
 from runtime.files.engine_record import SUFFIXES, record_path
 from runtime.files.on_disk import partial_folder
@@ -22,7 +21,7 @@ CODE = (
     "__init__.py",
     *(f"triton_server/{name}.py" for name in ("__init__", "host", "requests", "streams")),
 )  # of serving/, for a model.py
-RUNTIME, SERVING = (Path(str(package.__file__)).parent for package in (runtime, serving))
+RUNTIME, SERVING = Path(str(runtime.__file__)).parent, Path(__file__).resolve().parents[1]
 TEMPLATES = SERVING / "triton_server" / "models"
 
 
