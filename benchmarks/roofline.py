@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from runtime.errors import BackendError, InputError
 from runtime.files.contract import read_contract
 from runtime.files.model_spec import parse
 from runtime.machine.hardware import cpu_name
+from runtime.progress import Say
 
 RUNS = 5  # of which the profiles are the fastest
 ALL = "whole network"
@@ -121,7 +122,7 @@ def measure(
     width: int,
     runs: int = RUNS,
     trtexec: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Roofline:
     """Profiles each, with the machine's peak measured before and after, the better of the two taken.
 
@@ -291,32 +292,6 @@ def markdown(roofline: Roofline) -> str:
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in (*_notes(roofline), *roofline.advice))])
 
 
-def _peaks(roofline: Roofline) -> str:
-    rates = (f"{kind} {rate:.2f} and {roofline.convolution_tflops.get(kind, 0):.2f}" for kind, rate in roofline.peak_tflops.items())
-    return f"{', '.join(rates)} TFLOP/s"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"
-
-
-def _unprofiled(row: GroupRow) -> str:
-    return "-" if row.unprofiled_ms is None else f"{row.unprofiled_ms:.1f}"
-
-
-def _notes(roofline: Roofline) -> list[str]:
-    """Of what is not to be trusted, and what is missing."""
-    return [
-        *(
-            f"MARKED: the kernels of {row.profile} sum to {row.milliseconds:.0f} ms, and without a profile it took "
-            f"{_unprofiled(row)}: its rows show something else than a usual run."
-            for row in roofline.rows
-            if not row.trusted
-        ),
-        *(f"skipped: {text}" for text in roofline.skipped),
-    ]
-
-
 def save_chart(roofline: Roofline, path: Path) -> None:
     """Writes it; the suffix chooses the format."""
     from benchmarks.shared.chart_file import Figure, save  # matplotlib, where a chart is wanted
@@ -348,6 +323,32 @@ def save_chart(roofline: Roofline, path: Path) -> None:
     axes.set_ylabel("10^12 operations a second")
     axes.set_title(f"one window of {roofline.width}x{roofline.height}, {roofline.cpu}", fontsize=9)
     save(figure, path)
+
+
+def _peaks(roofline: Roofline) -> str:
+    rates = (f"{kind} {rate:.2f} and {roofline.convolution_tflops.get(kind, 0):.2f}" for kind, rate in roofline.peak_tflops.items())
+    return f"{', '.join(rates)} TFLOP/s"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _unprofiled(row: GroupRow) -> str:
+    return "-" if row.unprofiled_ms is None else f"{row.unprofiled_ms:.1f}"
+
+
+def _notes(roofline: Roofline) -> list[str]:
+    """Of what is not to be trusted, and what is missing."""
+    return [
+        *(
+            f"MARKED: the kernels of {row.profile} sum to {row.milliseconds:.0f} ms, and without a profile it took "
+            f"{_unprofiled(row)}: its rows show something else than a usual run."
+            for row in roofline.rows
+            if not row.trusted
+        ),
+        *(f"skipped: {text}" for text in roofline.skipped),
+    ]
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from runtime.command_line import command
 from runtime.errors import InputError
 from runtime.machine.hardware import cpu_name, usable_cores
 from runtime.machine.memory import memory_at_hand
+from runtime.progress import Say
 from runtime.run.network_memory import bytes_for
 
 SIZES = ("256x256", "640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(options: ScalingOptions, say: Callable[[str], None] = lambda _: None) -> Scaling:
+def measure(options: ScalingOptions, say: Say = lambda _: None) -> Scaling:
     """All four sweeps. What does not fit into memory, or the model's fixed size, is left out with the reason."""
     skipped: list[str] = []
     with _open(options, None) as engine:
@@ -156,6 +157,25 @@ def markdown(found: Scaling) -> str:
     return "\n".join([*lines, *(["", *(f"- {text}" for text in found.skipped)] if found.skipped else [])])
 
 
+def save_chart(found: Scaling, path: Path) -> None:
+    """Writes it; the suffix chooses the format."""
+    from benchmarks.shared.chart_file import Figure, save  # matplotlib, where a chart is wanted
+
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    for axes, axis in zip(figure.subplots(1, len(AXES)), AXES):
+        points = [point for point in found.points if point.axis == axis]
+        places = range(len(points))
+        shown = [(point.cost - point.low, point.high - point.cost) if point.has_spread else (0.0, 0.0) for point in points]
+        axes.errorbar(places, [point.cost for point in points], yerr=[*zip(*shown)], marker="o", capsize=3)
+        axes.set_xticks(places, [point.setting for point in points], rotation=45 if axis == "resolution" else 0, fontsize=7)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(LABELS[axis], fontsize=8)
+        axes.set_title("us for a pixel of a " + ("frame" if axis == "stride" else "window"), fontsize=8)
+        axes.tick_params(axis="y", labelsize=7)
+    figure.suptitle(f"{found.cpu}; {found.engine.partition(':')[0]}", fontsize=8)
+    save(figure, path)
+
+
 def _cost(point: Point) -> str:
     return f"{point.cost:.3f}" + (f" ({point.low:.3f} to {point.high:.3f})" if point.has_spread else "")
 
@@ -174,7 +194,7 @@ def _point(axis: str, setting: str, timing: Timing, pixels: int) -> Point:
     return Point(axis, setting, timing.median, cost, low, high, len(timing.milliseconds))
 
 
-def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str], say: Callable[[str], None]) -> list[Point]:
+def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str], say: Say) -> list[Point]:
     points = []
     for height, width in options.sizes:
         say(f"cost at {width}x{height}")
@@ -239,25 +259,6 @@ def _threads(options: ScalingOptions) -> list[Point]:
         calls = {name: _call(engine, (1, engine.contract.frames, height, width)) for name, engine in engines.items()}
         timings = interleave_for(calls, options.effort)
     return [_point("threads", timing.name, timing, height * width) for timing in timings]
-
-
-def save_chart(found: Scaling, path: Path) -> None:
-    """Writes it; the suffix chooses the format."""
-    from benchmarks.shared.chart_file import Figure, save  # matplotlib, where a chart is wanted
-
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    for axes, axis in zip(figure.subplots(1, len(AXES)), AXES):
-        points = [point for point in found.points if point.axis == axis]
-        places = range(len(points))
-        shown = [(point.cost - point.low, point.high - point.cost) if point.has_spread else (0.0, 0.0) for point in points]
-        axes.errorbar(places, [point.cost for point in points], yerr=[*zip(*shown)], marker="o", capsize=3)
-        axes.set_xticks(places, [point.setting for point in points], rotation=45 if axis == "resolution" else 0, fontsize=7)
-        axes.set_ylim(bottom=0)
-        axes.set_xlabel(LABELS[axis], fontsize=8)
-        axes.set_title("us for a pixel of a " + ("frame" if axis == "stride" else "window"), fontsize=8)
-        axes.tick_params(axis="y", labelsize=7)
-    figure.suptitle(f"{found.cpu}; {found.engine.partition(':')[0]}", fontsize=8)
-    save(figure, path)
 
 
 if __name__ == "__main__":

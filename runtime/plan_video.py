@@ -19,6 +19,7 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from runtime.backends import CPU_BACKENDS
 from runtime.command_line import command
 from runtime.engine import Engine
 from runtime.progress import clock_text
@@ -114,7 +115,7 @@ def _probe(engine: Engine, grid: Grid, window: npt.NDArray[Any], bits: int, colo
 
 
 def _memory(engine: Engine, grid: Grid) -> float | None:
-    if engine.backend not in network_memory.ON_CPU:
+    if engine.backend not in CPU_BACKENDS:
         return None
     return network_memory.bytes_for(grid.tile[0] * grid.tile[1], engine.contract, engine.precision) / 1e9
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from benchmarks.peers import PEERS, PeerInput, open_peer
 from runtime import Engine
+from runtime.backends import CPU_BACKENDS
 from runtime.errors import InputError
 from runtime.files.contract import Contract, read_contract
 from runtime.files.engine_record import SUFFIXES
@@ -98,7 +99,7 @@ def open_subject(name: str, given: PeerInput, threads: int | None = None, promis
         return
     with open_engine(name, threads) as engine:
         check_size(engine.contract, given.shape)
-        on_cpu = engine.backend in ("openvino", "onnxruntime")
+        on_cpu = engine.backend in CPU_BACKENDS
         memory = _memory(engine.contract, given.shape, engine.precision, promised) if on_cpu else 0
         yield Subject(
             name,
@@ -112,6 +113,22 @@ def open_subject(name: str, given: PeerInput, threads: int | None = None, promis
             memory,
             not on_cpu,
         )
+
+
+def call_without_copies(engine: Engine, window: npt.NDArray[Any]) -> Callable[[], object]:
+    """What is left of `engine.run(window)` without checks, padding, conversion, and copies in and out.
+
+    On OpenVINO the inference request alone; on TensorRT the run on memory of the GPU, which is not recorded as a CUDA graph; on
+    ONNX Runtime on a CPU the runner, which copies nothing that the library does not.
+    """
+    samples = _as_the_graph_takes_it(engine, window)
+    if engine.backend == "tensorrt":
+        return _on_gpu(engine, samples)
+    if engine.backend == "openvino":
+        runner: Any = engine.runner
+        request = runner.compiled(samples.shape).create_infer_request()
+        return lambda: request.infer({0: samples}, share_inputs=True, share_outputs=True)
+    return lambda: engine.runner.run(samples)
 
 
 def check_size(contract: Contract, shape: Sequence[int]) -> None:
@@ -130,22 +147,6 @@ def _memory(contract: Contract, shape: Sequence[int], precision: str, promised: 
             f"it takes about {needed / 1e9:.1f} GB beside the {promised / 1e9:.1f} of others, {free / 1e9:.1f} are free"
         )
     return needed
-
-
-def call_without_copies(engine: Engine, window: npt.NDArray[Any]) -> Callable[[], object]:
-    """What is left of `engine.run(window)` without checks, padding, conversion, and copies in and out.
-
-    On OpenVINO the inference request alone; on TensorRT the run on memory of the GPU, which is not recorded as a CUDA graph; on
-    ONNX Runtime on a CPU the runner, which copies nothing that the library does not.
-    """
-    samples = _as_the_graph_takes_it(engine, window)
-    if engine.backend == "tensorrt":
-        return _on_gpu(engine, samples)
-    if engine.backend == "openvino":
-        runner: Any = engine.runner
-        request = runner.compiled(samples.shape).create_infer_request()
-        return lambda: request.infer({0: samples}, share_inputs=True, share_outputs=True)
-    return lambda: engine.runner.run(samples)
 
 
 def _as_the_graph_takes_it(engine: Engine, window: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -44,7 +44,7 @@ class SearchOptions:
     limit: int = 3  # windows of each kind
     crop: tuple[int, int] = SIZE_COMPARED  # pixels, height and width of the middle that is run
     every_layer: bool = False  # also the layers that are not quantised by default
-    times: Path | None = None  # measured layer times, see speed_model
+    times: Path | None = None  # measured layer times, see graph/layer_cost.py
 
     def __post_init__(self) -> None:
         if self.precision not in QUANTISED:

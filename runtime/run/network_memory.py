@@ -1,4 +1,4 @@
-"""How much memory the network takes for how many pixels, and how much there is."""
+"""How much memory the network takes for how many pixels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from runtime.files.contract import Contract
 BYTES_PER_PIXEL = {"fp32": 2100, "bf16": 1100}
 FIXED_BYTES = 350_000_000
 SHARE = 0.5  # of the memory at hand that is taken without being told
-
-ON_CPU = ("openvino", "onnxruntime")
 
 
 def bytes_for(pixels: int, contract: Contract, precision: str) -> int:

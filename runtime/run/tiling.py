@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.backends import CPU_BACKENDS
 from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.files.contract import Contract
@@ -157,7 +158,7 @@ def fitting_grid(height: int, width: int, engine: Engine, memory: int | None = N
     On a GPU, and where the system does not say what is at hand, the picture stays whole. A model that is fixed at a size has tiles
     of that size, whatever memory they take.
     """
-    if engine.backend not in network_memory.ON_CPU or engine.contract.height or engine.contract.width:
+    if engine.backend not in CPU_BACKENDS or engine.contract.height or engine.contract.width:
         return whole_grid(height, width, engine.contract)
     if memory is None:
         at_hand = memory_at_hand()

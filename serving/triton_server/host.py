@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.backends import CPU_BACKENDS
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import Contract
@@ -91,7 +92,7 @@ class HostedEngine:
 
     def _check_memory(self, shape: tuple[int, ...]) -> None:
         batch, _, height, width = shape
-        at_hand = memory_at_hand() if self.engine.backend in network_memory.ON_CPU else None
+        at_hand = memory_at_hand() if self.engine.backend in CPU_BACKENDS else None
         if at_hand is None:
             return
         needed = network_memory.bytes_for(batch * height * width, self.engine.contract, self.engine.precision)

@@ -23,7 +23,7 @@ class TritonOptions:
     backend: str = "python"  # one of BACKENDS
     name: str = "videodeblur"  # of the model on the server
     version: int = 1  # its folder; the server takes the highest
-    member: str | None = None  # of a bundle, for onnxruntime and tensorrt; None = see triton_source
+    member: str | None = None  # of a bundle, for onnxruntime and tensorrt; None = see source.py
     max_batch: int = 4  # windows that are run together
     queue_delay: float = 0.003  # seconds that a window may wait for others of its size
     queue_size: int = 64  # windows that may wait; more are refused
