@@ -28,7 +28,7 @@ from calibration.ranges import Ranges
 from export.compare.precision_trials import Point, PrecisionBench, SearchOptions, error_of
 from export.graph.layer_cost import total
 from export.graph.layer_precision import QUANTISED, layers, why_not
-from export.report.tables import KINDS, kind_of
+from export.report.records import KINDS, kind_of
 from export.shipped_clips import DEFAULT_PAIR
 from runtime.command_line import command
 from runtime.errors import MissingPackageError

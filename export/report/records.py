@@ -12,6 +12,7 @@ from runtime.files.records import parse_object, read_record
 
 GATES = "ship.json"
 SEARCH_KIND = "videodeblur.precision"
+KINDS = {"chosen": "quantised", "candidate": "left high by the budget", "excluded": "kept high by rule"}  # what became of a layer
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Search:
 
     sensitivities: tuple[LayerRow, ...]
     asked: Asked
+
+
+def kind_of(chosen: bool, excluded: str) -> str:
+    """A key of KINDS."""
+    return "chosen" if chosen else "excluded" if excluded else "candidate"
 
 
 def read_gates(bundle: Path, manifest: Manifest) -> tuple[Gate, ...]:

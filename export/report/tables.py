@@ -9,12 +9,11 @@ from dataclasses import asdict
 from html import escape
 
 from export.report.facts import Facts, MemberResult
-from export.report.records import LayerRow, Search
+from export.report.records import KINDS, LayerRow, Search, kind_of
 from runtime.files.manifest import Member
 from runtime.pixels.metrics import EQUAL
 
 BAR = 160  # pixels, of the longest bar
-KINDS = {"chosen": "quantised", "candidate": "left high by the budget", "excluded": "kept high by rule"}
 
 
 def members(facts: Facts) -> Iterator[str]:
@@ -113,11 +112,6 @@ def _layers(search: Search) -> Iterator[tuple[str, ...]]:
             decibels(row.parity),
             escape(_became(row, search)),
         )
-
-
-def kind_of(chosen: bool, excluded: str) -> str:
-    """A key of KINDS."""
-    return "chosen" if chosen else "excluded" if excluded else "candidate"
 
 
 def _became(row: LayerRow, search: Search) -> str:
