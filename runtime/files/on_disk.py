@@ -45,13 +45,13 @@ def partial_onnx(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def partial_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder. One that has the name is replaced, and gone only when the new one is in its place. Raises OSError."""
+def partial_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """The same for a folder. One of that name is in the way, or with `overwrite` gone, but not before the new one is there."""
     partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{ending}") for ending in ("part", "old"))
     partial.mkdir(parents=True)
     try:
         yield partial
-        if path.exists():
+        if overwrite and path.exists():
             path.rename(old)
         try:
             partial.rename(path)
@@ -59,9 +59,9 @@ def partial_folder(path: Path) -> Iterator[Path]:
             with suppress(FileNotFoundError):
                 old.rename(path)
             raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for folder in (partial, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

@@ -17,10 +17,8 @@ from serving.triton_server.source import Source, engine_source, onnx_source, pla
 
 CONFIG = "config.pbtxt"
 GRAPH_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}  # names that these backends look for
-CODE = (
-    "__init__.py",
-    *(f"triton_server/{name}.py" for name in ("__init__", "host", "requests", "streams")),
-)  # of serving/, for a model.py
+# of serving/, what a model.py imports
+CODE = ("__init__.py", *(f"triton_server/{name}.py" for name in ("__init__", "host", "requests", "streams")))
 RUNTIME, SERVING = Path(str(runtime.__file__)).parent, Path(__file__).resolve().parents[1]
 TEMPLATES = SERVING / "triton_server" / "models"
 
@@ -46,7 +44,7 @@ def write_repository(options: TritonOptions) -> Repository:
     target = options.repository
     if target.exists():
         _check_replaceable(target, options.overwrite)
-    with partial_folder(target) as new:
+    with partial_folder(target, options.overwrite) as new:
         models = _fill(new, options, source)
     return Repository(target, models, source, sum(path.stat().st_size for path in target.rglob("*") if path.is_file()))
 
