@@ -219,7 +219,7 @@ def test_rtx_types_are_those_of_the_file():
 
 def test_library_that_is_not_there(tiny_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not, where it is
-    with pytest.raises(MissingPackageError, match="pip install 'tensorrt'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'tensorrt>=8\.6'"):
         build_engine(options(tiny_model, library="tensorrt"))
 
 
