@@ -1,4 +1,7 @@
-"""The umbrella command: `videodeblur NAME ...` is `python -m MODULE ...`; modules are imported when they are called."""
+"""The umbrella: `videodeblur NAME ...` is `python -m MODULE ...`; modules are imported when they are called.
+
+`from videodeblur import Engine, StreamDeblurrer` is `from runtime import ...`, and as late.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,16 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runtime import Engine, StreamDeblurrer
+
+__all__ = ["Engine", "StreamDeblurrer", "main"]
 
 COMMANDS = {  # name: (module with a main(argv), what it does)
     "run": ("runtime.deblur_video", "deblur a video"),
-    "plan": ("runtime.forecast", "frames, tiles, memory and time of a run, before it"),
+    "plan": ("runtime.plan_video", "frames, tiles, memory and time of a run, before it"),
     "doctor": ("runtime.doctor", "what this machine has, what would run here, what is missing"),
     "export": ("export.to_onnx", "checkpoint -> verified ONNX"),
     "calibrate": ("calibration.collect_ranges", "measure a model's tensors on real clips -> ranges.json"),
@@ -22,12 +31,12 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
     "bundle": ("export.to_bundle", "models, engines and golden frames -> one folder that checks itself"),
     "report": ("export.to_report", "one HTML page about a bundle: before and after, quality, parity, speed, memory"),
     "ship": ("export.ship", "checkpoint -> verified bundle, in one command"),
-    "library": ("serving.library", "deblur a folder of videos, on this machine or a Ray cluster"),
+    "library": ("serving.deblur_library", "deblur a folder of videos, on this machine or a Ray cluster"),
     "plan-library": ("serving.plan_library", "folder of videos -> segments, for a scheduler's array jobs"),
     "run-segment": ("serving.run_segment", "one segment, or one task's share of them"),
     "join": ("serving.join_library", "finished segments -> videos"),
-    "to-triton": ("serving.triton", "bundle -> model repository for NVIDIA's Triton Inference Server"),
-    "start-triton": ("serving.triton_start", "serve a model repository with nvidia-pytriton's wheel, on a CPU"),
+    "to-triton": ("serving.to_triton", "bundle -> model repository for NVIDIA's Triton Inference Server"),
+    "start-triton": ("serving.start_triton", "serve a model repository with nvidia-pytriton's wheel, on a CPU"),
     "search": ("export.search_precision", "precision of every layer under a PSNR budget"),
     "bench": ("benchmarks.bench", "speed, parity and quality of models and their peers in one table"),
     "verify": ("export.verify", "hold one model to another on real clips"),
@@ -52,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     module = importlib.import_module(COMMANDS[name][0])
     return int(module.main(rest))
+
+
+def __getattr__(name: str) -> Any:
+    """What of `runtime` is offered here; imported late, since help needs neither numpy nor a backend."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("runtime"), name)
 
 
 if __name__ == "__main__":

@@ -22,21 +22,22 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import size
-from benchmarks.bench_options import NAIVE, PARTS, TRTEXEC, BenchOptions
-from benchmarks.bench_rows import measure
-from benchmarks.bench_table import markdown, table
 from benchmarks.peers import PEERS
-from benchmarks.subjects import expand
-from benchmarks.timing import Effort
-from benchmarks.windows import BLURRY, SHARP
-from runtime.bundle import load_manifest
+from benchmarks.shared.arguments import size
+from benchmarks.shared.timing import Effort
+from benchmarks.shared.windows import BLURRY, SHARP
+from benchmarks.table.options import NAIVE, PARTS, TRTEXEC, BenchOptions
+from benchmarks.table.rows import measure
+from benchmarks.table.subjects import expand
+from benchmarks.table.text import markdown, save_chart, table
 from runtime.command_line import USER_ERROR, command
-from runtime.contract import Contract, read_contract
 from runtime.default_model import ROOT, default_model
 from runtime.errors import DeployError, InputError
-from runtime.model_spec import parse
-from runtime.plan import SUFFIXES, file_sha256, load_plan
+from runtime.files.contract import Contract, read_contract
+from runtime.files.engine_record import SUFFIXES, load_record
+from runtime.files.manifest import load_manifest
+from runtime.files.model_spec import parse
+from runtime.files.on_disk import file_sha256
 
 QUICK_PEERS = (*(name for name, peer in PEERS.items() if peer.quick), NAIVE)
 QUICK_SIZE = "256x144"
@@ -60,8 +61,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         only = next(iter(times.values()), [])
         given.exportTimes.write_text(json.dumps(only if len(times) == 1 else times, indent=1) + "\n")
     if given.chart:
-        from benchmarks.bench_chart import save_chart  # matplotlib, where a chart is wanted
-
         save_chart(report, given.chart)
     return 0 if report.rows else USER_ERROR
 
@@ -179,7 +178,7 @@ def _first_contract(files: Sequence[Path]) -> Contract | None:
         with suppress(DeployError):
             members = [path / member.file for member in load_manifest(path).members] if path.is_dir() else [path]
             file = next(filter(Path.is_file, members), path)
-            return load_plan(file).contract if file.suffix in SUFFIXES else read_contract(file)
+            return load_record(file).contract if file.suffix in SUFFIXES else read_contract(file)
     return None
 
 

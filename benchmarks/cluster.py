@@ -15,12 +15,12 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import memory
-from benchmarks.arguments import count, size
-from benchmarks.timing import Timing, interleave, ratio
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.made_clip import make_clip
+from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime.command_line import command
 from runtime.errors import BackendError
-from runtime.hardware import cpu_name
+from runtime.machine.hardware import cpu_name
 
 ROOT = Path(__file__).resolve().parents[1]
 ALONE, ONE, TWO = "in one process, without Ray", "Ray, 1 worker", "Ray, 2 workers"
@@ -76,9 +76,8 @@ def measure(options: ClusterOptions) -> tuple[list[Timing], list[Timing]]:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "in"
         source.mkdir()
-        clip = memory.MemoryOptions(options.video, (), options.width, options.height, ())
         for number in range(options.clips):
-            memory.make_clip(clip, options.frames, source / f"{number}.mp4")
+            make_clip(options.video, options.frames, options.width, options.height, source / f"{number}.mp4")
         told: dict[str, list[float]] = {name: [] for name in WORKERS}
         whole = interleave({name: _run(name, source, options, told) for name in WORKERS}, options.rounds, warmup=1)
     return [Timing(name, tuple(times[-options.rounds :])) for name, times in told.items()], whole

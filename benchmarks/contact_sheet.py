@@ -11,8 +11,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from runtime import Engine, StreamDeblurrer
-from runtime.metrics import psnr
-from runtime.sample_codes import to_unit
+from runtime.pixels.metrics import psnr
+from runtime.pixels.rgb import LUMA
+from runtime.pixels.sample_codes import to_unit
 from runtime.video import VideoReader
 
 matplotlib.use("agg")
@@ -54,7 +55,8 @@ def to_rgb(luma: npt.NDArray[np.float32], chroma: tuple[npt.NDArray[Any], ...], 
         return np.repeat(np.clip(luma, 0, 1)[..., None], 3, axis=2)
     rows, columns = (np.arange(size) * sub // size for size, sub in zip(luma.shape, chroma[0].shape))
     blue, red = ((plane[rows][:, columns].astype(np.float32) / 2 ** (bits - 8) - 128) / 224 for plane in chroma)
-    green = luma - (0.299 * 1.402 * red + 0.114 * 1.772 * blue) / 0.587
+    of_red, of_green, of_blue = LUMA
+    green = luma - (of_red * 1.402 * red + of_blue * 1.772 * blue) / of_green
     return np.clip(np.stack([luma + 1.402 * red, green, luma + 1.772 * blue], axis=2), 0, 1)
 
 

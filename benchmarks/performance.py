@@ -19,26 +19,24 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import bench_rows, bench_table, goals, ideas, roofline, scaling, up_and_convolve
-from benchmarks.arguments import size
+from benchmarks import roofline, scaling
 from benchmarks.bench import QUICK_PEERS
-from benchmarks.bench_chart import save_chart as save_bench_chart
-from benchmarks.bench_options import NAIVE, TRTEXEC, BenchOptions
-from benchmarks.bench_report import FEWEST, BenchReport
-from benchmarks.marked_text import fill
-from benchmarks.other_work import OtherWork
 from benchmarks.peers import PEERS
 from benchmarks.roofline import Roofline
-from benchmarks.roofline_chart import save_chart as save_roofline_chart
-from benchmarks.scaling_chart import save_chart as save_scaling_chart
-from benchmarks.subjects import expand
-from benchmarks.timing import Effort
-from benchmarks.windows import VIDEO
+from benchmarks.shared.arguments import size
+from benchmarks.shared.marked_text import fill
+from benchmarks.shared.other_work import OtherWork
+from benchmarks.shared.timing import Effort
+from benchmarks.shared.windows import VIDEO
+from benchmarks.table import goals, rows, text
+from benchmarks.table.options import NAIVE, TRTEXEC, BenchOptions
+from benchmarks.table.report import FEWEST, BenchReport
+from benchmarks.table.subjects import expand
+from runtime.backends.openvino_runner import native_bf16
 from runtime.command_line import command
 from runtime.default_model import ROOT
 from runtime.errors import BackendError
-from runtime.openvino_runner import native_bf16
-from runtime.plan import file_sha256
+from runtime.files.on_disk import file_sha256
 
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("bench", "roofline", "scaling", "ideas")
@@ -64,7 +62,7 @@ QUIET = 0.2  # cores that other processes may keep busy before the page says tha
 
 
 @dataclass(frozen=True)
-class Plan:
+class Steps:
     """How much is measured."""
 
     small: tuple[int, int]  # H, W, with all peers
@@ -76,8 +74,8 @@ class Plan:
     calibration: int  # windows, of another clip than the one on which INT8 is judged
 
 
-FULL = Plan((184, 320), (720, 1280), False, 3, scaling.SIZES, 10, 16)
-QUICK = Plan((184, 320), None, True, 3, ("256x256", "640x360", "960x540"), 3, 6)
+FULL = Steps((184, 320), (720, 1280), False, 3, scaling.SIZES, 10, 16)
+QUICK = Steps((184, 320), None, True, 3, ("256x256", "640x360", "960x540"), 3, 6)
 LEAST = FEWEST["p90"]  # calls of a setting, for a spread
 LONGEST = 90.0  # seconds of one setting of the scaling, after which no further call begins
 NOT_JUDGED = "Not judged: the tables below are not of one run. `python benchmarks/performance.py` judges the goals."
@@ -96,20 +94,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--page", type=Path, default=PAGE, help="default %(default)s; charts lie beside it")
     given = parser.parse_args(argv)
-    plan = QUICK if given.quick else FULL
-    name = "_".join((file_sha256(_checkpoint())[:12], sources_sha256()[:12], str(plan.calibration)))
+    steps = QUICK if given.quick else FULL
+    name = "_".join((file_sha256(_checkpoint())[:12], sources_sha256()[:12], str(steps.calibration)))
     work = given.work / name  # other weights, another exporter, or another calibration: other files
-    make_models(work, plan)
+    make_models(work, steps)
     report = found = None
     for part in given.only:
         _say(part)
         others = OtherWork()
         if part == "bench":
-            report = write_bench(work, given.page, plan, others)
+            report = write_bench(work, given.page, steps, others)
         elif part == "roofline":
-            found = write_roofline(work, given.page, plan, others)
+            found = write_roofline(work, given.page, steps, others)
         else:
-            {"scaling": write_scaling, "ideas": write_ideas}[part](work, given.page, plan, others)
+            {"scaling": write_scaling, "ideas": write_ideas}[part](work, given.page, steps, others)
         if part in ("bench", "roofline"):
             write_goals(given.page, report, found)
     _say("done")
@@ -120,12 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def sources_sha256() -> str:
     """Of the code that makes the models, in hexadecimal."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in MAKERS for path in (ROOT / folder).glob("*.py")):
+    for path in sorted(path for folder in MAKERS for path in (ROOT / folder).glob("**/*.py")):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-def make_models(work: Path, plan: Plan) -> None:
+def make_models(work: Path, steps: Steps) -> None:
     """The files that are compared, by this project's own commands; those that are there are kept.
 
     Raises BackendError when a command fails.
@@ -133,7 +131,7 @@ def make_models(work: Path, plan: Plan) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for model, rewrites in ((MODEL, "fold,whole-window"), (SPLIT, "fold,whole-window,split-heads")):
         _make(work / model, "export", "--rewrites", rewrites)
-        windows = str(plan.calibration)
+        windows = str(steps.calibration)
         ranges = work / f"{Path(model).stem}.ranges.json"
         _make(ranges, "calibrate", str(VIDEO), "--onnx", str(work / model), "--windows", windows)
     for int8, model, layers in ((INT8, MODEL, ()), (SPLIT_INT8, SPLIT, ()), (CELLS_INT8, MODEL, ("--layers", WITH_CELLS))):
@@ -141,41 +139,41 @@ def make_models(work: Path, plan: Plan) -> None:
         _make(work / int8, "quantize", "--onnx", str(work / model), "--ranges", str(ranges), "--placement", "cpu", *layers)
 
 
-def write_bench(work: Path, page: Path, plan: Plan, others: OtherWork) -> BenchReport:
+def write_bench(work: Path, page: Path, steps: Steps, others: OtherWork) -> BenchReport:
     """The table, the chart, and the report, which is also in `work`."""
     options = BenchOptions(
         subjects=tuple(expand([str(work / MODEL)], ()))
         + tuple(f"{work / INT8}@{how}" for how in ("openvino:bf16", "openvino:fp32", "onnxruntime")),
-        peers=QUICK_PEERS if plan.quick else (*PEERS, NAIVE, TRTEXEC),
-        sizes=(plan.small,),
+        peers=QUICK_PEERS if steps.quick else (*PEERS, NAIVE, TRTEXEC),
+        sizes=(steps.small,),
         model=work / MODEL,
         checkpoint=_checkpoint(),
-        effort=Effort(plan.iterations, 0 if plan.quick else 200, 0 if plan.quick else 3),
-        windows=2 if plan.quick else 4,
-        video_frames=10 if plan.quick else 20,
-        video_rounds=LEAST if plan.quick else 5,
+        effort=Effort(steps.iterations, 0 if steps.quick else 200, 0 if steps.quick else 3),
+        windows=2 if steps.quick else 4,
+        video_frames=10 if steps.quick else 20,
+        video_rounds=LEAST if steps.quick else 5,
     )
-    report, _ = bench_rows.measure(options, _say)
-    if plan.large:
+    report, _ = rows.measure(options, _say)
+    if steps.large:
         subjects = (*expand([str(work / MODEL)], ()), f"{work / INT8}@openvino:bf16")
         peers = tuple(name for name in options.peers if name not in SMALL_ONLY)
         few = replace(options, effort=Effort(LEAST, 0, 0), windows=2, video_frames=10, video_rounds=LEAST)
-        larger = replace(few, sizes=(plan.large,), subjects=subjects, peers=peers)
-        report = _joined(report, bench_rows.measure(larger, _say)[0])
+        larger = replace(few, sizes=(steps.large,), subjects=subjects, peers=peers)
+        report = _joined(report, rows.measure(larger, _say)[0])
     (work / "bench.json").write_text(report.to_json())
-    save_bench_chart(report, page.with_name("performance_bench.svg"))
-    fill(page, "bench", f"{_remark(plan, others.cores())}{bench_table.markdown(report)}")
+    text.save_chart(report, page.with_name("performance_bench.svg"))
+    fill(page, "bench", f"{_remark(steps, others.cores())}{text.markdown(report)}")
     return report
 
 
-def write_roofline(work: Path, page: Path, plan: Plan, others: OtherWork) -> Roofline:
+def write_roofline(work: Path, page: Path, steps: Steps, others: OtherWork) -> Roofline:
     """The table and the chart."""
     fastest = "bf16" if native_bf16() else "fp32"
     profiles = [f"{work / MODEL}@openvino:{fastest}", f"{work / INT8}@openvino:{fastest}", f"{work / MODEL}@onnxruntime"]
-    height, width = plan.large or plan.small
-    found = roofline.measure(profiles, height, width, plan.runs, say=_say)
-    save_roofline_chart(found, page.with_name("performance_roofline.svg"))
-    fill(page, "roofline", f"{_remark(plan, others.cores())}{roofline.markdown(found)}")
+    height, width = steps.large or steps.small
+    found = roofline.measure(profiles, height, width, steps.runs, say=_say)
+    roofline.save_chart(found, page.with_name("performance_roofline.svg"))
+    fill(page, "roofline", f"{_remark(steps, others.cores())}{roofline.markdown(found)}")
     return found
 
 
@@ -184,28 +182,30 @@ def write_goals(page: Path, report: BenchReport | None, found: Roofline | None) 
     fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)) if report and found else NOT_JUDGED)
 
 
-def write_scaling(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
+def write_scaling(work: Path, page: Path, steps: Steps, others: OtherWork) -> None:
     """The table and the chart."""
-    sizes = tuple(size(text)[::-1] for text in plan.sizes)
-    effort = Effort(max(LEAST, plan.iterations // 2), 0, 0, LONGEST)
-    found = scaling.measure(scaling.ScalingOptions(str(work / MODEL), sizes, plan.small, effort=effort), _say)
-    save_scaling_chart(found, page.with_name("performance_scaling.svg"))
-    fill(page, "scaling", f"{_remark(plan, others.cores())}{scaling.markdown(found)}")
+    sizes = tuple(size(each)[::-1] for each in steps.sizes)
+    effort = Effort(max(LEAST, steps.iterations // 2), 0, 0, LONGEST)
+    found = scaling.measure(scaling.ScalingOptions(str(work / MODEL), sizes, steps.small, effort=effort), _say)
+    scaling.save_chart(found, page.with_name("performance_scaling.svg"))
+    fill(page, "scaling", f"{_remark(steps, others.cores())}{scaling.markdown(found)}")
 
 
-def write_ideas(work: Path, page: Path, plan: Plan, others: OtherWork) -> None:
+def write_ideas(work: Path, page: Path, steps: Steps, others: OtherWork) -> None:
     """Two tables, in bf16 and with INT8, and one of the upsampling layers' forms."""
-    height, width = (-(-side // 16) * 16 for side in plan.small)
+    from benchmarks.studies import ideas, up_and_convolve  # here alone, so that the room may go as one
+
+    height, width = (-(-side // 16) * 16 for side in steps.small)
     tables = []
     for model, graphs in ((MODEL, (SPLIT,)), (INT8, (SPLIT_INT8, CELLS_INT8))):
         _say(f"ways to run {model}")
-        found = ideas.measure(work / model, [work / graph for graph in graphs], height, width, plan.iterations)
-        tables.append(f"{_remark(plan, others.cores())}{ideas.markdown(found)}")
+        found = ideas.measure(work / model, [work / graph for graph in graphs], height, width, steps.iterations)
+        tables.append(f"{_remark(steps, others.cores())}{ideas.markdown(found)}")
     fill(page, "ideas", "\n\n".join(tables))
     found_forms = {}
     for layer in up_and_convolve.LAYERS:
         _say(f"forms of upsampling and convolving, {layer}")
-        found_forms[layer] = up_and_convolve.measure(layer, rounds=2 * plan.iterations)
+        found_forms[layer] = up_and_convolve.measure(layer, rounds=2 * steps.iterations)
     fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms))
 
 
@@ -219,9 +219,9 @@ def _joined(first: BenchReport, second: BenchReport) -> BenchReport:
     )
 
 
-def _remark(plan: Plan, others: float | None) -> str:
+def _remark(steps: Steps, others: float | None) -> str:
     """What a reader must know of a run that is not the full one on a quiet machine."""
-    words = ["A quick run: few calls, small pictures."] if plan.quick else []
+    words = ["A quick run: few calls, small pictures."] if steps.quick else []
     if others is not None and others > QUIET:
         words.append(f"OTHER WORK kept {others:.1f} cores busy meanwhile: only ratios within a round mean something.")
     return f"**{' '.join(words)}**\n\n" if words else ""
@@ -237,9 +237,9 @@ def _make(path: Path, name: str, *arguments: str) -> None:
         raise BackendError(f"videodeblur {name} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
 
 
-def _say(text: str) -> None:
+def _say(line: str) -> None:
     """A line for every step, with the minutes since the start."""
-    print(f"{(time.monotonic() - BEGUN) / 60:5.1f} min  {text}", file=sys.stderr, flush=True)
+    print(f"{(time.monotonic() - BEGUN) / 60:5.1f} min  {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import memory
-from benchmarks.arguments import count, size
-from benchmarks.timing import Timing, interleave, ratio
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.made_clip import make_clip
+from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime import Engine
 from runtime.command_line import command
-from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
-from runtime.hardware import cpu_name
+from runtime.machine.hardware import cpu_name
+from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader, VideoWriter
 
 GOAL = 0.9  # of the engine's own rate, end to end, on a CPU
@@ -76,7 +78,7 @@ def measure_rates(options: PipelineOptions) -> list[Timing]:
     """Times the whole and its parts on the same clip, interleaved; milliseconds for `options.frames` frames."""
     with tempfile.TemporaryDirectory() as folder, Engine(options.model) as engine:
         clip = Path(folder) / "clip.mp4"
-        memory.make_clip(_memory_options(options), options.frames, clip)
+        make_clip(options.video, options.frames, options.width, options.height, clip)
         return interleave(_candidates(clip, engine, options), options.rounds, warmup=1)
 
 

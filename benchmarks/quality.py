@@ -20,11 +20,11 @@ from benchmarks.contact_sheet import save_sheet
 from model import load_checkpoint
 from model.reference import TorchRunner
 from runtime import DeployError, Engine, InputError
+from runtime.backends.runner import Runner
 from runtime.command_line import command
-from runtime.hardware import cpu_name
-from runtime.metrics import psnr
-from runtime.runner import Runner
-from runtime.sample_codes import to_unit
+from runtime.machine.hardware import cpu_name
+from runtime.pixels.metrics import psnr
+from runtime.pixels.sample_codes import to_unit
 from runtime.video import VideoReader
 
 CANDIDATES = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))

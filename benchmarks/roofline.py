@@ -10,15 +10,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import count, size
-from benchmarks.kernel_profiles import (
+import numpy as np
+
+from benchmarks.kernels.kernel_profiles import (
     GROUPS,
     RECONSTRUCTION,
     Kernel,
@@ -29,13 +30,15 @@ from benchmarks.kernel_profiles import (
     openvino_profile,
     trtexec_profile,
 )
-from benchmarks.machine_peak import MachinePeak, measure_gpu_peak, measure_peak
-from benchmarks.windows import BLURRY, read_material
+from benchmarks.kernels.machine_peak import MachinePeak, measure_gpu_peak, measure_peak
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.windows import BLURRY, read_material
 from runtime.command_line import command
-from runtime.contract import read_contract
 from runtime.errors import BackendError, InputError
-from runtime.hardware import cpu_name
-from runtime.model_spec import parse
+from runtime.files.contract import read_contract
+from runtime.files.model_spec import parse
+from runtime.machine.hardware import cpu_name
+from runtime.progress import Say
 
 RUNS = 5  # of which the profiles are the fastest
 ALL = "whole network"
@@ -43,6 +46,9 @@ BOUNDS = {"arithmetic": "arithmetic", "memory": "memory", "kernels": "neither ar
 NEAR = 0.5  # share of the peak under which neither limit explains the time
 TRUSTED = 0.1  # difference from the unprofiled run, as a share of it, above which a profile is marked, and not advised on
 KINDS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8"}  # of an engine's convolutions, by its model's precision
+
+MARKERS = "osD^v*"
+INTENSITIES = np.logspace(0, 4, 100)  # operations a byte
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json:
         given.json.write_text(json.dumps(asdict(roofline), indent=1) + "\n")
     if given.chart:
-        from benchmarks.roofline_chart import save_chart  # matplotlib, where a chart is wanted
-
         save_chart(roofline, given.chart)
     return 0
 
@@ -118,7 +122,7 @@ def measure(
     width: int,
     runs: int = RUNS,
     trtexec: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = lambda _: None,
 ) -> Roofline:
     """Profiles each, with the machine's peak measured before and after, the better of the two taken.
 
@@ -286,6 +290,39 @@ def markdown(roofline: Roofline) -> str:
         for row in roofline.rows
     ]
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in (*_notes(roofline), *roofline.advice))])
+
+
+def save_chart(roofline: Roofline, path: Path) -> None:
+    """Writes it; the suffix chooses the format."""
+    from benchmarks.shared.chart_file import Figure, save  # matplotlib, where a chart is wanted
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for kind, rate in roofline.best_tflops.items():
+        roof = np.minimum(rate, INTENSITIES * roofline.copy_gb_s / 1000)
+        axes.loglog(INTENSITIES, roof, color="black", linewidth=0.8)
+        axes.annotate(f"{kind} {rate:.2f}", (INTENSITIES[-1], rate), ha="right", va="bottom", fontsize=8)
+    groups = list(dict.fromkeys(row.group for row in roofline.rows))
+    profiles = list(dict.fromkeys(row.profile for row in roofline.rows))
+    for row in roofline.rows:
+        if not row.megabytes:
+            continue
+        axes.plot(
+            1000 * row.gflop / row.megabytes,
+            row.tflops,
+            MARKERS[profiles.index(row.profile) % len(MARKERS)],
+            color=f"C{groups.index(row.group)}",
+            markersize=3 + 9 * (row.milliseconds / max(each.milliseconds for each in roofline.rows)) ** 0.5,
+        )
+    for number, group in enumerate(groups):
+        axes.plot([], [], "o", color=f"C{number}", label=group)
+    for number, profile in enumerate(profiles):
+        axes.plot([], [], MARKERS[number % len(MARKERS)], color="grey", label=profile)
+    axes.legend(fontsize=8)
+    axes.set_xlabel("operations for each byte moved (area: time)")
+    axes.set_ylabel("10^12 operations a second")
+    axes.set_title(f"one window of {roofline.width}x{roofline.height}, {roofline.cpu}", fontsize=9)
+    save(figure, path)
 
 
 def _peaks(roofline: Roofline) -> str:

@@ -18,15 +18,17 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import count, size
-from benchmarks.bench_report import FEWEST
-from benchmarks.subjects import open_engine
-from benchmarks.timing import Effort, Timing, interleave_for
+from benchmarks.shared.arguments import count, size
+from benchmarks.shared.timing import Effort, Timing, interleave_for
+from benchmarks.table.report import FEWEST
+from benchmarks.table.subjects import open_engine
 from runtime import Engine, StreamDeblurrer
 from runtime.command_line import command
 from runtime.errors import InputError
-from runtime.hardware import cpu_name, usable_cores
-from runtime.network_memory import bytes_for, memory_at_hand
+from runtime.machine.hardware import cpu_name, usable_cores
+from runtime.machine.memory import memory_at_hand
+from runtime.progress import Say
+from runtime.run.network_memory import bytes_for
 
 SIZES = ("256x256", "640x360", "960x540", "1280x720", "1920x1080", "3840x2160")
 BATCHES = (1, 2, 4)
@@ -34,6 +36,8 @@ AXES = ("resolution", "batch", "stride", "threads")
 
 
 Planes = npt.NDArray[np.float32]  # (frames, H, W)
+
+LABELS = {"resolution": "resolution", "batch": "windows in a call", "stride": "frames between windows", "threads": "threads"}
 
 
 @dataclass(frozen=True)
@@ -96,13 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.json:
         given.json.write_text(json.dumps(asdict(found), indent=1) + "\n")
     if given.chart:
-        from benchmarks.scaling_chart import save_chart  # matplotlib, where a chart is wanted
-
         save_chart(found, given.chart)
     return 0
 
 
-def measure(options: ScalingOptions, say: Callable[[str], None] = lambda _: None) -> Scaling:
+def measure(options: ScalingOptions, say: Say = lambda _: None) -> Scaling:
     """All four sweeps. What does not fit into memory, or the model's fixed size, is left out with the reason."""
     skipped: list[str] = []
     with _open(options, None) as engine:
@@ -155,6 +157,25 @@ def markdown(found: Scaling) -> str:
     return "\n".join([*lines, *(["", *(f"- {text}" for text in found.skipped)] if found.skipped else [])])
 
 
+def save_chart(found: Scaling, path: Path) -> None:
+    """Writes it; the suffix chooses the format."""
+    from benchmarks.shared.chart_file import Figure, save  # matplotlib, where a chart is wanted
+
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    for axes, axis in zip(figure.subplots(1, len(AXES)), AXES):
+        points = [point for point in found.points if point.axis == axis]
+        places = range(len(points))
+        shown = [(point.cost - point.low, point.high - point.cost) if point.has_spread else (0.0, 0.0) for point in points]
+        axes.errorbar(places, [point.cost for point in points], yerr=[*zip(*shown)], marker="o", capsize=3)
+        axes.set_xticks(places, [point.setting for point in points], rotation=45 if axis == "resolution" else 0, fontsize=7)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(LABELS[axis], fontsize=8)
+        axes.set_title("us for a pixel of a " + ("frame" if axis == "stride" else "window"), fontsize=8)
+        axes.tick_params(axis="y", labelsize=7)
+    figure.suptitle(f"{found.cpu}; {found.engine.partition(':')[0]}", fontsize=8)
+    save(figure, path)
+
+
 def _cost(point: Point) -> str:
     return f"{point.cost:.3f}" + (f" ({point.low:.3f} to {point.high:.3f})" if point.has_spread else "")
 
@@ -173,7 +194,7 @@ def _point(axis: str, setting: str, timing: Timing, pixels: int) -> Point:
     return Point(axis, setting, timing.median, cost, low, high, len(timing.milliseconds))
 
 
-def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str], say: Callable[[str], None]) -> list[Point]:
+def _resolutions(engine: Engine, options: ScalingOptions, skipped: list[str], say: Say) -> list[Point]:
     points = []
     for height, width in options.sizes:
         say(f"cost at {width}x{height}")

@@ -21,11 +21,11 @@ from tritonclient.utils import shared_memory
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.arguments import count
-from benchmarks.timing import Timing, interleave
+from benchmarks.shared.arguments import count
+from benchmarks.shared.timing import Timing, interleave
 from runtime import Engine
 from runtime.command_line import command
-from runtime.hardware import cpu_name
+from runtime.machine.hardware import cpu_name
 
 LOCAL = "this process, uint8"
 REGIONS = ("blurry", "sharp")

@@ -27,10 +27,10 @@ from calibration.onnx_file import load_onnx
 from calibration.operator_runner import OperatorRunner
 from calibration.ranges import MeasuredWindow, Ranges, TensorRange, with_scales
 from calibration.tensors import Activation, activations, scaled_tensors
-from runtime import padding, sample_codes
 from runtime.command_line import command
-from runtime.contract import Contract, read_contract
 from runtime.errors import InputError, ModelError
+from runtime.files.contract import Contract, read_contract
+from runtime.pixels import padding, sample_codes
 from runtime.progress import ProgressBar
 
 WINDOWS = 32

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
-from runtime.sample_codes import to_unit
+from runtime.pixels.sample_codes import to_unit
 from runtime.video import VideoReader, read_luma
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}

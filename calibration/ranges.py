@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -24,6 +23,7 @@ from calibration.fingerprints import graph_hash, weights_hash
 from calibration.histograms import BINS, LEAST_EXPONENT, Extent, Histogram
 from calibration.tensors import Activation
 from runtime.errors import InputError, ModelError
+from runtime.files.on_disk import partial_file
 
 KIND = "videodeblur.ranges"
 SCHEMA = 1  # raised when a field changes its meaning
@@ -116,12 +116,8 @@ class Ranges:
 
     def save(self, path: Path) -> None:
         """Writes the file; it appears whole or not at all."""
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with partial_file(path) as partial:
             partial.write_text(json.dumps(self._to_json(), indent=1, allow_nan=False) + "\n")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Ranges:

@@ -1,23 +1,20 @@
-"""What can be asked of `export/to_onnx.py`, and what it answers; plain records without a heavy import."""
+"""What can be asked of `export/to_onnx.py`: a plain record without a heavy import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime import padding, sample_codes
-from runtime.contract import Contract
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.errors import InputError
+from runtime.pixels import padding, sample_codes
 
 OPSETS = (20, 17)  # 17 for TensorRT 8.6
 CODE_BITS = {"u8": 8, "u16": 10}  # bits of a sample where none are named: of 16-bit containers, nearly all video is 10
 IO_KINDS = ("f32", *CODE_BITS)
 DEFAULT_RANGE = "limited"  # what video is unless it says otherwise
 REWRITES = ("fold", "whole-window", "group", "merge-gates", "split-heads")  # in the order in which they are applied
-DEFAULT_REWRITES = ("fold", "whole-window")  # measured: export/rewrites.py
-DEFAULT_CLIP = Path(__file__).parent / "clips" / "kodak_blurry.mp4"
-MULTIPLE = 8  # pixels, of the network
-SMALLEST = 5  # pixels; the graphs of codes reflect up to 8, and a reflection needs one sample more than it adds
+DEFAULT_REWRITES = ("fold", "whole-window")  # measured: export/network/rewrites.py
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,10 @@ class ExportOptions:
     batch: int | None = None  # windows; None = any
     height: int | None = None  # pixels; None = any
     width: int | None = None
-    io: str = "f32"  # luma in [0, 1], or sample codes "u8", "u16": see export/sample_code_graph.py
+    io: str = "f32"  # luma in [0, 1], or sample codes "u8", "u16": see export/graph/sample_code_graph.py
     bits: int | None = None  # of a code; None = 8 for u8, 10 for u16
     color_range: str | None = None  # of the codes, "limited" or "full"; None = limited
-    rewrites: tuple[str, ...] = DEFAULT_REWRITES  # names of REWRITES, explained in export/rewrites.py
+    rewrites: tuple[str, ...] = DEFAULT_REWRITES  # names of REWRITES, explained in export/network/rewrites.py
     clip: Path = DEFAULT_CLIP  # a video of at least as many frames as the network takes
 
     def __post_init__(self) -> None:
@@ -65,29 +62,6 @@ class ExportOptions:
         return None if self.io == "f32" else self.color_range or DEFAULT_RANGE
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How close a file on one backend comes to the PyTorch network in fp32."""
-
-    backend: str
-    precision: str
-    decibels: float  # PSNR against the full scale of a sample: 1.0, or the largest code; 200 where all are equal
-    samples: int
-    differing: int  # samples that are not equal; for codes the number that counts
-
-
-@dataclass(frozen=True)
-class ExportResult:
-    """A verified file."""
-
-    path: Path
-    contract: Contract
-    opset: int
-    parities: tuple[Parity, ...]  # ONNX Runtime's first, then OpenVINO's
-    windows: tuple[int, ...]  # shape of what was compared, (N, F, H, W)
-    seconds: float  # that it took
-
-
 def _check_codes(io: str, bits: int | None, color_range: str | None) -> None:
     if io == "f32":
         if bits or color_range:
@@ -106,10 +80,10 @@ def _check_size(name: str, size: int | None, io: str) -> None:
         raise InputError(f"{name} is {size}, expected at least 1")
     if name == "batch":
         return
-    if io == "f32" and size % MULTIPLE:
-        nearest = padding.padded_size(size, size, MULTIPLE)[0]
+    if io == "f32" and size % padding.MULTIPLE:
+        nearest = padding.padded_size(size, size, padding.MULTIPLE)[0]
         raise InputError(
-            f"{name} is {size}, expected a multiple of {MULTIPLE}: {nearest}, or --io u8 or u16, which pad inside the graph"
+            f"{name} is {size}, expected a multiple of {padding.MULTIPLE}: {nearest}, or --io u8 or u16, which pad inside the graph"
         )
-    if size < SMALLEST:
-        raise InputError(f"{name} is {size}, expected at least {SMALLEST}")
+    if size < padding.SMALLEST_CODES:
+        raise InputError(f"{name} is {size}, expected at least {padding.SMALLEST_CODES}")

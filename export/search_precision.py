@@ -25,12 +25,18 @@ import onnx
 
 from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
-from export.layer_precision import QUANTISED, layers, why_not
-from export.partial_file import partial_file, refusals
-from export.precision_bench import DEFAULT_TRUTH, Point, PrecisionBench, SearchOptions, error_of
-from export.speed_model import total
+from export.compare.precision_trials import Point, PrecisionBench, SearchOptions, error_of
+from export.graph.layer_cost import total
+from export.graph.layer_precision import QUANTISED, layers, why_not
+from export.report.records import KINDS, kind_of
+from export.shipped_clips import DEFAULT_PAIR
 from runtime.command_line import command
+from runtime.errors import MissingPackageError
+from runtime.files.on_disk import partial_file, refusals
+from runtime.machine.requirements import requirement
 from runtime.progress import ProgressBar
+
+COLOURS = {"chosen": "#1b7f5c", "candidate": "#d08a1d", "excluded": "#9aa0a6"}  # of KINDS
 
 
 @dataclass(frozen=True)
@@ -77,15 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         every_layer=arguments.every_layer,
         times=arguments.layer_times,
     )
-    with partial_file(arguments.output) as partial:
+    with partial_file(arguments.output, "--output") as partial:
         with ProgressBar(unit="graphs") as bar:
             result = search(options, bar)
         with refusals(arguments.output.parent):
             partial.write_text(json.dumps(as_json(result, options), indent=1) + "\n")
     print(table(result, options))
     if arguments.chart:
-        from export.sensitivity_chart import save_chart  # matplotlib, for those who ask for a picture
-
         save_chart(arguments.chart, result.sensitivities, options.min_psnr)
         print(f"sensitivity by layer: {arguments.chart}")
     files = f"--onnx {options.onnx} --ranges {options.ranges} --layers {arguments.output}"
@@ -188,6 +192,27 @@ def as_json(result: SearchResult, options: SearchOptions) -> dict[str, object]:
     return {"kind": "videodeblur.precision", "schema": 1, "layers": dict(result.precisions), "asked": asked, **rows}
 
 
+def save_chart(path: Path, rows: Sequence[Sensitivity], min_psnr: float) -> None:
+    """Writes horizontal bars, most sensitive layer on top; the suffix of `path` chooses SVG or PNG."""
+    try:
+        from matplotlib.figure import Figure  # here, for those who ask for a picture
+    except ImportError as missing:
+        raise MissingPackageError(requirement("matplotlib"), "drawing a chart") from missing
+    rows = sorted((row for row in rows if math.isfinite(row.parity)), key=lambda row: row.parity, reverse=True)
+    figure = Figure(figsize=(9, 1.2 + 0.19 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    colours = [COLOURS[kind_of(row.chosen, row.excluded)] for row in rows]
+    axes.barh([row.layer for row in rows], [row.parity for row in rows], color=colours)
+    axes.axvline(min_psnr, color="#b3261e", linewidth=1)
+    axes.set_xlim(left=min([min_psnr, *(row.parity for row in rows)]) - 5)
+    axes.set_xlabel("parity with the fp32 graph when this layer alone is quantised, dB (the line: least parity of the whole)")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.margins(y=0.01)
+    handles = [axes.barh([0], [0], color=colour, label=KINDS[kind]) for kind, colour in COLOURS.items()]
+    axes.legend(handles=handles, loc="upper right", fontsize=8)
+    figure.savefig(path)
+
+
 def _marked(row: Sensitivity, chosen: bool) -> Sensitivity:
     return Sensitivity(**{**asdict(row), "chosen": chosen})
 
@@ -235,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
         "--truth",
         type=Path,
         nargs=2,
-        default=DEFAULT_TRUTH,
+        default=DEFAULT_PAIR,
         metavar=("BLURRY", "SHARP"),
         help="videos (default: the shipped Kodak clip)",
     )

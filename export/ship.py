@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,36 +22,36 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from calibration.collect_ranges import CollectOptions, collect
 from calibration.onnx_file import load_onnx
-from export.build_options import BuildOptions
-from export.bundle_records import GATES, Gate
-from export.engine_maker import EngineRequest, make_engine
-from export.export_options import DEFAULT_CLIP, ExportOptions
-from export.flag_values import capabilities
-from export.literal_runner import exact_backend
-from export.onnx_exporter import export_onnx
-from export.precision_bench import SearchOptions
-from export.qdq_rules import QdqOptions
+from export.compare.literal_runner import exact_backend
+from export.compare.precision_trials import SearchOptions
+from export.compare.typed_file import LostParityError
+from export.engine.flag_values import capabilities
+from export.engine.flags import RUNTIMES
+from export.engine.request import BuildOptions, EngineRequest
+from export.engine.size_presets import presets
+from export.export_options import ExportOptions
+from export.graph.qdq_rules import QdqOptions
+from export.make_engine import make_engine
+from export.network.exporter import export_onnx
+from export.report.records import GATES, Gate
 from export.search_precision import as_json as search_as_json
 from export.search_precision import decibels, search
-from export.size_presets import presets
+from export.shipped_clips import DEFAULT_CLIP
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_bundle import summary as bundle_summary
 from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_report import ReportOptions, default_output, write_report
-from export.trtexec_flags import RUNTIMES
-from export.typed_file import LostParityError
 from export.verify import VerifyOptions, verify
 from model import default_checkpoint
 from runtime.command_line import USER_ERROR, command
-from runtime.contract import read_contract
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError
+from runtime.files.contract import read_contract
+from runtime.progress import Say
 
 TARGETS = ("cpu", *RUNTIMES)
 CALIBRATION_WINDOWS = 16
 VERIFIED_WINDOWS = 4
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.export_options import DEFAULT_CLIP
-from export.typed_file import TypedFile, load_fp32, report, write_typed
-from export.typed_graph import retype
+from export.compare.typed_file import TypedFile, load_fp32, report, write_typed
+from export.graph.typed_graph import retype
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
 
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,16 +18,20 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.export_options import DEFAULT_CLIP
-from export.parity import EQUAL, clip_windows
-from runtime import backends, sample_codes
-from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, Golden, Manifest, Member, middle, mirrored, run_golden, self_test
+from export.compare.parity import clip_windows
+from export.shipped_clips import DEFAULT_CLIP
+from runtime import backends
+from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, middle, mirrored, run_golden, self_test
 from runtime.command_line import command
-from runtime.contract import Contract, read_contract
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
-from runtime.hardware import cpu_name
-from runtime.plan import SUFFIXES, file_sha256, load_plan, record_path
+from runtime.files.contract import Contract, read_contract
+from runtime.files.engine_record import SUFFIXES, load_record, record_path
+from runtime.files.manifest import Golden, Manifest, Member
+from runtime.files.on_disk import file_sha256, partial_folder
+from runtime.machine.hardware import cpu_name
+from runtime.pixels import sample_codes
+from runtime.pixels.metrics import decibels_for_json
 
 GOLDEN_SIZE = (96, 160)  # pixels of the stored picture, and of the window that models of any size are tested with
 TIMED = 3  # runs of the golden window, the fastest counts
@@ -82,16 +86,9 @@ def write_bundle(request: BundleRequest) -> Manifest:
     contract = read_contract(request.reference)
     if contract.precision != "fp32":
         raise ModelError(f"{request.reference} is in {contract.precision}, expected the fp32 file that the others were made of")
-    partial = request.output.with_name(f".{request.output.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with partial_folder(request.output) as partial:
         manifest = _fill(partial, request, contract)
         manifest.save(partial)
-        partial.replace(request.output)
-    finally:
-        with suppress(OSError):
-            shutil.rmtree(partial)
     return manifest
 
 
@@ -131,11 +128,11 @@ def _fill(folder: Path, request: BundleRequest, contract: Contract) -> Manifest:
 
 
 def _contract_of(path: Path) -> Contract:
-    return load_plan(path).contract if path.suffix in SUFFIXES else read_contract(path)
+    return load_record(path).contract if path.suffix in SUFFIXES else read_contract(path)
 
 
 def _precision_of(path: Path, contract: Contract) -> str:
-    return load_plan(path).precision if path.suffix in SUFFIXES else contract.precision
+    return load_record(path).precision if path.suffix in SUFFIXES else contract.precision
 
 
 def _check_kin(path: Path, found: Contract, reference: Path, contract: Contract) -> None:
@@ -145,7 +142,7 @@ def _check_kin(path: Path, found: Contract, reference: Path, contract: Contract)
         contract.frames,
     ):
         raise ModelError(f"{path} is of another checkpoint or network than {reference}: make both from one")
-    smallest = load_plan(path).profiles[0].min[0] if path.suffix in SUFFIXES else found.batch or 1
+    smallest = load_record(path).profiles[0].min[0] if path.suffix in SUFFIXES else found.batch or 1
     if smallest != 1:
         raise ModelError(f"{path} takes {smallest} windows at least, a bundle's members take one: build or export it with N = 1")
 
@@ -173,7 +170,7 @@ class _Kind:
 def _golden_size(path: Path, contract: Contract) -> _Kind:
     """The smallest that the member takes, but not smaller than the stored picture where it takes that."""
     if path.suffix in SUFFIXES:
-        profile = load_plan(path).profiles[0]
+        profile = load_record(path).profiles[0]
         height, width = (
             min(max(least, wanted), most) for least, wanted, most in zip(profile.min[2:4], GOLDEN_SIZE, profile.max[2:4])
         )
@@ -212,7 +209,8 @@ def _measured(folder: Path, member: Member, golden: Golden) -> Member:
         times = [_seconds(lambda: run_golden(choice.runner, choice.contract, golden, codes)) for _ in range(TIMED)]
     machine = choice.runner.gpu.name if hasattr(choice.runner, "gpu") else cpu_name()
     where = f"{choice.runner.name} {choice.runner.precision}, {machine}"
-    return replace(member, parity=round(min(decibels, EQUAL), 2), milliseconds=round(1000 * min(times), 2), measured_on=where)
+    parity, milliseconds = round(decibels_for_json(decibels), 2), round(1000 * min(times), 2)
+    return replace(member, parity=parity, milliseconds=milliseconds, measured_on=where)
 
 
 def _seconds(run: Callable[[], object]) -> float:

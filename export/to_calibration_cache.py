@@ -7,7 +7,6 @@ quantisation: it then chooses by itself which layers run in INT8.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import struct
 import sys
@@ -21,6 +20,7 @@ from calibration.ranges import Ranges
 from calibration.scales import METHODS, ZERO_ABSMAX, known_scale
 from runtime.command_line import command
 from runtime.errors import InputError
+from runtime.files.on_disk import partial_file
 
 ALGORITHM = "EntropyCalibration2"  # trtexec's calibrator, and the usual one: TensorRT refuses the cache of another
 LAST = 10  # TensorRT's major version that reads one
@@ -36,9 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", choices=METHODS, help="of the scales (default: the one in the ranges)")
     given = parser.parse_args(argv)
     text = calibration_cache(Ranges.load(given.ranges), given.version, given.method)
-    partial = given.output.with_name(f".{given.output.name}.{os.getpid()}.part")
-    partial.write_text(text)
-    partial.replace(given.output)
+    with partial_file(given.output) as partial:
+        partial.write_text(text)
     print(f"wrote {given.output}, {len(text.splitlines()) - 1} tensors; next: trtexec --onnx=MODEL --int8 --calib={given.output}")
     return 0
 

@@ -10,11 +10,11 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.build_monitor import Progress
-from export.engine_maker import MadeEngine, make_engine
-from export.trtexec_flags import parse_flags
+from export.engine.flags import parse_flags
+from export.engine.monitor import Progress
+from export.make_engine import MadeEngine, make_engine
 from runtime.command_line import command
-from runtime.plan import read_header, record_path
+from runtime.files.engine_record import read_header, record_path
 
 
 @command
@@ -38,17 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def summary(made: MadeEngine) -> str:
     """What was built, as text."""
-    plan = made.plan
+    record = made.record
     targets = (
-        ", ".join(f"{major}.{minor}" for major, minor in plan.compute_capabilities) or "any that the library runs on, from 8.0"
+        ", ".join(f"{major}.{minor}" for major, minor in record.compute_capabilities) or "any that the library runs on, from 8.0"
     )
     shapes = " or ".join(
-        dict.fromkeys(f"{_shape(p.min)} to {_shape(p.max)}" if p.min != p.max else _shape(p.opt) for p in plan.profiles)
+        dict.fromkeys(f"{_shape(p.min)} to {_shape(p.max)}" if p.min != p.max else _shape(p.opt) for p in record.profiles)
     )
-    types = ", ".join(f"{share:.1%} {name}" for name, share in plan.type_shares.items()) or "types that were not read"
-    rounded = " (TF32: inputs of fp32 convolutions may be rounded)" if plan.tf32 and "fp32" in plan.type_shares else ""
+    types = ", ".join(f"{share:.1%} {name}" for name, share in record.type_shares.items()) or "types that were not read"
+    rounded = " (TF32: inputs of fp32 convolutions may be rounded)" if record.tf32 and "fp32" in record.type_shares else ""
     lines = [
-        f"{made.engine}: {made.engine.stat().st_size / 1e6:.1f} MB in {plan.build_seconds:.1f} s by {plan.library} {plan.version}",
+        f"{made.engine}: {made.engine.stat().st_size / 1e6:.1f} MB in {record.build_seconds:.1f} s"
+        f" by {record.library} {record.version}",
         f"  for compute capability {targets}; input {shapes}",
         f"  convolution FLOPs run in {types}{rounded}",
         *(f"  note: {note}" for note in made.notes),

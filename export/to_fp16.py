@@ -12,10 +12,10 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from calibration.collect_ranges import CollectOptions, collect
 from calibration.ranges import Ranges
-from export.export_options import DEFAULT_CLIP
-from export.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
-from export.typed_file import TypedFile, load_fp32, report, write_typed
-from export.typed_graph import retype
+from export.compare.typed_file import TypedFile, load_fp32, report, write_typed
+from export.graph.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
+from export.graph.typed_graph import retype
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
 from runtime.progress import ProgressBar
 

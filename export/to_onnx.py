@@ -9,34 +9,25 @@ import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.export_options import (
-    CODE_BITS,
-    DEFAULT_CLIP,
-    DEFAULT_REWRITES,
-    IO_KINDS,
-    OPSETS,
-    REWRITES,
-    ExportOptions,
-    ExportResult,
-    Parity,
-)
+from export.compare.parity import Parity
+from export.export_options import CODE_BITS, DEFAULT_REWRITES, IO_KINDS, OPSETS, REWRITES, ExportOptions
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
-from runtime.contract import MIN_PARITY
 from runtime.errors import InputError, MissingPackageError
-from runtime.sample_codes import RANGES
+from runtime.files.contract import MIN_PARITY
+from runtime.machine.requirements import requirement
+from runtime.pixels.sample_codes import RANGES
 
-REQUIREMENTS = {  # module: what brings it
-    "torch": "torch==2.13.0",
-    "safetensors": "safetensors>=0.5",
-    "onnx": "onnx>=1.19",
-    "onnxscript": "onnxscript>=0.5",
-    "onnxruntime": "onnxruntime>=1.24",
-    "av": "av>=18",
-}
+if TYPE_CHECKING:
+    from export.network.exporter import ExportResult
+
+PACKAGES = ("torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "av")  # that exporting needs, each a module of that name
+
 EPILOG = """
 The network is variant I5T3 unless a checkpoint says otherwise. Without sizes, the file takes any number of windows, and any
 height and width in multiples of 8; with --io u8 or u16, any height and width from 5 on, padded and cropped inside the graph.
@@ -68,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
     _need_packages()
-    from export.onnx_exporter import export_onnx  # here, so that options and help need none of REQUIREMENTS
+    from export.network.exporter import export_onnx  # here, so that options and help need none of PACKAGES
 
     _report(export_onnx(options, lambda text: print(f"{text} ...", file=sys.stderr, flush=True)))
     return 0
@@ -114,7 +105,7 @@ def _rewrites(text: str) -> tuple[str, ...]:
 
 
 def _need_packages() -> None:
-    missing = [requirement for module, requirement in REQUIREMENTS.items() if find_spec(module) is None]
+    missing = [requirement(name) for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise MissingPackageError("' '".join(missing), "exporting to ONNX")
 
@@ -133,7 +124,7 @@ def _report(result: ExportResult) -> None:
     for parity in result.parities:
         print(_parity_line(parity, contract.bits is not None))
     if not any(parity.backend == "openvino" for parity in result.parities):
-        print("  openvino: not installed, not measured; often faster on a CPU: pip install 'openvino>=2026.1'")
+        print(f"  openvino: not installed, not measured; often faster on a CPU: pip install '{requirement('openvino')}'")
     print(f"next: python -m runtime.deblur_video blurry.mp4 sharp.mp4 --model {result.path}")
 
 

@@ -16,8 +16,8 @@ import onnx
 from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
 from calibration.scales import METHODS
-from export.export_options import DEFAULT_CLIP
-from export.layer_precision import (
+from export.compare.typed_file import TypedFile, load_fp32, report, write_typed
+from export.graph.layer_precision import (
     QUANTISED,
     complete_precisions,
     default_precisions,
@@ -27,9 +27,9 @@ from export.layer_precision import (
     read_precisions,
     why_not,
 )
-from export.qdq_rules import PLACEMENTS, WEIGHTS, QdqOptions, quantize
-from export.typed_file import TypedFile, load_fp32, report, write_typed
-from export.typed_graph import FLOATS
+from export.graph.qdq_rules import PLACEMENTS, WEIGHTS, QdqOptions, quantize
+from export.graph.typed_graph import FLOATS
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
 
 

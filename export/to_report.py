@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,20 +21,22 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from export.bundle_records import read_gates, read_searches
-from export.clip_scores import Clips, FrameScore, frame_scores, show, typical_frame
-from export.report_facts import Facts, MemberResult
-from export.report_page import page
-from export.try_member import SUFFIX, try_member
-from runtime.bundle import Member, check_files, load_manifest
+from export.report.clip_scores import Clips, FrameScore, frame_scores, show, typical_frame
+from export.report.facts import Facts, MemberResult
+from export.report.page import page
+from export.report.records import read_gates, read_searches
+from export.report.try_member import SUFFIX, try_member
+from export.shipped_clips import DEFAULT_PAIR
 from runtime.command_line import command
-from runtime.conflicts import installed_packages
 from runtime.errors import BackendError, InputError
-from runtime.hardware import cpu_name, memory_size
+from runtime.files.manifest import Member, check_files, load_manifest
+from runtime.files.on_disk import partial_file
+from runtime.machine.hardware import cpu_name
+from runtime.machine.memory import memory_size
+from runtime.machine.packages import installed_packages
+from runtime.progress import Say
 from runtime.video import VideoReader
 
-CLIPS = Path(__file__).parent / "clips"
-DEFAULT_PAIR = (CLIPS / "kodak_blurry.mp4", CLIPS / "kodak_sharp.mp4")
 DEFAULT_FRAMES = 30
 LIBRARIES = (
     "numpy",
@@ -49,8 +50,6 @@ LIBRARIES = (
     "av",
 )
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # of AVColorTransferCharacteristic
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,8 @@ def write_report(options: ReportOptions, say: Say) -> Facts:
             searches=searches,
             environment=_environment(),
         )
-    part = options.output.with_name(f".{options.output.name}.{os.getpid()}.part")
-    try:
-        part.write_text(page(facts), encoding="utf-8")
-        part.replace(options.output)
-    finally:
-        part.unlink(missing_ok=True)
+    with partial_file(options.output) as partial:
+        partial.write_text(page(facts), encoding="utf-8")
     return facts
 
 

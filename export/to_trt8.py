@@ -19,14 +19,14 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.onnx_file import load_onnx
-from export.opset17 import lower_to_opset17
-from export.parity import compared
-from export.partial_file import partial_onnx, refusals
+from export.compare.parity import compared
+from export.graph.opset17 import lower_to_opset17
 from runtime.command_line import command
-from runtime.contract import METADATA_KEY, Contract, read_contract
 from runtime.engine import Engine
 from runtime.errors import ModelError
-from runtime.sample_codes import from_unit
+from runtime.files.contract import METADATA_KEY, Contract, read_contract
+from runtime.files.on_disk import partial_onnx, refusals
+from runtime.pixels.sample_codes import from_unit
 
 SIZE = (64, 96)  # H, W, where they are free
 LEAST_EQUAL = 80.0  # dB

@@ -22,13 +22,13 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.clips import Window, windows
-from export.runners import open_any
+from export.compare.open_any import open_any
 from runtime.command_line import USER_ERROR, command
-from runtime.contract import MIN_PARITY
 from runtime.errors import InputError
-from runtime.metrics import mean_squared_error, psnr
-from runtime.model_spec import parse
-from runtime.ssim import ssim
+from runtime.files.contract import MIN_PARITY
+from runtime.files.model_spec import parse
+from runtime.pixels.metrics import decibels, mean_squared_error, psnr
+from runtime.pixels.ssim import ssim
 
 DRIFT_CROP = 128  # pixels, height and width of what `--layers` runs on, one operator at a time
 
@@ -110,7 +110,7 @@ def verify(options: VerifyOptions, worst: Path | None = None) -> Verdict:
         if worst:
             seen.save(worst)
         minimum = MIN_PARITY[candidate.precision] if options.min_psnr is None else options.min_psnr
-        return Verdict(reference.what, candidate.what, tuple(scores), _decibels(float(np.mean(errors))), minimum)
+        return Verdict(reference.what, candidate.what, tuple(scores), decibels(float(np.mean(errors))), minimum)
 
 
 def score(window: str, expected: Planes, got: Planes) -> Score:
@@ -145,7 +145,7 @@ def as_json(verdict: Verdict) -> dict[str, object]:
 def drift_table(options: VerifyOptions) -> str:
     """Signal-to-noise ratio of every convolution's output, for two ONNX files of one export, on the middle of a few windows."""
     from calibration.onnx_file import load_onnx  # only this table needs graphs
-    from export.layer_drift import layer_drift
+    from export.compare.layer_drift import layer_drift
 
     paths = [Path(parse(spec).file) for spec in (options.reference, options.candidate)]
     if any(path.suffix != ".onnx" for path in paths):
@@ -189,10 +189,6 @@ class _Worst:
         difference = got[frame] - expected[frame]
         gain = 0.5 / max(float(np.abs(difference).max()), 1e-9)
         write_gray(path, np.concatenate([expected[frame], got[frame], 0.5 + gain * difference], axis=1))
-
-
-def _decibels(mean_square: float) -> float:
-    return math.inf if mean_square == 0 else -10 * math.log10(mean_square)
 
 
 def _parser() -> argparse.ArgumentParser:

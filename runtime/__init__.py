@@ -1,9 +1,10 @@
 """All that a production machine needs to deblur video; numpy alone is imported until a backend is chosen."""
 
-from runtime.contract import Contract, read_contract
 from runtime.engine import Engine
 from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError, VideoError
+from runtime.files.contract import Contract, read_contract
 from runtime.streaming import StreamDeblurrer
+from runtime.telemetry import Telemetry
 
 __all__ = [
     "BackendError",
@@ -14,6 +15,7 @@ __all__ = [
     "MissingPackageError",
     "ModelError",
     "StreamDeblurrer",
+    "Telemetry",
     "VideoError",
     "read_contract",
 ]

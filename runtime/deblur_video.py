@@ -8,13 +8,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -22,26 +21,24 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from runtime.command_line import command
-from runtime.deblur_options import DeblurOptions
-from runtime.default_model import default_model
 from runtime.engine import Engine
-from runtime.pipeline import overlap
-from runtime.plan import file_sha256
-from runtime.progress import ProgressBar
-from runtime.run_arguments import read_arguments
-from runtime.sharpening import View, sharpen, take_up
+from runtime.files.on_disk import file_sha256
+from runtime.progress import Progress, ProgressBar, Say
+from runtime.run.arguments import read_arguments
+from runtime.run.comparison import View
+from runtime.run.frames_in_step import sharpen, take_up
+from runtime.run.options import DeblurOptions, open_engine
+from runtime.run.pipeline import overlap
+from runtime.run.tiling import Grid, TiledEngine, grid_for
 from runtime.streaming import StreamDeblurrer
-from runtime.tiling import Grid, TiledEngine, fitting_grid, square_grid, whole_grid
 
 if TYPE_CHECKING:
     from runtime.video import Frame, VideoInfo, VideoReader
+    from runtime.video.output_writer import OutputWriter
 
 Plane = npt.NDArray[Any]
-Progress = Callable[[int, Optional[int]], None]  # (frames done, frames expected, None when unknown)
-Say = Callable[[str], None]
 
 MAX_RATE_DENOMINATOR = 1001  # as in 30000/1001 frames per second
-GB = 1_000_000_000  # bytes
 
 log = logging.getLogger("videodeblur.run")
 log.addHandler(logging.NullHandler())
@@ -60,25 +57,6 @@ class Summary:
     precision: str
     reason: str  # why these two
     notes: tuple[str, ...]  # what could not be carried over, a line each
-
-
-class Writer(Protocol):
-    """What `deblur_video` needs of a `VideoWriter`, `ResumableWriter` or `PictureWriter`."""
-
-    frames: int
-    notes: list[str]
-
-    def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
-        """Takes a frame's sharp luma."""
-        ...
-
-    def finish(self) -> None:
-        """Completes the output."""
-        ...
-
-    def __enter__(self) -> Writer: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
 @command
@@ -119,7 +97,7 @@ def deblur_video(
     is worth telling before the first. `engine` is one that is open already and stays open; the options that choose one are then
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
-    from runtime.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
+    from runtime.video.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
 
     with _open_reader(options) as reader:
         info = reader.info
@@ -153,16 +131,7 @@ def deblur_video(
     )
 
 
-def grid_for(options: DeblurOptions, info: VideoInfo, engine: Engine) -> Grid:
-    """The tiles of the video's frames, as the options or the memory at hand say."""
-    if options.tile is None:
-        return fitting_grid(info.height, info.width, engine, None if options.memory is None else int(options.memory * GB))
-    if options.tile == 0:
-        return whole_grid(info.height, info.width, engine.contract)
-    return square_grid(info.height, info.width, engine.contract, options.tile)
-
-
-def _check_count(reader: VideoReader, writer: Writer) -> None:
+def _check_count(reader: VideoReader, writer: OutputWriter) -> None:
     if writer.frames != reader.frames:
         raise RuntimeError(f"{reader.frames} frames went in and {writer.frames} came out")
 
@@ -186,13 +155,13 @@ class _Scenes:
             yield frame
 
 
-def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> Writer:
+def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> OutputWriter:
     if options.to_pictures:
-        from runtime.picture_writer import PictureWriter  # here, so that options and help need no PyAV
+        from runtime.video.picture_writer import PictureWriter  # here, so that options and help need no PyAV
 
         return PictureWriter(options.output, reader, width)
     if options.resume:
-        from runtime.segments import ResumableWriter  # here, since it needs a Unix
+        from runtime.video.segments import ResumableWriter  # here, since it needs a Unix
 
         return ResumableWriter(options.output, reader, options.encoder, width)
     from runtime.video import VideoWriter  # here, so that options and help need no PyAV
@@ -207,13 +176,12 @@ def _tell(done: int, grid: Grid, say: Say | None) -> None:
         say(f"{grid.picture[1]}x{grid.picture[0]} pixels in {grid}")
 
 
-def _begin(writer: Writer, options: DeblurOptions, info: VideoInfo, engine: Engine, grid: Grid) -> tuple[int, Grid]:
+def _begin(writer: OutputWriter, options: DeblurOptions, info: VideoInfo, engine: Engine, grid: Grid) -> tuple[int, Grid]:
     """The frames that an earlier run has finished, and its tiles, since the memory at hand may be another now."""
     if not options.resume:
         return 0, grid
-    from runtime.segments import ResumableWriter, describe_source
+    from runtime.video.segments import describe_source
 
-    assert isinstance(writer, ResumableWriter)
     job = {
         **describe_source(options.source, info),
         "model": file_sha256(engine.path) if engine.path.is_file() else engine.contract.checkpoint_sha256,
@@ -228,7 +196,7 @@ def _begin(writer: Writer, options: DeblurOptions, info: VideoInfo, engine: Engi
 class _Sink:
     """Where sharp frames go: written, counted, told."""
 
-    def __init__(self, writer: Writer, view: View, progress: Progress | None, expected: int | None) -> None:
+    def __init__(self, writer: OutputWriter, view: View, progress: Progress | None, expected: int | None) -> None:
         self._writer, self._view, self._progress, self._expected = writer, view, progress, expected
 
     def __call__(self, frame_and_sharp: tuple[Frame, Plane]) -> None:
@@ -236,17 +204,6 @@ class _Sink:
         self._writer.write(frame, *self._view.planes(frame, sharp))
         if self._progress:
             self._progress(self._writer.frames, self._expected)
-
-
-def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
-    """The engine that the options name."""
-    say = say or (lambda _: None)
-    served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
-    path = served or options.model or default_model(say)
-    engine = Engine(path, options.backend, options.precision, options.threads, options.device)
-    log.info("%s: %s", options.source, engine.reason)
-    say(engine.reason)
-    return engine
 
 
 def _expected(info: VideoInfo, limit: int | None) -> int | None:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from runtime.errors import ModelError
+from runtime.files.on_disk import PART_ONNX, cache_folder, partial_file
+from runtime.progress import Say
 
 ROOT = Path(__file__).resolve().parents[1]
-MADE_BY = ("model/*.py", "export/*.py", "runtime/contract.py")  # the code that decides what the exported file holds
+MADE_BY = (  # the code that decides what the exported file holds
+    "model/*.py",
+    "export/network/*.py",
+    "export/graph/*.py",
+    "export/export_options.py",
+    "export/to_onnx.py",
+    "runtime/files/contract.py",
+)
 KEY_LENGTH = 12  # characters of a SHA-256
 BRING_ONE = "on a machine with torch, make one with `python -m export.to_onnx --output deblur.onnx`, and name it with --model"
 
 
-def default_model(say: Callable[[str], None]) -> Path:
+def default_model(say: Say) -> Path:
     """The path of the exported model; the first call on a machine makes it, which takes a minute and needs torch.
 
     Raises ModelError when there is no checkpoint, no torch, or the export fails; the message says which file to bring.
@@ -32,11 +39,6 @@ def default_model(say: Callable[[str], None]) -> Path:
     say(f"exporting the shipped checkpoint, once; it takes about a minute: {path}")
     _export(path)
     return path
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/videodeblur, by default ~/.cache/videodeblur."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "videodeblur"
 
 
 def _shipped_checkpoint() -> Path:
@@ -57,16 +59,13 @@ def _key(checkpoint: Path) -> str:
 
 def _export(path: Path) -> None:
     """In a process of its own, since the runtime never imports torch; under a name of its own, since others may be at it too."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.onnx")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "export.to_onnx", "--output", str(part)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode or not part.is_file():
-            reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-            raise ModelError(f"the export of the shipped checkpoint failed ({reason}): {BRING_ONE}")
-        part.replace(path)
+        with partial_file(path, suffix=PART_ONNX) as partial:
+            command = [sys.executable, "-m", "export.to_onnx", "--output", str(partial)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            if done.returncode or not partial.stat().st_size:
+                reason = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+                raise ModelError(f"the export of the shipped checkpoint failed ({reason}): {BRING_ONE}")
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}: set XDG_CACHE_HOME to a folder that can be written") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -15,11 +15,11 @@ from typing import Any
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime import hardware
 from runtime.command_line import USER_ERROR, command
-from runtime.conflicts import ERROR, NOTE, WARNING, Finding, conflicts, install, installed_packages
-from runtime.contract import MIN_PARITY
-from runtime.network_memory import memory_at_hand
+from runtime.files.contract import MIN_PARITY
+from runtime.machine import hardware
+from runtime.machine.memory import memory_at_hand, memory_size
+from runtime.machine.packages import ERROR, NOTE, WARNING, Finding, conflicts, install, installed_packages
 from runtime.probes import ABSENT, BROKEN, WORKS, Probe, ask
 
 LIBRARIES = {  # probe: its extra in setup.cfg
@@ -54,7 +54,7 @@ class Machine:
     memory_at_hand: int | None  # bytes, within the control group too
     system: str
     python: str
-    gpu: dict[str, Any] | None  # runtime.device_memory.Gpu of the first one
+    gpu: dict[str, Any] | None  # runtime.backends.device_memory.Gpu of the first one
     why_no_gpu: str
     driver: str | None  # NVIDIA's
 
@@ -131,7 +131,7 @@ def _machine(gpu: Probe) -> Machine:
         cpu=hardware.cpu_model(),
         cores=hardware.usable_cores(),
         extensions=hardware.cpu_extensions(),
-        memory=hardware.memory_size(),
+        memory=memory_size(),
         memory_at_hand=memory_at_hand(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=platform.python_version(),

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime import backends, padding, sample_codes
+from runtime import backends
+from runtime.backends.dlpack import is_device_array
+from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead
 from runtime.bundle import open_bundle
-from runtime.contract import Contract
-from runtime.dlpack import is_device_array
 from runtime.errors import BackendError, InputError
-from runtime.runner import AHEAD, EngineElsewhere, Runner, WorksAhead
+from runtime.files.contract import Contract
+from runtime.pixels import padding, sample_codes
 from runtime.submissions import Finish, Submissions
 
 UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-range foot-room and ringing, but not 0..255
-SMALLEST_CODES = 5  # pixels; such graphs reflect up to 8, and a reflection needs one sample more than it adds
 CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
 Observer = Callable[[int, float, bool], None]  # (frames, seconds, failed) of a call
 _Finish = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # the runner's answer -> the engine's
@@ -77,7 +77,7 @@ class Engine:
         shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
         depth (8, and 9 to 16, default 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
         An array on the GPU (`__cuda_array_interface__` or DLPack) goes to a TensorRT engine as it is, in the engine's dtype and
-        one of its shapes, is not looked into, and yields a `runtime.device_memory.DeviceArray`.
+        one of its shapes, is not looked into, and yields a `runtime.backends.device_memory.DeviceArray`.
         Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
         """
         if is_device_array(window):
@@ -198,8 +198,8 @@ class Engine:
             raise InputError(
                 f"got {words[0]}, this model takes {words[1]}: export one with --io, --bits, --range, or with --io f32"
             )
-        if min(window.shape[2:]) < SMALLEST_CODES:
-            raise InputError(f"got {window.shape}, a model of codes takes {SMALLEST_CODES} or more pixels each way: use --io f32")
+        if min(window.shape[2:]) < (least := padding.SMALLEST_CODES):
+            raise InputError(f"got {window.shape}, a model of codes takes {least} or more pixels each way: use --io f32")
         self._check_fixed(window.shape)
         if contract.io == "u8":
             return window, lambda sharp: sharp

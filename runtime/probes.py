@@ -58,11 +58,11 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _library(runner: str, module: str) -> Probe:
+def _library(file: str, module: str) -> Probe:
     """What `describe` of a file of ours tells of the module that it imports."""
     if _missing(module):
         return Probe(ABSENT, reason="not installed")
-    facts: dict[str, Any] = import_module(f"runtime.{runner}").describe()
+    facts: dict[str, Any] = import_module(f"runtime.{file}").describe()
     return Probe(WORKS, facts)
 
 
@@ -70,7 +70,7 @@ def _tensorrt(module: str) -> Probe:
     """Imported, not used: the lean runtime kills the process where there is no driver."""
     if _missing(module):
         return Probe(ABSENT, reason="not installed")
-    from runtime.tensorrt_library import load_library
+    from runtime.backends.tensorrt_library import load_library
 
     return Probe(WORKS, {"version": load_library(module).version})
 
@@ -78,7 +78,7 @@ def _tensorrt(module: str) -> Probe:
 def _gpu() -> Probe:
     if _missing("cuda.bindings"):
         return Probe(ABSENT, reason="cuda-bindings is not installed, without which none can be used")
-    from runtime.device_memory import open_gpu
+    from runtime.backends.device_memory import open_gpu
     from runtime.errors import BackendError
 
     try:
@@ -90,7 +90,7 @@ def _gpu() -> Probe:
 def _fp32(parity: str) -> Probe:
     """What would run an fp32 ONNX file whose bf16 came to so many dB when it was made; "" when that was not measured."""
     from runtime.backends import How, decide
-    from runtime.contract import Contract
+    from runtime.files.contract import Contract
 
     measured = {"openvino:bf16": float(parity)} if parity else {}
     contract = Contract(5, 8, 0, "f32", None, None, None, None, None, "fp32", "", parity=measured)
@@ -106,9 +106,9 @@ def _model(path: str) -> Probe:
 
 
 PROBES: dict[str, Callable[..., Probe]] = {
-    "openvino": lambda: _library("openvino_runner", "openvino"),
-    "onnxruntime": lambda: _library("onnxruntime_runner", "onnxruntime"),
-    "av": lambda: _library("video_codecs", "av"),
+    "openvino": lambda: _library("backends.openvino_runner", "openvino"),
+    "onnxruntime": lambda: _library("backends.onnxruntime_runner", "onnxruntime"),
+    "av": lambda: _library("video.codec_list", "av"),
     "tensorrt": lambda: _tensorrt("tensorrt"),
     "tensorrt_rtx": lambda: _tensorrt("tensorrt_rtx"),
     "tensorrt_lean": lambda: _tensorrt("tensorrt_lean"),

@@ -1,4 +1,4 @@
-"""Progress of a long run: a bar on a terminal, a plain line now and then elsewhere."""
+"""How a long run tells what it does: sentences, and a bar on a terminal or a plain line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import TextIO
+from typing import Optional, TextIO
 
 BAR_WIDTH = 24  # characters
 REDRAW_EVERY = 0.1  # seconds, on a terminal
 LINE_EVERY = 10.0  # seconds, elsewhere
 PACE_OVER = 20.0  # seconds of the past that the time left is estimated from
 SETTLED = 2.0  # seconds after the first frame; until then a pace means nothing, since frames come in windows
+
+Progress = Callable[[int, Optional[int]], None]  # (done, expected, None when unknown)
+Say = Callable[[str], None]  # a sentence for the user, before or beside the progress
 
 
 class ProgressBar:

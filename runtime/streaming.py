@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from runtime.contract import Contract
 from runtime.errors import InputError
+from runtime.files.contract import Contract
 
 Frame = npt.NDArray[Any]
 

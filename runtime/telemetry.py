@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
 from runtime.engine import Engine
+from runtime.files.on_disk import partial_file
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds, Prometheus' usual ones
 
@@ -49,6 +49,5 @@ class Telemetry:
 
     def write(self, path: Path, engine: Engine | None = None) -> None:
         """The text as a file that appears whole, as a textfile collector needs it."""
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(self.prometheus(engine))
-        part.replace(path)
+        with partial_file(path) as partial:
+            partial.write_text(self.prometheus(engine))

@@ -11,8 +11,8 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import DeployError
-from serving.library_arguments import say, stop_cleanly, task_parser
-from serving.library_plan import load_library
+from serving.library.arguments import say, stop_cleanly, task_parser
+from serving.library.plan import load_library
 
 
 @command
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     library = load_library(arguments.output)
     entries = [library.entry(file) for file in arguments.videos] or library.videos
-    from serving.video_joiner import join_video  # here, so that help needs no PyAV
+    from serving.library.video_joiner import join_video  # here, so that help needs no PyAV
 
     stop_cleanly()
     failed = 0

@@ -11,7 +11,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from runtime.command_line import USER_ERROR, command
-from serving.library_arguments import library_parser, only_one, request_of, say, stop_cleanly
+from serving.library.arguments import library_parser, only_one, request_of, say, stop_cleanly
 
 
 @command
@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
     arguments = parser.parse_args(argv)
     request = request_of(arguments)
-    from serving.dispatcher import LocalPool  # here, so that help needs no PyAV
-    from serving.library_run import RunOptions, run_library, summary_record
-    from serving.library_scan import begin_library
-    from serving.worker import Worker
+    from serving.library.dispatcher import LocalPool  # here, so that help needs no PyAV
+    from serving.library.run import RunOptions, run_library, summary_record
+    from serving.library.scan import begin_library
+    from serving.library.worker import Worker
 
     stop_cleanly()
     with only_one(request.output):

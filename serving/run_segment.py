@@ -11,8 +11,8 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
-from serving.library_arguments import say, stop_cleanly, task_parser
-from serving.library_plan import load_library
+from serving.library.arguments import say, stop_cleanly, task_parser
+from serving.library.plan import load_library
 
 
 @command
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     segments = load_library(arguments.output).segments
     chosen = _chosen(arguments.index, arguments.of, len(segments))
-    from serving.worker import SEGMENT, Task, Worker  # here, so that help needs no PyAV
+    from serving.library.worker import SEGMENT, Task, Worker  # here, so that help needs no PyAV
 
     stop_cleanly()
     failed = 0

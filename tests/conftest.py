@@ -18,7 +18,7 @@ def pytest_runtest_setup(item):
     """Skips what needs a GPU where there is none, with the reason."""
     if item.get_closest_marker("gpu") is None:
         return
-    device_memory = pytest.importorskip("runtime.device_memory", reason="needs cuda-bindings", exc_type=ImportError)
+    device_memory = pytest.importorskip("runtime.backends.device_memory", reason="needs cuda-bindings", exc_type=ImportError)
     try:
         device_memory.open_gpu()
     except device_memory.BackendError as error:
@@ -44,7 +44,7 @@ def tiny_model(request):
     if given := os.environ.get("VIDEODEBLUR_TINY_MODEL"):
         return Path(given)
     from export.export_options import ExportOptions
-    from export.onnx_exporter import export_onnx
+    from export.network.exporter import export_onnx
 
     checkpoint = request.getfixturevalue("tiny_checkpoint")
     return export_onnx(ExportOptions(checkpoint=checkpoint, output=checkpoint.with_suffix(".onnx"))).path
@@ -53,9 +53,9 @@ def tiny_model(request):
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_model, tmp_path_factory):
     """The same as a TensorRT-RTX engine for 64x96 pixels, with its record; its builder needs no GPU, running it does."""
-    from export.build_options import BuildOptions
-    from export.engine_maker import EngineRequest, make_engine
-    from runtime.plan import Profile
+    from export.engine.request import BuildOptions, EngineRequest
+    from export.make_engine import make_engine
+    from runtime.files.engine_record import Profile
 
     shape = (1, 5, 64, 96)
     options = BuildOptions(tiny_model, "tensorrt_rtx", (Profile(shape, shape, shape),))

@@ -3,7 +3,7 @@
 import functools
 
 from calibration.collect_ranges import CollectOptions, collect
-from export.export_options import DEFAULT_CLIP
+from export.shipped_clips import DEFAULT_CLIP
 
 
 @functools.cache

@@ -8,19 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import bench, cold_start
-from benchmarks.bench_options import NAIVE
-from benchmarks.bench_report import BenchReport, Ratio, Row, Skipped, Spread, read_report
-from benchmarks.bench_table import columns_of
+from benchmarks import bench
 from benchmarks.peers import PEERS, PeerInput, open_peer, trtexec
-from benchmarks.resident import call_without_copies
-from benchmarks.subjects import check_size, open_subject
-from benchmarks.timing import Effort, interleave_for
-from benchmarks.windows import BLURRY, SHARP, read_material
-from runtime.contract import read_contract
+from benchmarks.shared.timing import Effort, interleave_for
+from benchmarks.shared.windows import BLURRY, SHARP, read_material
+from benchmarks.table import cold_start
+from benchmarks.table.options import NAIVE
+from benchmarks.table.report import BenchReport, Ratio, Row, Skipped, Spread, read_report
+from benchmarks.table.subjects import call_without_copies, check_size, open_subject
+from benchmarks.table.text import columns_of
 from runtime.errors import BackendError, DeployError, InputError
-from runtime.metrics import psnr
-from runtime.model_spec import parse
+from runtime.files.contract import read_contract
+from runtime.files.model_spec import parse
+from runtime.pixels.metrics import psnr
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 SHAPE = (1, 5, 64, 96)
@@ -96,7 +96,7 @@ def test_one_bare_call_that_fails_costs_its_own_figure(tiny_model, tmp_path, mon
     def fail(engine, window):
         raise RuntimeError("no memory\nfor this")
 
-    monkeypatch.setattr("benchmarks.subjects.call_without_copies", fail)
+    monkeypatch.setattr("benchmarks.table.subjects.call_without_copies", fail)
     output = ["--json", str(tmp_path / "bench.json")]
     files = [f"{tiny_model}@onnxruntime", "--peers", "none", "--parts", "latency", "--quick"]
     assert bench.main([*files, *IN_A_MOMENT, *output]) == 0
@@ -110,7 +110,7 @@ def test_one_bare_call_that_fails_costs_its_own_figure(tiny_model, tmp_path, mon
 def test_the_gpu_gets_what_the_graph_takes(io, type_, shape, tiny_model, monkeypatch):
     """The GPU itself is stood in for: only what is copied to it is looked at."""
     copied = []
-    monkeypatch.setitem(sys.modules, "benchmarks.engines", SimpleNamespace(on_device=copied.append))
+    monkeypatch.setitem(sys.modules, "benchmarks.shared.on_device", SimpleNamespace(on_device=copied.append))
     engine = SimpleNamespace(backend="tensorrt", contract=replace(read_contract(tiny_model), io=io))
     call_without_copies(engine, np.zeros((1, 5, 60, 98), np.float32 if io == "f32" else np.uint16))
     assert (copied[0].dtype, copied[0].shape) == (type_, shape)
@@ -134,7 +134,7 @@ def test_no_ratio_where_the_baseline_is_missing(tiny_model, tmp_path, monkeypatc
             raise BackendError("too little memory")
         return open_subject(name, given, *more)
 
-    monkeypatch.setattr("benchmarks.bench_rows.open_subject", open_but_one)
+    monkeypatch.setattr("benchmarks.table.rows.open_subject", open_but_one)
     output = {name: tmp_path / name for name in ("bench.json", "bench.md")}
     files = [f"{tiny_model}@onnxruntime", "--peers", "onnxruntime", "--parts", "latency", "--quick", *IN_A_MOMENT, "96x72"]
     assert bench.main([*files, "--json", str(output["bench.json"]), "--markdown", str(output["bench.md"])]) == 0
@@ -216,7 +216,7 @@ def test_rounds_last_as_long_as_asked():
 
 
 def test_a_gpu_is_kept_awake_before_its_timed_calls(monkeypatch):
-    monkeypatch.setattr("benchmarks.timing.WAKE", 0)
+    monkeypatch.setattr("benchmarks.shared.timing.WAKE", 0)
     calls = []
     interleave_for({"cpu": lambda: calls.append("cpu"), "gpu": lambda: calls.append("gpu")}, Effort(2, 0, 0), {"gpu"})
     assert "".join(call[0] for call in calls[2:]).count("gg") == 2
@@ -266,7 +266,7 @@ def test_a_peer_that_prepares_itself(name, given):
 @pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.gpu])
 def test_a_peer_without_its_gpu_says_so(name, given):
     try:
-        from runtime.device_memory import open_gpu
+        from runtime.backends.device_memory import open_gpu
 
         open_gpu()
     except (ImportError, DeployError):
@@ -306,12 +306,12 @@ else:
 
 def test_the_naive_script_writes_every_frame(tiny_model, tmp_path):
     pytest.importorskip("cv2")
-    from benchmarks.memory import MemoryOptions, make_clip
     from benchmarks.peers.naive_video import open_script
+    from benchmarks.shared.made_clip import make_clip
     from runtime.video import VideoReader
 
     source, output = tmp_path / "source.mp4", tmp_path / "sharp.mp4"
-    make_clip(MemoryOptions(BLURRY, (7,), 100, 66, ()), 7, source)
+    make_clip(BLURRY, 7, 100, 66, source)
     assert open_script(tiny_model)(source, output) == 7
     with VideoReader(source) as reader:
         blurry = [frame.luma.copy() for frame in reader]

@@ -11,9 +11,10 @@ import pytest
 from export.to_bf16 import to_bf16
 from export.to_bundle import BundleRequest, main, write_bundle
 from runtime import BackendError, Engine, InputError, ModelError
-from runtime.bundle import MANIFEST, least_parity, load_manifest, middle, mirrored
-from runtime.contract import METADATA_KEY
-from runtime.plan import file_sha256
+from runtime.bundle import least_parity, middle, mirrored
+from runtime.files.contract import METADATA_KEY
+from runtime.files.manifest import MANIFEST, load_manifest
+from runtime.files.on_disk import file_sha256
 
 NO_GPU = "no NVIDIA driver|GPU"
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from test_library import CLIPS, LOSSLESS, packets, single_run
+from test_deblur_library import CLIPS, LOSSLESS, packets, single_run
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES, SIZE = 108, (256, 192)

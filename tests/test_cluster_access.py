@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import InputError
-from serving.cluster_access import Access, prepare_access
+from serving.library.access import Access, prepare_access
 
 TOKEN = "0123456789abcdef" * 4
 

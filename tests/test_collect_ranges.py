@@ -18,8 +18,8 @@ from calibration.collect_ranges import CollectOptions, collect, main, table
 from calibration.operator_runner import OperatorRunner
 from calibration.ranges import Ranges
 from calibration.tensors import activations, scaled_tensors
-from runtime.contract import METADATA_KEY, Contract, read_contract
 from runtime.errors import BackendError, InputError, ModelError
+from runtime.files.contract import METADATA_KEY, Contract, read_contract
 
 HEIGHT, WIDTH = 40, 64
 ROOT = Path(__file__).resolve().parents[1]

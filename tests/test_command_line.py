@@ -1,12 +1,17 @@
 """How commands end: one line and a status for what a user can mend, a traceback for a bug."""
 
 import errno
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import videodeblur
 from runtime.command_line import command
 from runtime.errors import InputError, MissingPackageError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def ending_with(error):
@@ -44,6 +49,26 @@ def test_umbrella_lists_its_commands(capsys):
     assert videodeblur.main([]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in videodeblur.COMMANDS)
+
+
+def test_umbrella_has_the_library_and_imports_it_late():
+    code = """
+import sys
+import videodeblur
+assert videodeblur.main(["--help"]) == 0
+early = {name.split(".")[0] for name in sys.modules} & {"numpy", "runtime", "openvino", "onnxruntime", "torch", "av"}
+assert not early, early
+from videodeblur import Engine, StreamDeblurrer
+import runtime
+assert (Engine, StreamDeblurrer) == (runtime.Engine, runtime.StreamDeblurrer)
+assert not hasattr(videodeblur, "Motor")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(("module", "_"), videodeblur.COMMANDS.values(), ids=videodeblur.COMMANDS)
+def test_umbrella_leads_to_files(module, _):
+    assert (ROOT / f"{module.replace('.', '/')}.py").is_file()
 
 
 def test_umbrella_names_the_nearest_command(capsys):

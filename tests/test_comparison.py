@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from runtime.comparison import DIFF_GAIN, KINDS, WIPE_PERIOD, Comparison
 from runtime.errors import InputError
+from runtime.run.comparison import DIFF_GAIN, KINDS, WIPE_PERIOD, Comparison
 
 LAYOUTS = [  # (bits, chroma step, chroma shape, other planes) of a 48 x 64 picture
     pytest.param(8, 2, (24, 32), 2, id="yuv420p"),

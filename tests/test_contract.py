@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from runtime.contract import METADATA_KEY, Contract, read_contract, read_metadata, read_versions
 from runtime.errors import DeployError, ModelError
+from runtime.files.contract import METADATA_KEY, Contract, read_contract, read_metadata, read_versions
 
 CONTRACT = Contract(
     frames=5,

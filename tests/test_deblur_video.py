@@ -13,8 +13,10 @@ import pytest
 from video_clips import VARIABLE, Clip, cut, read, same
 
 from runtime import Engine, InputError, StreamDeblurrer
-from runtime.deblur_video import DeblurOptions, deblur_video, main, sharpen
+from runtime.deblur_video import deblur_video, main
 from runtime.encoder_options import EncoderOptions
+from runtime.run.frames_in_step import sharpen
+from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -56,13 +56,30 @@ def test_it_is_exported_once_and_says_so(project, tmp_path):
     assert first.parent == tmp_path / "cache/videodeblur"
 
 
-@pytest.mark.parametrize("changed", ["model/weights/deblur.safetensors", "export/to_onnx.py"])
+@pytest.mark.parametrize(
+    "changed", ["model/weights/deblur.safetensors", "export/to_onnx.py", "export/network/graph.py", "export/graph/opset17.py"]
+)
 def test_other_weights_or_another_exporter_are_another_file(changed, project):
     first = default_model.default_model(print)
     path = project / changed
-    path.write_bytes(path.read_bytes() + b"#")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((path.read_bytes() if path.exists() else b"") + b"#")
     assert default_model.default_model(print) != first
     assert calls(project) == 2
+
+
+@pytest.mark.parametrize("edited", ["export/to_qdq.py", "export/report/page.py", "export/engine/flags.py"])
+def test_what_does_not_make_the_graph_may_be_edited(edited, project):
+    first = default_model.default_model(print)
+    (project / edited).parent.mkdir(parents=True, exist_ok=True)
+    (project / edited).write_text("# other words")
+    assert default_model.default_model(print) == first
+    assert calls(project) == 1
+
+
+def test_what_makes_the_graph_is_there():
+    for pattern in default_model.MADE_BY:
+        assert list(default_model.ROOT.glob(pattern)), pattern
 
 
 def test_runs_at_the_same_time_do_not_disturb_each_other(project, tmp_path):

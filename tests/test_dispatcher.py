@@ -3,8 +3,8 @@
 import pytest
 
 from runtime.errors import BackendError
-from serving.dispatcher import Dispatcher, Event
-from serving.worker import JOINING, PLANNING, SEGMENT, Outcome, Task
+from serving.library.dispatcher import Dispatcher, Event
+from serving.library.worker import JOINING, PLANNING, SEGMENT, Outcome, Task
 
 
 class Pool:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from runtime import InputError
-from runtime.device_memory import DeviceArray
-from runtime.dlpack import CPU, BorrowedTensor, is_device_array
+from runtime.backends.device_memory import DeviceArray
+from runtime.backends.dlpack import CPU, BorrowedTensor, is_device_array
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "uint16", "int64"])

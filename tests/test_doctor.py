@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import hardware
-from runtime.conflicts import LEAST, conflicts
 from runtime.doctor import LIBRARIES, TOOLS, examine, main
+from runtime.machine import hardware
+from runtime.machine.packages import conflicts
+from runtime.machine.requirements import REQUIREMENTS
 from runtime.probes import ABSENT, BROKEN, WORKS, ask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -137,10 +138,19 @@ def test_requirements_are_those_of_the_setup():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = dict(setup["options.extras_require"])
-    for name, (extra, least) in LEAST.items():
+    for name, (extra, requirement) in REQUIREMENTS.items():
         lines = extras[extra] if extra else setup["options"]["install_requires"]
-        assert re.search(rf"^{name}(\[.*\])?>={re.escape(least)}(,|$)", lines, re.MULTILINE), name
+        assert requirement in lines.split(), name
+        assert re.fullmatch(rf"{name}(\[.*\])?[>=]=[\d.]+(,<\d+)?", requirement), name
     assert {*LIBRARIES.values(), *TOOLS.values()} <= set(extras)
+
+
+def test_requirements_stand_in_one_file():
+    packages = "|".join(map(re.escape, REQUIREMENTS))
+    for folder in ("model", "training", "calibration", "runtime", "export", "benchmarks", "serving"):
+        for path in (ROOT / folder).glob("**/*.py"):
+            if path.name != "requirements.py":
+                assert not re.search(rf"\b({packages})(\[[a-z,]*\])?[>=]=\d", path.read_text()), path
 
 
 @pytest.mark.parametrize(

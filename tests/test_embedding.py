@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime import BackendError, Engine, InputError, StreamDeblurrer
+from runtime import BackendError, Engine, InputError, StreamDeblurrer, Telemetry
 from runtime.submissions import WAITING, Submissions
-from runtime.telemetry import Telemetry
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

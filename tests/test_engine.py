@@ -10,12 +10,10 @@ import onnx
 import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
-from runtime.backends import REQUIREMENTS, How, open_runner
-from runtime.contract import METADATA_KEY, read_contract
-from runtime.openvino_runner import native_bf16
-from runtime.sample_codes import from_unit, to_unit
-
-BACKENDS = tuple(REQUIREMENTS)
+from runtime.backends import CPU_BACKENDS, How, open_runner
+from runtime.backends.openvino_runner import native_bf16
+from runtime.files.contract import METADATA_KEY, read_contract
+from runtime.pixels.sample_codes import from_unit, to_unit
 
 
 @pytest.fixture
@@ -23,7 +21,7 @@ def window():
     return np.random.default_rng(0).random((1, 5, 24, 40), dtype=np.float32)
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=CPU_BACKENDS)
 def engine(request, tiny_model):
     with Engine(tiny_model, backend=request.param, precision="fp32") as opened:
         yield opened
@@ -192,7 +190,7 @@ def test_unknown_option(tiny_model, option):
         Engine(tiny_model, **option)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
 def test_model_that_the_library_refuses(tiny_model, tmp_path, backend):
     proto = onnx.load(tiny_model)
     proto.graph.node[0].op_type = "Unheard"

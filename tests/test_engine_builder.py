@@ -6,15 +6,15 @@ import sys
 import onnx
 import pytest
 
-from export.build_monitor import build_monitor
-from export.build_options import BuildOptions
-from export.builder_config import strongly_typed
-from export.engine_builder import _add_profiles, _parse, _timing_cache, build_engine
-from export.timing_cache import cache_name
-from runtime.device_memory import Gpu
+from export.engine.builder import _add_profiles, _parse, _timing_cache, build_engine
+from export.engine.config import strongly_typed
+from export.engine.monitor import build_monitor
+from export.engine.request import BuildOptions
+from export.engine.timing_cache import cache_name
+from runtime.backends.device_memory import Gpu
+from runtime.backends.tensorrt_library import load_library
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
-from runtime.plan import Profile
-from runtime.tensorrt_library import load_library
+from runtime.files.engine_record import Profile
 
 SHAPE = (1, 5, 64, 96)
 FIXED = (Profile(SHAPE, SHAPE, SHAPE),)
@@ -219,7 +219,7 @@ def test_rtx_types_are_those_of_the_file():
 
 def test_library_that_is_not_there(tiny_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)  # as if it were not, where it is
-    with pytest.raises(MissingPackageError, match="pip install 'tensorrt'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'tensorrt>=8\.6'"):
         build_engine(options(tiny_model, library="tensorrt"))
 
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,28 +19,95 @@ FOLDERS = {  # folder: folders of ours that it may import
     "benchmarks": {"runtime", "model"},
     "export": {"model", "calibration", "runtime"},
 }
-HEAVY = {  # folder: {library: the files that may import it; None = any of the folder's}
-    "model": {"torch": None, "safetensors": None},
+MOST_FILES = {"runtime": 16, "export": 18, "benchmarks": 12, "serving": 8}  # at the top of a folder
+ENGINE = ("runtime/bundle.py", "runtime/backends/", "runtime/files/", "runtime/pixels/", "runtime/errors.py")
+ROOMS = {  # room, or a file of one: the rooms and files of ours that it may import beside itself
+    "runtime/errors.py": (),
+    "runtime/progress.py": (),
+    "runtime/encoder_options.py": ("runtime/errors.py",),
+    "runtime/command_line.py": ("runtime/errors.py",),
+    "runtime/machine/": ("runtime/errors.py",),
+    "runtime/files/": ("runtime/errors.py",),
+    "runtime/pixels/": ("runtime/errors.py",),
+    "runtime/pixels/ssim.py": ("runtime/errors.py", "runtime/machine/requirements.py"),
+    "runtime/backends/": ("runtime/errors.py", "runtime/files/", "runtime/machine/"),
+    "runtime/bundle.py": (*ENGINE, "runtime/machine/"),  # for the bundle's test of itself, else it were one of the files
+    "runtime/submissions.py": ENGINE,
+    "runtime/streaming.py": ENGINE,
+    "runtime/engine.py": (*ENGINE, "runtime/submissions.py"),
+    "runtime/telemetry.py": ("runtime/engine.py", "runtime/files/"),
+    "runtime/default_model.py": ("runtime/files/", "runtime/progress.py", "runtime/errors.py"),
+    "runtime/__init__.py": (*ENGINE, "runtime/engine.py", "runtime/streaming.py", "runtime/telemetry.py"),
+    "runtime/video/": (  # no engine
+        "runtime/errors.py",
+        "runtime/files/",
+        "runtime/machine/requirements.py",
+        "runtime/pixels/",
+        "runtime/encoder_options.py",
+    ),
+    "runtime/run/": (
+        *ENGINE,
+        "runtime/engine.py",
+        "runtime/streaming.py",
+        "runtime/default_model.py",
+        "runtime/video/",
+        "runtime/machine/",
+        "runtime/encoder_options.py",
+        "runtime/progress.py",
+        "runtime/command_line.py",
+    ),
+    "export/shipped_clips.py": (),
+    "export/export_options.py": ("export/shipped_clips.py", "runtime/"),
+    "export/report/": ("runtime/",),
+    "export/graph/": ("calibration/", "runtime/"),
+    "export/engine/": ("runtime/",),
+    "export/compare/": ("export/graph/", "export/shipped_clips.py", "calibration/", "runtime/"),
+    "export/compare/open_any.py": ("export/compare/", "model/", "runtime/"),
+    "export/network/": (
+        "export/graph/",
+        "export/compare/",
+        "export/export_options.py",
+        "export/shipped_clips.py",
+        "model/",
+        "runtime/",
+    ),
+    "benchmarks/shared/": ("runtime/",),
+    "benchmarks/kernels/": ("runtime/",),
+    "benchmarks/peers/": ("benchmarks/shared/", "model/", "runtime/"),
+    "benchmarks/table/": ("benchmarks/shared/", "benchmarks/peers/", "benchmarks/roofline.py", "model/", "runtime/"),
+    "benchmarks/gpu/": ("benchmarks/table/", "benchmarks/shared/", "model/", "runtime/"),
+    "benchmarks/studies/": ("benchmarks/table/", "benchmarks/shared/", "model/", "runtime/"),
+    "serving/library/": ("runtime/",),
+    "serving/triton_server/": ("runtime/",),
+}
+AT_THE_END = {  # what nothing imports but these: the commands of `runtime`, and what starts as a file
+    "runtime/deblur_video.py": ("export/report/try_member.py", "benchmarks/"),
+    "runtime/plan_video.py": (),
+    "runtime/doctor.py": (),
+    "runtime/probes.py": ("runtime/doctor.py",),
+}
+READ_BY_A_ROOM = {"runtime/deblur_video.py", "benchmarks/roofline.py"}  # commands that are libraries too, where ROOMS lets them
+HEAVY = {  # folder: {library: the room or file that may import it}
+    "model": {"torch": "model/", "safetensors": "model/"},
     "runtime": {
-        "onnxruntime": {"onnxruntime_runner.py", "onnxruntime_cuda_runner.py"},
-        "openvino": {"openvino_runner.py"},
-        "av": {
-            "video_format.py",
-            "video_reader.py",
-            "video_writer.py",
-            "still_pictures.py",
-            "scene_cuts.py",
-            "segments.py",
-            "video_sources.py",
-            "video_codecs.py",
-            "picture_writer.py",
-        },
-        "cuda": {"device_memory.py"},
-        "skimage": {"ssim.py"},
-        "tritonclient": {"triton_runner.py"},
+        "av": "runtime/video/",
+        "onnxruntime": "runtime/backends/onnxruntime",  # on a CPU and on CUDA
+        "openvino": "runtime/backends/openvino_runner.py",
+        "cuda": "runtime/backends/device_memory.py",
+        "tritonclient": "runtime/backends/triton_runner.py",
+        "skimage": "runtime/pixels/ssim.py",
     },
-    "calibration": {"onnx": None, "onnxruntime": None},
-    "serving": {"ray": {"ray_pool.py"}, "triton_python_backend_utils": {"window.py", "stream.py"}},
+    "calibration": {"onnx": "calibration/", "onnxruntime": "calibration/"},
+    "serving": {"ray": "serving/library/ray_pool.py", "triton_python_backend_utils": "serving/triton_server/models/"},
+    "export": {
+        "torch": "export/network/",
+        "onnx": (
+            *("export/network/", "export/graph/", "export/compare/"),
+            *("export/to_", "export/search_precision.py", "export/type_shares.py"),
+        ),
+        "ml_dtypes": "export/graph/",
+        "matplotlib": "export/search_precision.py",
+    },
 }
 LIBRARY_NAMES = {"profile", "select", "statistics", "queue", "types", "copy", "inspect", "trace", "onnx", "tensorrt", "cuda", "av"}
 
@@ -48,28 +116,88 @@ def sources(folder):
     return sorted((ROOT / folder).glob("**/*.py"))
 
 
-def imported_roots(path):
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def imported(path):
+    """(names of other people's modules, files of ours) that a file imports anywhere, in a function too."""
+    theirs, ours = set(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            names = [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module.split(".")[0]
+            names = [(node.module, alias.name) for alias in node.names]
+        else:
+            continue
+        for module, name in names:
+            if module.split(".")[0] in {*FOLDERS, "videodeblur", "tests"}:
+                ours.add(file_of(f"{module}.{name}") or file_of(module))
+            else:
+                theirs.add(module.split(".")[0])
+    return theirs, ours
+
+
+def file_of(module):
+    path = ROOT.joinpath(*module.split("."))
+    return next((name_of(file) for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_imports_point_downwards(folder):
     for path in sources(folder):
-        ours = set(imported_roots(path)) & (set(FOLDERS) | {"videodeblur", "tests"})
-        assert ours <= FOLDERS[folder] | {folder}, f"{path.relative_to(ROOT)} imports {ours - FOLDERS[folder]}"
+        ours = {file.split("/")[0] for file in imported(path)[1]}
+        assert ours <= FOLDERS[folder] | {folder}, f"{name_of(path)} imports {ours - FOLDERS[folder]}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_what_they_may(room):
+    for path in [ROOT / room] if room.endswith(".py") else sources(room):
+        here = name_of(path)
+        if room == max((each for each in ROOMS if here.startswith(each)), key=len):
+            for file in imported(path)[1]:
+                assert file.startswith((room, *ROOMS[room])), f"{here} imports {file}"
+
+
+def test_every_room_has_its_rules():
+    rooms = {name_of(path.parent) for folder in MOST_FILES for path in (ROOT / folder).glob("*/*.py")}
+    assert {f"{room}/" for room in rooms} <= set(ROOMS)
+
+
+def test_no_room_imports_a_command():
+    files = [path for folder in MOST_FILES for path in (ROOT / folder).glob("*.py")]
+    commands = {name_of(path) for path in files if "def main(" in path.read_text()} - READ_BY_A_ROOM
+    for path in (path for folder in MOST_FILES for path in (ROOT / folder).glob("*/**/*.py")):
+        assert not imported(path)[1] & commands, name_of(path)
+
+
+@pytest.mark.parametrize("last", AT_THE_END)
+def test_what_stands_at_the_end_is_not_imported(last):
+    for path in (path for folder in FOLDERS for path in sources(folder)):
+        if last in imported(path)[1]:
+            assert name_of(path).startswith(AT_THE_END[last]), f"{name_of(path)} imports {last}"
+
+
+def test_no_circle_of_files():
+    left = {name_of(path): set(imported(path)[1]) for folder in FOLDERS for path in sources(folder)}
+    while free := {file for file, needed in left.items() if not needed & left.keys()}:
+        left = {file: needed for file, needed in left.items() if file not in free}
+    needed_too = set().union(*left.values()) if left else set()
+    assert not left, f"in a circle, or above one: {sorted(file for file in left if file in needed_too)}"
 
 
 @pytest.mark.parametrize("folder", HEAVY)
-def test_heavy_libraries_stay_in_their_file(folder):
+def test_heavy_libraries_stay_in_their_place(folder):
     for path in sources(folder):
-        for library in set(imported_roots(path)) - sys.stdlib_module_names - set(FOLDERS) - {"numpy"}:
-            assert library in HEAVY[folder], f"{path.relative_to(ROOT)} imports {library}"
-            files = HEAVY[folder][library]
-            assert files is None or path.name in files, f"{path.relative_to(ROOT)} imports {library}, only {files} may"
+        for library in imported(path)[0] - sys.stdlib_module_names - {"numpy"}:
+            assert library in HEAVY[folder], f"{name_of(path)} imports {library}"
+            assert name_of(path).startswith(HEAVY[folder][library]), f"{name_of(path)} imports {library}"
+
+
+@pytest.mark.parametrize("folder", MOST_FILES)
+def test_folders_can_be_read_at_a_glance(folder):
+    assert len([*(ROOT / folder).glob("*.py")]) <= MOST_FILES[folder]
 
 
 def test_no_file_shadows_a_library():

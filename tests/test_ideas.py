@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from benchmarks import ideas
-from benchmarks.up_and_convolve import RING, forms
+from benchmarks.studies import ideas
+from benchmarks.studies.up_and_convolve import RING, forms
 
 
 def test_every_way_is_the_same_network(tiny_model, capsys):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InputError
-from runtime.metrics import mean_squared_error, psnr
+from runtime.pixels.metrics import mean_squared_error, psnr
 
 
 def test_psnr_of_a_known_difference():

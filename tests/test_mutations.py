@@ -16,8 +16,8 @@ import pytest
 
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import DeployError, Engine
-from runtime.bundle import MANIFEST
-from runtime.plan import load_plan, read_header, record_path
+from runtime.files.engine_record import load_record, read_header, record_path
+from runtime.files.manifest import MANIFEST
 
 ROOT = Path(__file__).resolve().parents[1]
 MUTATIONS = 50  # of each kind of file
@@ -68,7 +68,7 @@ def test_mutated_records(tiny_engine, tmp_path):
     for _ in range(MUTATIONS):
         record_path(path).write_bytes(mutated(data, chance))
         try:
-            load_plan(path)  # some digits may change unnoticed, such as those of build_seconds
+            load_record(path)  # some digits may change unnoticed, such as those of build_seconds
         except DeployError:
             refused += 1
     assert refused > MUTATIONS // 2
@@ -135,9 +135,9 @@ def test_records_of_other_types(tiny_engine, tmp_path):
     for _ in range(MUTATIONS):
         record_path(path).write_text(json.dumps(retyped(json.loads(text), chance)))
         with suppress(DeployError):
-            plan = load_plan(path)
-            plan.check_machine("tensorrt_rtx", "1.7.1.116", (8, 9))
-            plan.profile_of((1, 5, 64, 96))
+            record = load_record(path)
+            record.check_machine("tensorrt_rtx", "1.7.1.116", (8, 9))
+            record.profile_of((1, 5, 64, 96))
 
 
 TRY = """
@@ -145,10 +145,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from calibration.onnx_file import load_onnx
-from export.build_options import BuildOptions
-from export.engine_builder import build_engine
+from export.engine.request import BuildOptions
+from export.engine.builder import build_engine
 from runtime import DeployError, Engine
-from runtime.plan import Profile
+from runtime.files.engine_record import Profile
 shape = (1, 5, 64, 96)
 for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
     for run in (

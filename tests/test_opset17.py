@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import parser
 
-from export.opset17 import lower_to_opset17
+from export.graph.opset17 import lower_to_opset17
 from runtime import ModelError
 
 GRAPH = """

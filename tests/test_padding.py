@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from runtime.padding import crop, pad, padded_size
+from runtime.pixels.padding import crop, pad, padded_size
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import goals, performance
-from benchmarks.bench_report import BenchReport, Ratio, Row, Spread
-from benchmarks.marked_text import fill
-from benchmarks.other_work import STAT, OtherWork
+from benchmarks import performance
 from benchmarks.roofline import ALL, GroupRow, Roofline
-from benchmarks.windows import BLURRY, SHARP
+from benchmarks.shared.marked_text import fill
+from benchmarks.shared.other_work import STAT, OtherWork
+from benchmarks.shared.windows import BLURRY, SHARP
+from benchmarks.table import goals
+from benchmarks.table.report import BenchReport, Ratio, Row, Spread
 from runtime.errors import InputError
 
 LOAD = (0.1, 2.0)

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from video_clips import Clip, read, same
 
-from runtime import Engine, InputError, StreamDeblurrer, VideoError, rgb
-from runtime.deblur_video import DeblurOptions, deblur_video, main
+from runtime import Engine, InputError, StreamDeblurrer, VideoError
+from runtime.deblur_video import deblur_video, main
 from runtime.encoder_options import EncoderOptions
-from runtime.picture_writer import PictureWriter
+from runtime.pixels import rgb
+from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
+from runtime.video.picture_writer import PictureWriter
 
 SIZE = (64, 48)
 

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from runtime.pipeline import overlap
+from runtime.run.pipeline import overlap
 
 STAGES = ("read", "work", "write")
 

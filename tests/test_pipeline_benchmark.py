@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import memory, pipeline
-from benchmarks.arguments import size
+from benchmarks.shared.arguments import size
 from runtime.errors import InputError
 
 CLIP = Path(__file__).resolve().parents[1] / "export" / "clips" / "bunny.mp4"
@@ -37,6 +37,13 @@ def test_the_peak_is_not_that_of_the_process_that_measures(tiny_model):
     ballast = np.ones(400 << 20, np.uint8)
     (after,) = memory.measure(options)
     assert after.peak < before.peak + 100 < ballast.nbytes / 1e6
+
+
+def test_the_peak_of_a_calibration(tiny_model, capsys):
+    assert memory.main([str(CLIP), "--calibrate", str(tiny_model), "--windows", "1", "2", "--crop", "64x96"]) in (0, 1)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[2:4]] == ["1", "2"]
+    assert "the peak grows by" in printed[-1]
 
 
 @pytest.mark.parametrize("text", ["0x0", "-3x48", "48", "1.5x2"])

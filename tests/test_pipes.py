@@ -8,8 +8,8 @@ import pytest
 from video_clips import VARIABLE, Clip, read, same
 
 from runtime import Engine, StreamDeblurrer
-from runtime.deblur_video import DeblurOptions
 from runtime.errors import InputError
+from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.build_options import BuildOptions
-from export.engine_builder import build_engine
+from export.engine.builder import build_engine
+from export.engine.request import BuildOptions
 from runtime import Engine
-from runtime.plan import Profile
+from runtime.files.engine_record import Profile
 
 pytest.importorskip("polygraphy", reason="polygraphy is not installed")
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,8 +6,9 @@ import pytest
 from video_clips import VARIABLE, Clip, read, same
 
 from runtime import Engine, StreamDeblurrer
-from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
+from runtime.run.options import DeblurOptions
 
 LONG = [cycle * 17020 + time for cycle in range(3) for time in VARIABLE]
 MILLISECONDS = Fraction(1, 1000)

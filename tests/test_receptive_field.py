@@ -9,9 +9,9 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from export.network_graph import network_to_onnx
-from export.receptive_field import receptive_field
-from export.rewrites import apply_rewrites
+from export.graph.receptive_field import receptive_field
+from export.network.graph import network_to_onnx
+from export.network.rewrites import apply_rewrites
 from model import PAPER, DeblurNetwork, NetworkConfig
 from runtime import ModelError
 

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from export import export_options
-from export.rewrites import REWRITES, SplitHead, apply_rewrites, canonical, fold_projections, group_temporal_cells, merge_gates
+from export.network.rewrites import (
+    REWRITES,
+    SplitHead,
+    apply_rewrites,
+    canonical,
+    fold_projections,
+    group_temporal_cells,
+    merge_gates,
+)
 from model import PAPER, VARIANTS, DeblurNetwork
 
 ROUNDING = 2e-6  # the outputs here are of order 1

@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks import kernel_profiles, roofline
-from benchmarks.kernel_profiles import (
+from benchmarks import roofline
+from benchmarks.kernels import kernel_profiles
+from benchmarks.kernels.kernel_profiles import (
     GROUPS,
     RECONSTRUCTION,
     Kernel,
@@ -16,7 +17,7 @@ from benchmarks.kernel_profiles import (
     openvino_profile,
     trtexec_profile,
 )
-from benchmarks.machine_peak import MachinePeak, measure_peak
+from benchmarks.kernels.machine_peak import MachinePeak, measure_peak
 from runtime.errors import InputError
 
 SHAPE = (1, 5, 64, 96)

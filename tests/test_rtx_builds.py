@@ -7,12 +7,14 @@ from measured_ranges import measured_ranges
 pytest.importorskip("tensorrt_rtx")
 
 from calibration.ranges import Ranges
-from export.engine_builder import BuildOptions, Profile, build_engine
-from export.layer_precision import default_precisions, layers
-from export.qdq_rules import QdqOptions, quantize
-from export.sample_code_graph import wrap_sample_codes
-from export.type_shares import LEAST_GRANTED, granted_share, layer_types, shares, tensorrt_types
-from export.typed_graph import retype
+from export.engine.builder import BuildOptions, Profile, build_engine
+from export.engine.built_types import tensorrt_types
+from export.graph.layer_precision import default_precisions, layers
+from export.graph.layer_types import granted_share, layer_types, shares
+from export.graph.qdq_rules import QdqOptions, quantize
+from export.graph.sample_code_graph import wrap_sample_codes
+from export.graph.typed_graph import retype
+from export.type_shares import LEAST_GRANTED
 from runtime.errors import BackendError
 
 HD = (1, 5, 720, 1280)

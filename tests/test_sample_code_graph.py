@@ -6,10 +6,11 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
-from export.opset17 import lower_to_opset17
-from export.sample_code_graph import wrap_sample_codes
-from runtime import InputError, padding
-from runtime.sample_codes import from_unit, to_unit
+from export.graph.opset17 import lower_to_opset17
+from export.graph.sample_code_graph import wrap_sample_codes
+from runtime import InputError
+from runtime.pixels import padding
+from runtime.pixels.sample_codes import from_unit, to_unit
 
 MULTIPLE = 8
 POINTWISE = '<ir_version: 10, opset_import: ["" : 20]> p (float[n, 5, h, w] blurry) => (float[n, 5, h, w] sharp)'

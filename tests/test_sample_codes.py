@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import InputError
-from runtime.sample_codes import from_unit, to_unit
+from runtime.pixels.sample_codes import from_unit, to_unit
 
 
 @pytest.mark.parametrize(

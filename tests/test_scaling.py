@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.scaling import AXES, ScalingOptions, cost_per_pixel, measure
-from benchmarks.timing import Effort
+from benchmarks.shared.timing import Effort
 from runtime import Engine, StreamDeblurrer
 
 SIZES = ((128, 192), (256, 384))  # four times the pixels
@@ -29,9 +29,7 @@ def test_every_sweep_is_measured(tiny_model, tmp_path):
     assert "(" not in scaling._cost(found.points[0])  # two calls have no spread
     assert "(" in scaling._cost(replace(found.points[0], calls=3))
     scaling.table(found)
-    from benchmarks.scaling_chart import save_chart
-
-    save_chart(found, tmp_path / "scaling.svg")
+    scaling.save_chart(found, tmp_path / "scaling.svg")
     assert (tmp_path / "scaling.svg").is_file()
 
 

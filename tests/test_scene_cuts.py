@@ -6,10 +6,11 @@ import pytest
 from video_clips import Clip, read, same
 
 from runtime import Engine, InputError, StreamDeblurrer
-from runtime.deblur_video import DeblurOptions, deblur_video, main
+from runtime.deblur_video import deblur_video, main
 from runtime.encoder_options import EncoderOptions
-from runtime.scene_cuts import mark_scenes
+from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
+from runtime.video.scene_cuts import mark_scenes
 
 LOSSLESS = EncoderOptions("ffv1")
 

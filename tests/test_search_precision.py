@@ -9,11 +9,13 @@ import pytest
 from measured_ranges import measured_ranges
 
 from calibration.ranges import Ranges
-from export import precision_bench, search_precision
-from export.layer_precision import layers, read_precisions
-from export.precision_bench import CLIPS, PrecisionBench, SearchOptions
-from export.qdq_rules import QdqOptions, quantize
-from export.speed_model import measured_costs, modelled_costs, total
+from export import search_precision
+from export.compare import precision_trials
+from export.compare.precision_trials import PrecisionBench, SearchOptions
+from export.graph.layer_cost import measured_costs, modelled_costs, total
+from export.graph.layer_precision import layers, read_precisions
+from export.graph.qdq_rules import QdqOptions, quantize
+from export.shipped_clips import CLIPS
 from runtime import Engine, InputError
 from runtime.video import read_luma
 
@@ -118,14 +120,14 @@ def test_a_point_beside_fp16_is_rounded_as_fp16(tiny_model, ranges, tmp_path):
         found = bench.point("fp16", [], "fp16")
         onnx.save(quantize(model, measured, bench.precisions([], "fp16"), QdqOptions(rest="fp16")), tmp_path / "fp16.onnx")
         with Engine(tmp_path / "fp16.onnx", "onnxruntime") as engine:  # in fp32 between its operators
-            unrounded = precision_bench._parity([engine.run(window) for window in bench._windows], bench._expected)
+            unrounded = precision_trials._parity([engine.run(window) for window in bench._windows], bench._expected)
     assert options.min_psnr < found.parity < unrounded - 3
 
 
 def test_what_is_no_number_passes_no_gate():
     zeros = np.zeros((1, 5, 8, 8), np.float32)
-    assert math.isinf(precision_bench._parity([zeros], [zeros]))
-    assert math.isnan(precision_bench._parity([zeros * np.nan], [zeros]))
+    assert math.isinf(precision_trials._parity([zeros], [zeros]))
+    assert math.isnan(precision_trials._parity([zeros * np.nan], [zeros]))
 
 
 def test_unknown_precision():

@@ -4,7 +4,7 @@ import pytest
 from video_clips import Clip
 
 from runtime.video import VideoReader
-from runtime.video_format import plane_of
+from runtime.video.format import plane_of
 
 TIMES = [1000 + number * 1001 for number in range(64)]
 X264 = {"options": {"g": "12", "bf": "3"}}

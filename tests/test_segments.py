@@ -17,11 +17,12 @@ import pytest
 from video_clips import VARIABLE, Clip, read, same
 
 from runtime import Engine
-from runtime.deblur_video import DeblurOptions, deblur_video
+from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
-from runtime.segments import ResumableWriter
+from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader, VideoWriter
+from runtime.video.segments import ResumableWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 B_FRAMES = EncoderOptions(options={"crf": "20", "preset": "ultrafast", "bf": "3", "b_strategy": "0"})

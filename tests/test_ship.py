@@ -7,7 +7,7 @@ import pytest
 from export import ship as ship_module
 from export.ship import ShipOptions, main
 from runtime import Engine, InputError
-from runtime.bundle import load_manifest
+from runtime.files.manifest import load_manifest
 
 
 @pytest.fixture(autouse=True)

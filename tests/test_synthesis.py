@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from runtime.errors import InputError
-from runtime.metrics import psnr
+from runtime.pixels.metrics import psnr
 from training import preview, synthesize
 from training.datasets import find_dataset
 from training.jpeg import jpeg_luma

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import tensorrt_rtx
 
-from export import build_options, builder_config
+from export.engine import config, request
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILDERS = ("tensorrt-8.6", "tensorrt-11.4", "tensorrt_rtx")
 RUNTIMES = (*BUILDERS, "tensorrt_lean-11.4")
 
 RECEIVERS = {  # file: {expression: the TensorRT class behind it}
-    "runtime/tensorrt_library.py": {"module": "module", "trt": "module", "trt.ILogger": "ILogger"},
-    "runtime/tensorrt_runner.py": {"context": "IExecutionContext"},
-    "runtime/loaded_engine.py": {
+    "runtime/backends/tensorrt_library.py": {"module": "module", "trt": "module", "trt.ILogger": "ILogger"},
+    "runtime/backends/tensorrt_runner.py": {"context": "IExecutionContext"},
+    "runtime/backends/tensorrt_engine.py": {
         "trt": "module",
         "library.module": "module",
         "self.library.module": "module",
@@ -37,7 +37,7 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
         "self._cache": "IRuntimeCache",
     },
-    "export/engine_builder.py": {
+    "export/engine/builder.py": {
         "library.module": "module",
         "trt": "module",
         "runtime": "Runtime",
@@ -53,13 +53,13 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "config": "IBuilderConfig",
         "added": "IOptimizationProfile",
     },
-    "export/builder_config.py": {
+    "export/engine/config.py": {
         "library.module": "module",
         "builder": "Builder",
         "config": "IBuilderConfig",
     },
-    "export/build_monitor.py": {"trt": "module", "trt.IProgressMonitor": "IProgressMonitor"},
-    "export/timing_cache.py": {"config": "IBuilderConfig", "self._config": "IBuilderConfig", "merged": "ITimingCache"},
+    "export/engine/monitor.py": {"trt": "module", "trt.IProgressMonitor": "IProgressMonitor"},
+    "export/engine/timing_cache.py": {"config": "IBuilderConfig", "self._config": "IBuilderConfig", "merged": "ITimingCache"},
 }
 OF_PYTHON = {"__init__", "__members__", "__version__", "args"}
 
@@ -154,13 +154,13 @@ def test_tables_name_what_the_code_says():
 
 def enumeration_members():
     """(enumeration, member) that the builder looks up by their names as strings."""
-    yield from (("BuilderFlag", name) for name in build_options.TYPE_FLAGS.values())
-    yield from (("HardwareCompatibilityLevel", name) for name in builder_config.HARDWARE_VALUES.values())
-    yield from (("RuntimePlatform", name) for name in builder_config.PLATFORM_VALUES.values())
-    yield from (("TilingOptimizationLevel", name.upper()) for name in build_options.TILING_LEVELS)
-    yield from (("ProfilingVerbosity", name.upper()) for name in build_options.VERBOSITIES)
-    yield "PreviewFeature", builder_config.SHARED_PROFILES
-    tree = ast.parse((ROOT / "export/builder_config.py").read_text())
+    yield from (("BuilderFlag", name) for name in request.TYPE_FLAGS.values())
+    yield from (("HardwareCompatibilityLevel", name) for name in config.HARDWARE_VALUES.values())
+    yield from (("RuntimePlatform", name) for name in config.PLATFORM_VALUES.values())
+    yield from (("TilingOptimizationLevel", name.upper()) for name in request.TILING_LEVELS)
+    yield from (("ProfilingVerbosity", name.upper()) for name in request.VERBOSITIES)
+    yield "PreviewFeature", config.SHARED_PROFILES
+    tree = ast.parse((ROOT / "export/engine/config.py").read_text())
     flags = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_set_flags")
     wanted = next(node for node in ast.walk(flags) if isinstance(node, ast.Dict))
     yield from (("BuilderFlag", key.value) for key in wanted.keys)
@@ -168,7 +168,7 @@ def enumeration_members():
 
 GONE = {  # of weakly typed builders
     *(("BuilderFlag", name) for name in ("FP16", "BF16", "INT8", "FP8")),
-    ("PreviewFeature", builder_config.SHARED_PROFILES),
+    ("PreviewFeature", config.SHARED_PROFILES),
 }
 NEWER = {  # than 8.6: `_member` refuses them there, naming what there is
     ("BuilderFlag", "BF16"),
@@ -176,8 +176,8 @@ NEWER = {  # than 8.6: `_member` refuses them there, naming what there is
     ("BuilderFlag", "ERROR_ON_TIMING_CACHE_MISS"),
     ("BuilderFlag", "DISABLE_COMPILATION_CACHE"),
     ("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"),
-    *(("RuntimePlatform", name) for name in builder_config.PLATFORM_VALUES.values()),
-    *(("TilingOptimizationLevel", name.upper()) for name in build_options.TILING_LEVELS),
+    *(("RuntimePlatform", name) for name in config.PLATFORM_VALUES.values()),
+    *(("TilingOptimizationLevel", name.upper()) for name in request.TILING_LEVELS),
 }
 
 

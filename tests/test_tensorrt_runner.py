@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
-from runtime.device_memory import (
+from runtime.backends.device_memory import (
     DRIVER_LIBRARY,
     DeviceArray,
     DeviceBuffer,
@@ -27,11 +27,11 @@ from runtime.device_memory import (
     open_gpu,
     use_gpu,
 )
-from runtime.loaded_engine import LoadedEngine
-from runtime.plan import load_plan, record_path
-from runtime.runner import IN_FLIGHT
-from runtime.tensorrt_library import load_library
-from runtime.tensorrt_runner import TensorRtRunner
+from runtime.backends.runner import IN_FLIGHT
+from runtime.backends.tensorrt_engine import LoadedEngine
+from runtime.backends.tensorrt_library import load_library
+from runtime.backends.tensorrt_runner import TensorRtRunner
+from runtime.files.engine_record import load_record, record_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (1, 5, 64, 96)
@@ -74,7 +74,7 @@ def test_lean_runtime_is_not_asked_without_a_driver(tiny_engine, tmp_path):
 @without_gpu
 def test_rtx_judges_the_header_before_it_loads(tiny_engine):
     with pytest.raises(BackendError, match=r"TensorRT-RTX says that .* does not run on this GPU or release"):
-        LoadedEngine(load_library("tensorrt_rtx"), tiny_engine, load_plan(tiny_engine))
+        LoadedEngine(load_library("tensorrt_rtx"), tiny_engine, load_record(tiny_engine))
 
 
 @without_gpu
@@ -180,9 +180,9 @@ def installed():
 @pytest.fixture(scope="module")
 def engine(tiny_model, tmp_path_factory):
     """Built on this machine, in exact fp32."""
-    from export.build_options import BuildOptions
-    from export.engine_maker import EngineRequest, make_engine
-    from runtime.plan import Profile
+    from export.engine.request import BuildOptions, EngineRequest
+    from export.make_engine import make_engine
+    from runtime.files.engine_record import Profile
 
     dynamic = Profile((1, 5, 64, 64), SHAPE, (2, 5, 128, 128))
     options = BuildOptions(tiny_model, installed(), (dynamic,), tf32=False, tactic_sources=OWN_KERNELS)
@@ -211,9 +211,9 @@ def reference(tiny_model, window):
 @pytest.mark.gpu
 def test_full_tensorrt_keeps_its_timings(tiny_model, tmp_path):
     pytest.importorskip("tensorrt", reason="full TensorRT is not installed")
-    from export.build_options import BuildOptions
-    from export.engine_builder import build_engine
-    from runtime.plan import Profile
+    from export.engine.builder import build_engine
+    from export.engine.request import BuildOptions
+    from runtime.files.engine_record import Profile
 
     cache = tmp_path / "timings"
     fixed = (Profile(SHAPE, SHAPE, SHAPE),)
@@ -287,9 +287,9 @@ def test_shapes_of_one_profile_do_not_disturb_each_other(engine, runner):
 
 @pytest.mark.gpu
 def test_every_profile_of_an_engine(tiny_model, tmp_path):
-    from export.build_options import BuildOptions
-    from export.engine_maker import EngineRequest, make_engine
-    from runtime.plan import Profile
+    from export.engine.request import BuildOptions, EngineRequest
+    from export.make_engine import make_engine
+    from runtime.files.engine_record import Profile
 
     shapes = [SHAPE, (1, 5, 64, 64)]
     profiles = tuple(Profile(shape, shape, shape) for shape in shapes)
@@ -370,7 +370,7 @@ def test_out_of_memory_has_a_remedy():
 
 @pytest.mark.gpu
 def test_damaged_engine_with_a_record_that_vouches_for_it(engine, tmp_path):
-    from runtime.plan import file_sha256
+    from runtime.files.on_disk import file_sha256
 
     path = tmp_path / "damaged.engine"
     data = bytearray(engine.read_bytes())

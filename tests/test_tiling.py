@@ -8,10 +8,11 @@ import onnx
 import pytest
 from video_clips import Clip, read, same
 
-from runtime import Engine, InputError, network_memory, padding
-from runtime.contract import METADATA_KEY, read_contract
+from runtime import Engine, InputError
 from runtime.deblur_video import main
-from runtime.tiling import TiledEngine, fitting_grid, halo_of, largest_grid, square_grid, whole_grid
+from runtime.files.contract import METADATA_KEY, read_contract
+from runtime.pixels import padding
+from runtime.run.tiling import TiledEngine, fitting_grid, halo_of, largest_grid, square_grid, whole_grid
 
 CONTRACT = SimpleNamespace(frames=5, multiple=8, receptive_field=158, height=None, width=None, batch=None)
 
@@ -182,7 +183,7 @@ def test_what_cannot_be_is_refused(make, message):
 @pytest.mark.parametrize(("size", "whole"), [((352, 496), False), ((9, 999), False), ((64, 48), True)])
 def test_little_memory_means_small_tiles_not_a_refusal(size, whole, tiny_model, tmp_path, monkeypatch):
     (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 9000 kB\n")
-    monkeypatch.setattr(network_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("runtime.machine.memory.MEMINFO", tmp_path / "meminfo")
     with Engine(tiny_model, precision="fp32") as engine:
         grid = fitting_grid(*size, engine)
         assert (str(grid) == "whole") == whole

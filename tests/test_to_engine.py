@@ -9,23 +9,23 @@ import onnx
 import pytest
 
 from calibration.collect_ranges import CollectOptions, collect
-from export import engine_maker
-from export.build_options import BuildOptions
-from export.engine_builder import BuiltEngine
-from export.engine_maker import make_engine
-from export.export_options import DEFAULT_CLIP
-from export.inspector_types import inspector_types
-from export.layer_precision import asked_precisions, layers
-from export.qdq_rules import QdqOptions
+from export import make_engine as maker
+from export.engine.builder import BuiltEngine
+from export.engine.built_types import inspector_types
+from export.engine.flags import parse_flags
+from export.engine.request import BuildOptions
+from export.graph.layer_precision import asked_precisions, layers
+from export.graph.qdq_rules import QdqOptions
+from export.make_engine import make_engine
+from export.shipped_clips import DEFAULT_CLIP
 from export.to_engine import main
 from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_trt8 import for_tensorrt_8, to_trt8
-from export.trtexec_flags import parse_flags
 from runtime import InputError, ModelError
-from runtime.contract import read_contract, read_versions
 from runtime.engine import Engine
 from runtime.errors import BackendError
-from runtime.plan import Profile, load_plan
+from runtime.files.contract import read_contract, read_versions
+from runtime.files.engine_record import Profile, load_record
 
 RTX = ("--runtime", "rtx")
 
@@ -176,16 +176,16 @@ def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys)
     asked.append("--optShapes=blurry:1x5x64x96")
     assert main([*asked, f"--exportLayerInfo={tmp_path / 'layers.txt'}"]) == 0
     assert "convolution FLOPs run in 100.0% fp16" in capsys.readouterr().out
-    plan = load_plan(engine)
-    assert plan.type_shares == {"fp16": 1.0}
-    assert plan.contract.precision == "fp16"
-    assert plan.contract.parity == {}
+    record = load_record(engine)
+    assert record.type_shares == {"fp16": 1.0}
+    assert record.contract.precision == "fp16"
+    assert record.contract.parity == {}
     assert "Datatype: Half" in (tmp_path / "layers.txt").read_text()
     assert "Layers:" in (tmp_path / "m.engine.log").read_text()
     with Engine(tmp_path / "tiny.fp16.onnx", "onnxruntime") as typed:
         assert typed.contract.precision == "fp16"
     assert main([f"--loadEngine={engine}", "--getPlanVersionOnly"]) == 0
-    assert capsys.readouterr().out == f"tensorrt_rtx {plan.version}\n"
+    assert capsys.readouterr().out == f"tensorrt_rtx {record.version}\n"
 
 
 def test_one_engine_takes_several_sizes(tiny_model, tmp_path, capsys):
@@ -195,18 +195,18 @@ def test_one_engine_takes_several_sizes(tiny_model, tmp_path, capsys):
     assert "input 1x5x64x96 or 1x5x96x64" in told
     assert "run in 100.0% bf16" in told
     assert f"videodeblur bundle --engine {engine} --onnx {tiny_model}" in told
-    plan = load_plan(engine)
-    assert [plan.profile_of((1, 5, *size)) for size in ((64, 96), (96, 64))] == [0, 1]
-    assert (plan.narrowed.batch, plan.narrowed.height, plan.narrowed.width) == (1, None, None)
+    record = load_record(engine)
+    assert [record.profile_of((1, 5, *size)) for size in ((64, 96), (96, 64))] == [0, 1]
+    assert (record.narrowed.batch, record.narrowed.height, record.narrowed.width) == (1, None, None)
 
 
 def test_int8_calibrates_by_itself(tiny_model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(engine_maker, "CALIBRATION_WINDOWS", 1)
+    monkeypatch.setattr(maker, "CALIBRATION_WINDOWS", 1)
     engine = tmp_path / "m.engine"
     assert main([f"--onnx={tiny_model}", "--int8", "--for=96x64", f"--saveEngine={engine}", *RTX]) == 0
     assert "no --ranges: measuring 1 windows of" in capsys.readouterr().err
-    assert load_plan(engine).type_shares["int8"] > 0.2
-    assert load_plan(engine).contract.precision == "int8"
+    assert load_record(engine).type_shares["int8"] > 0.2
+    assert load_record(engine).contract.precision == "int8"
     assert list(tmp_path.glob("*.ranges.json"))
 
 
@@ -224,8 +224,8 @@ def test_int8_is_refused_where_it_would_run_in_something_else(tiny_model, ranges
 def test_types_of_single_layers_in_a_new_folder(tiny_model, ranges, tmp_path):
     asked = ("--fp16", f"--ranges={ranges}", f"--saveEngine={tmp_path / 'new' / 'm.engine'}", "--for=96x64")
     made = make_engine(only(tiny_model, "--layerPrecisions=c1*:fp32,r?:fp32", *asked))
-    assert set(made.plan.type_shares) == {"fp16", "fp32"}
-    assert made.plan.contract.precision == "mixed"
+    assert set(made.record.type_shares) == {"fp16", "fp32"}
+    assert made.record.contract.precision == "mixed"
     with pytest.raises(InputError, match="no layer is called 'nothing'"):
         make_engine(only(tiny_model, "--layerPrecisions=nothing:fp16", *asked))
 
@@ -234,7 +234,7 @@ def test_typed_file_keeps_its_types(tiny_model, tmp_path):
     made = make_engine(only(tiny_model, "--bf16", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
     again = make_engine(only(made.onnx, f"--saveEngine={tmp_path / 'n.engine'}", "--for=96x64"))
     assert again.onnx == made.onnx
-    assert again.plan.type_shares == {"bf16": 1.0}
+    assert again.record.type_shares == {"bf16": 1.0}
     for given in (["--fp16"], ["--int8", "--bf16"], ["--best"], ["--layerPrecisions=c1*:fp32"], ["--precision=p.json", "--bf16"]):
         with pytest.raises(InputError, match="is in bf16 already"):
             make_engine(only(made.onnx, *given, f"--saveEngine={tmp_path / 'o.engine'}", "--for=96x64"))
@@ -249,7 +249,7 @@ def test_typed_file_and_the_type_of_its_rest(int8, tmp_path):
 
 def test_verbosity_that_hides_the_types(tiny_model, tmp_path):
     made = make_engine(only(tiny_model, "--profilingVerbosity=none", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
-    assert made.plan.type_shares == {}
+    assert made.record.type_shares == {}
     assert "--profilingVerbosity=detailed" in made.notes[-1]
 
 
@@ -300,19 +300,22 @@ def test_rest_that_opset_17_cannot_say(tiny_model, ranges, tmp_path):
 def test_builder_that_chooses_types_by_itself(tiny_model, int8, tmp_path):
     """TensorRT 8.6's half of the work, which needs no TensorRT."""
     to_trt8(int8, tmp_path / "lowered.onnx")
-    assert engine_maker._builder_types(tmp_path / "lowered.onnx", only(tmp_path / "lowered.onnx")) == ("int8",)
+    assert maker._builder_types(tmp_path / "lowered.onnx", only(tmp_path / "lowered.onnx")) == ("int8",)
     both = only(tmp_path / "lowered.onnx", "--int8", "--fp16")
-    assert engine_maker._builder_types(both.build.onnx, both) == ("fp16", "int8")
-    assert engine_maker._typed_graph(both, False, print) == (both.build.onnx, (engine_maker.WEAK_FP16,))
-    assert engine_maker._typed_graph(only(tiny_model, "--fp16"), False, print) == (tiny_model, (engine_maker.WEAK_FP16,))
+    assert maker._builder_types(both.build.onnx, both) == ("fp16", "int8")
+    assert maker._typed_graph(both, False, print) == (both.build.onnx, (maker.WEAK_FP16,))
+    assert maker._typed_graph(only(tiny_model, "--fp16"), False, print) == (
+        tiny_model,
+        (maker.WEAK_FP16,),
+    )
     old = SimpleNamespace(name="tensorrt", version="8.6.0")
-    lowered = engine_maker._readable_graph(tiny_model, only(tiny_model, f"--saveEngine={tmp_path / 'm.engine'}"), old)
+    lowered = maker._readable_graph(tiny_model, only(tiny_model, f"--saveEngine={tmp_path / 'm.engine'}"), old)
     assert read_versions(lowered)[1] == 17
-    assert engine_maker._readable_graph(lowered, only(lowered), old) == lowered
+    assert maker._readable_graph(lowered, only(lowered), old) == lowered
     with pytest.raises(InputError, match="need TensorRT 10 or newer"):
-        engine_maker._typed_graph(only(tiny_model, "--fp16", "--layerPrecisions=c1*:fp32"), False, print)
+        maker._typed_graph(only(tiny_model, "--fp16", "--layerPrecisions=c1*:fp32"), False, print)
     with pytest.raises(InputError, match="is in int8 already"):
-        engine_maker._typed_graph(only(both.build.onnx, "--fp16"), False, print)
+        maker._typed_graph(only(both.build.onnx, "--fp16"), False, print)
 
 
 INSPECTED = {  # what the inspectors of TensorRT 8 to 10, and of 11, call a layer's types
@@ -367,7 +370,7 @@ def test_what_the_inspector_hides_is_no_refusal(int8):
     def judged(kinds):
         told = [{"Name": node, "Inputs": [HIDDEN], "Weights": {"Type": kind} if kind else {}} for node, kind in kinds.items()]
         built = BuiltEngine(b"", "tensorrt", "10.3.0", (), (Profile(*[(1, 5, 64, 96)] * 3),), inspected(*told), 0.0, (), ())
-        return engine_maker._type_shares(int8, BuildOptions(int8), built, only(int8), True)
+        return maker._type_shares(int8, BuildOptions(int8), built, only(int8), True)
 
     asked = asked_precisions(onnx.load(int8))
     nodes = {node: asked[name] for name, layer in layers(onnx.load(int8)).items() for node in layer.nodes}

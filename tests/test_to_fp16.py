@@ -9,14 +9,15 @@ from onnx import numpy_helper
 
 from calibration.ranges import Ranges
 from export import to_bf16, to_fp16
-from export.export_options import DEFAULT_CLIP
-from export.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
-from export.parity import EQUAL, compared
-from export.typed_file import NOTES_KEY, LostParityError, write_typed
-from export.typed_graph import retype
+from export.compare.parity import compared
+from export.compare.typed_file import NOTES_KEY, LostParityError, write_typed
+from export.graph.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
+from export.graph.typed_graph import retype
+from export.shipped_clips import DEFAULT_CLIP
 from runtime import Engine
-from runtime.contract import METADATA_KEY, MIN_PARITY, read_contract, read_metadata
 from runtime.errors import InputError
+from runtime.files.contract import METADATA_KEY, MIN_PARITY, read_contract, read_metadata
+from runtime.pixels.metrics import EQUAL
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,21 @@ import onnxruntime
 import pytest
 import torch
 
-from export import export_options, parity, rewrites
+from export import export_options
+from export.compare import parity
+from export.compare.parity import ParityError
 from export.export_options import ExportOptions
-from export.network_graph import network_to_onnx
-from export.onnx_exporter import RANDOM_WEIGHTS, export_onnx
-from export.parity import ParityError
-from export.rewrites import apply_rewrites
-from export.to_onnx import REQUIREMENTS, main
+from export.network import rewrites
+from export.network.exporter import RANDOM_WEIGHTS, export_onnx
+from export.network.graph import network_to_onnx
+from export.network.rewrites import apply_rewrites
+from export.to_onnx import main
 from model import PAPER, VARIANTS, DeblurNetwork, NetworkConfig, config, load_checkpoint, save_checkpoint
-from runtime import Engine, InputError, padding
-from runtime.contract import MIN_PARITY, read_contract
-from runtime.sample_codes import from_unit, to_unit
+from runtime import Engine, InputError
+from runtime.files.contract import MIN_PARITY, read_contract
+from runtime.machine.requirements import requirement
+from runtime.pixels import padding
+from runtime.pixels.sample_codes import from_unit, to_unit
 
 ROOT = Path(__file__).resolve().parents[1]
 RADIUS = 158  # pixels, test_receptive_field.py
@@ -195,7 +199,7 @@ def test_the_shipped_checkpoint(tmp_path):
 
 
 def test_the_options_know_the_network():
-    assert export_options.MULTIPLE == config.MULTIPLE
+    assert padding.MULTIPLE == config.MULTIPLE
     assert set(export_options.DEFAULT_REWRITES) <= set(export_options.REWRITES)
 
 
@@ -271,7 +275,7 @@ def test_unknown_option_is_status_2(capsys):
 def test_a_missing_package_is_named_with_the_line_that_brings_it(checkpoint, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert main([str(checkpoint)]) == 1
-    assert f"pip install '{REQUIREMENTS['onnxscript']}'" in capsys.readouterr().err
+    assert f"pip install '{requirement('onnxscript')}'" in capsys.readouterr().err
 
 
 def start(checkpoint, folder, **options):

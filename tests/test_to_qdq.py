@@ -17,8 +17,9 @@ from calibration.operator_runner import OperatorRunner
 from calibration.ranges import Ranges, with_scales
 from calibration.tensors import activations
 from export import to_qdq
-from export.export_options import DEFAULT_CLIP
-from export.layer_precision import (
+from export.compare.literal_runner import exact_backend
+from export.compare.typed_file import NOTES_KEY, held_out_windows
+from export.graph.layer_precision import (
     asked_precisions,
     complete_precisions,
     default_precisions,
@@ -29,14 +30,13 @@ from export.layer_precision import (
     read_precisions,
     why_not,
 )
-from export.literal_runner import exact_backend
-from export.qdq_rules import QdqOptions, quantize, rounded_up, to_codes
-from export.sample_code_graph import wrap_sample_codes
-from export.typed_file import NOTES_KEY, held_out_windows
-from export.typed_graph import retype
+from export.graph.qdq_rules import QdqOptions, quantize, rounded_up, to_codes
+from export.graph.sample_code_graph import wrap_sample_codes
+from export.graph.typed_graph import retype
+from export.shipped_clips import DEFAULT_CLIP
 from runtime import Engine
-from runtime.contract import MIN_PARITY, read_contract, read_metadata
 from runtime.errors import InputError, ModelError
+from runtime.files.contract import MIN_PARITY, read_contract, read_metadata
 
 INT8, UINT8, FP8 = TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN
 GENERATOR = r"temporal\.generator\..*"

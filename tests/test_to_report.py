@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from chromium import BROWSER, chromium, decode_png
 
-from export.bundle_records import read_gates, read_searches
-from export.clip_scores import Clips, FrameScore, frame_scores, most_changed, show, typical_frame
-from export.report_chart import bar_chart, line_chart
-from export.report_page import page
+from export.report.chart import bar_chart, line_chart
+from export.report.clip_scores import Clips, FrameScore, frame_scores, most_changed, show, typical_frame
+from export.report.page import page
+from export.report.records import read_gates, read_searches
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_report import ReportOptions, main, write_report
 from runtime import InputError, ModelError, VideoError
-from runtime.bundle import MANIFEST, load_manifest
-from runtime.plan import file_sha256
+from runtime.files.manifest import MANIFEST, load_manifest
+from runtime.files.on_disk import file_sha256
 
 FRAMES = 7
 SCRIPT = "<script>alert(1)</script>"

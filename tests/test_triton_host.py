@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime import BackendError, Engine, InputError, ModelError, StreamDeblurrer, network_memory
-from serving.triton_config import stream_config, window_config
-from serving.triton_host import THIS_PROGRAM, HostedEngine, Hosting, check_numpy
-from serving.triton_options import TritonOptions
-from serving.triton_requests import Parameters, WindowRequest, answer, read_parameters, read_window
-from serving.triton_source import engine_source
-from serving.triton_streams import Streams
+from runtime import BackendError, Engine, InputError, ModelError, StreamDeblurrer
+from serving.triton_server.config import stream_config, window_config
+from serving.triton_server.host import THIS_PROGRAM, HostedEngine, Hosting, check_numpy
+from serving.triton_server.options import TritonOptions
+from serving.triton_server.requests import Parameters, WindowRequest, answer, read_parameters, read_window
+from serving.triton_server.source import engine_source
+from serving.triton_server.streams import Streams
 
 SIZE = (16, 24)
 
@@ -124,12 +124,12 @@ def test_bug_costs_one_request(host, monkeypatch, caplog):
 
 
 def test_memory_is_looked_at_before_it_is_taken(host, monkeypatch):
-    monkeypatch.setattr(network_memory, "memory_at_hand", lambda: 10**8)
+    monkeypatch.setattr("serving.triton_server.host.memory_at_hand", lambda: 10**8)
     with pytest.raises(BackendError, match=r"4 x 8x40 pixels take about 0\.4 GB, the server has 0\.1: use tiles"):
         host.run(codes(0, 4, 5, 40, 8))
     monkeypatch.undo()
     host.run(codes(0, 4, 5, 40, 8))
-    monkeypatch.setattr(network_memory, "memory_at_hand", lambda: 0)
+    monkeypatch.setattr("serving.triton_server.host.memory_at_hand", lambda: 0)
     host.run(codes(0, 4, 5, 40, 8))  # it fits, as has been seen
 
 

@@ -12,17 +12,18 @@ import pytest
 
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import InputError, ModelError, read_contract
-from runtime.bundle import check_files, load_manifest
-from runtime.contract import Contract
-from runtime.json_records import read_record
-from runtime.plan import file_sha256, load_plan, record_path
-from serving.triton import main
-from serving.triton_config import graph_config, window_config
-from serving.triton_host import Hosting
-from serving.triton_options import TritonOptions
-from serving.triton_repository import write_repository
-from serving.triton_source import engine_source, onnx_source, plan_source
-from serving.triton_start import main as start
+from runtime.files.contract import Contract
+from runtime.files.engine_record import load_record, record_path
+from runtime.files.manifest import check_files, load_manifest
+from runtime.files.on_disk import file_sha256
+from runtime.files.records import read_record
+from serving.start_triton import main as start
+from serving.to_triton import main
+from serving.triton_server.config import graph_config, window_config
+from serving.triton_server.host import Hosting
+from serving.triton_server.options import TritonOptions
+from serving.triton_server.repository import write_repository
+from serving.triton_server.source import engine_source, onnx_source, plan_source
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_code_in_the_repository_stands_alone(bundle, tmp_path):
             ]
         )
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-        assert found.stdout.split() == ["serving.triton_host", str(version / "runtime" / "__init__.py")]
+        assert found.stdout.split() == ["serving.triton_server.host", str(version / "runtime" / "__init__.py")]
 
 
 def test_configs(bundle, tmp_path):
@@ -118,7 +119,7 @@ def test_single_files_are_served_too(tiny_model, tiny_engine, tmp_path):
     write_repository(TritonOptions(tiny_model, tmp_path / "onnx", streams=0))
     assert file_sha256(tmp_path / "onnx" / "videodeblur" / "1" / "model.onnx") == file_sha256(tiny_model)
     write_repository(TritonOptions(tiny_engine, tmp_path / "engine", streams=0))
-    assert load_plan(tmp_path / "engine" / "videodeblur" / "1" / "model.engine") == load_plan(tiny_engine)
+    assert load_record(tmp_path / "engine" / "videodeblur" / "1" / "model.engine") == load_record(tiny_engine)
 
 
 def test_onnxruntime_backend(bundle, tiny_model, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from triton_server import LOOPBACK, free_ports
 
 from runtime import BackendError, Engine, InputError, MissingPackageError
-from runtime.deblur_options import DeblurOptions
 from runtime.deblur_video import main
+from runtime.run.options import DeblurOptions
 
 pytest.importorskip("tritonclient")
 

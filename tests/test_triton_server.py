@@ -17,17 +17,17 @@ from malformed_requests import MAX_PIXELS, malformed
 from triton_server import LOOPBACK, PYTHON, TritonServer, needs_triton
 from video_clips import Clip, read, same
 
-from export.sample_code_graph import wrap_sample_codes
+from export.graph.sample_code_graph import wrap_sample_codes
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import BackendError, Engine, InputError, StreamDeblurrer, read_contract
-from runtime.contract import METADATA_KEY
+from runtime.backends.triton_runner import REFUSED
 from runtime.deblur_video import main as run_command
-from runtime.triton_runner import REFUSED
-from serving.triton_config import graph_config
-from serving.triton_host import Hosting
-from serving.triton_options import TritonOptions
-from serving.triton_repository import write_repository
-from serving.triton_source import onnx_source
+from runtime.files.contract import METADATA_KEY
+from serving.triton_server.config import graph_config
+from serving.triton_server.host import Hosting
+from serving.triton_server.options import TritonOptions
+from serving.triton_server.repository import write_repository
+from serving.triton_server.source import onnx_source
 
 pytestmark = needs_triton
 

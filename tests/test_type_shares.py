@@ -5,13 +5,15 @@ from measured_ranges import measured_ranges
 
 from calibration.ranges import Ranges
 from export import type_shares
-from export.layer_precision import default_precisions, layers
-from export.qdq_rules import quantize
-from export.type_shares import LEAST_GRANTED, LayerType, granted_share, layer_types, openvino_types, shares, table, tensorrt_types
-from export.typed_graph import retype
-from runtime.contract import METADATA_KEY, read_contract
+from export.engine.built_types import tensorrt_types
+from export.graph.layer_precision import default_precisions, layers
+from export.graph.layer_types import LayerType, granted_share, layer_types, shares
+from export.graph.qdq_rules import quantize
+from export.graph.typed_graph import retype
+from export.type_shares import LEAST_GRANTED, openvino_types, table
+from runtime.backends.openvino_runner import native_bf16
 from runtime.errors import InputError
-from runtime.openvino_runner import native_bf16
+from runtime.files.contract import METADATA_KEY, read_contract
 
 TENSOR = "{{ Name: {name}, Dimensions: [{dims}], Strides: [1,2,3,4], StrideOrder: [3,0,2,1], Datatype: {kind}, Format: (NHWC) }}"
 LAYER = (

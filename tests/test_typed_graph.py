@@ -5,8 +5,8 @@ import openvino
 import pytest
 from onnx import TensorProto, numpy_helper, parser, shape_inference
 
-from export.sample_code_graph import wrap_sample_codes
-from export.typed_graph import retype
+from export.graph.sample_code_graph import wrap_sample_codes
+from export.graph.typed_graph import retype
 from runtime.errors import InputError, ModelError
 
 HALF, SINGLE, BRAIN = TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.BFLOAT16

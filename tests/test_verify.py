@@ -8,10 +8,10 @@ import onnx
 import pytest
 
 from export import verify
-from export.layer_drift import layer_drift
-from export.runners import open_any
+from export.compare.layer_drift import layer_drift
+from export.compare.open_any import open_any
 from runtime import InputError
-from runtime.model_spec import parse
+from runtime.files.model_spec import parse
 from runtime.video import read_luma
 
 CLIP = "export/clips/kodak_blurry.mp4"

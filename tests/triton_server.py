@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.triton_start import LOOPBACK, Ports, prepare
+from serving.start_triton import LOOPBACK, Ports, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = Path(os.environ.get("VIDEODEBLUR_TRITON_PYTHON", ROOT / ".venv-triton" / "bin" / "python"))

@@ -11,7 +11,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, UnidentifiedImageError
 
 from runtime.errors import InputError
-from runtime.sample_codes import to_unit
+from runtime.pixels.sample_codes import to_unit
 from runtime.video import VideoReader
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

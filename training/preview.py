@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from runtime.command_line import command
-from runtime.metrics import psnr
+from runtime.pixels.metrics import psnr
 from training.datasets import video_from_folders
 from training.media import luma, read_image
 from training.recipes import RECIPES

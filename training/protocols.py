@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.metrics import psnr
-from runtime.ssim import ssim
+from runtime.pixels.metrics import psnr
+from runtime.pixels.ssim import ssim
 from training.media import luma
 
 PEAK = 255.0

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from runtime.command_line import command
 from runtime.errors import InputError
-from runtime.metrics import psnr
+from runtime.pixels.metrics import psnr
 from training.media import write_video
 from training.synthesis import BlurOptions, synthesize
 from training.textures import load_textures

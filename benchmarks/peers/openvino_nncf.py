@@ -11,9 +11,9 @@ import openvino
 
 from benchmarks.peers import Call, PeerInput
 from benchmarks.peers.plain_openvino import open_static
+from runtime.backends.openvino_runner import native_bf16
 from runtime.errors import BackendError
-from runtime.metrics import psnr
-from runtime.openvino_runner import native_bf16
+from runtime.pixels.metrics import psnr
 
 MAX_DROP = 0.05  # dB against the truth, the budget that `videodeblur search` has by default
 

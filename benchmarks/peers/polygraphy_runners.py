@@ -5,7 +5,7 @@ from __future__ import annotations
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
 from benchmarks.peers import Call, PeerInput
-from runtime.device_memory import open_gpu
+from runtime.backends.device_memory import open_gpu
 
 
 def open_onnxruntime(given: PeerInput) -> Call:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.timing import Effort
+from benchmarks.shared.timing import Effort
 from runtime.errors import BackendError
 
 WITH_COPIES = "--includeDataTransfers"  # of TensorRT 11

@@ -1,0 +1,1 @@
+"""What is measured on a machine with an NVIDIA GPU; `run.sh` carries all of it out."""

@@ -1,0 +1,1 @@
+"""What single layers cost on this CPU, and the most that its arithmetic and memory can do."""

@@ -1,0 +1,1 @@
+"""What several benchmarks measure with: windows, timing, clips, text and chart files."""

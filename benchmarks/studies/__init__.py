@@ -1,0 +1,1 @@
+"""Ideas that were measured and not taken; nothing needs this folder but a section of the performance page."""

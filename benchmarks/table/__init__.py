@@ -1,0 +1,1 @@
+"""The comparison table of `videodeblur bench`: its options, rows, report and text."""

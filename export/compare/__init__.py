@@ -1,0 +1,1 @@
+"""Holds one model to another: parity, drift layer by layer, trials of precisions."""

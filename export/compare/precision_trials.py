@@ -1,0 +1,158 @@
+"""Measures graphs with some layers quantised, on the same held-out windows: against the fp32 graph, and against the truth."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from calibration.clips import windows
+from calibration.ranges import Ranges
+from export.compare.literal_runner import exact_backend, open_backend
+from export.graph.fp16_range import fp32_nodes
+from export.graph.layer_cost import LayerCost, measured_costs, modelled_costs, total
+from export.graph.layer_precision import QUANTISED, layers
+from export.graph.qdq_rules import QdqOptions, quantize
+from export.shipped_clips import DEFAULT_PAIR, SIZE_COMPARED
+from runtime import Engine, InputError
+from runtime.files.contract import MIN_PARITY, read_contract
+from runtime.pixels.metrics import decibels, mean_squared_error
+from runtime.pixels.sample_codes import to_unit
+from runtime.progress import Progress
+from runtime.video import VideoReader
+
+Planes = npt.NDArray[np.float32]  # (1, F, H, W), luma in [0, 1]
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is searched, on what, within what."""
+
+    onnx: Path  # fp32, from export/to_onnx.py
+    ranges: Path  # from videodeblur calibrate, of the same graph
+    clips: Path  # held-out windows are taken from their verification part
+    precision: str = "int8"  # or "fp8"
+    rest: str = "fp16"  # float type of the layers that are not quantised
+    budget: float = 0.05  # dB of PSNR against the truth that may be lost
+    min_psnr: float = MIN_PARITY["mixed"]  # dB against the fp32 graph
+    truth: tuple[Path, Path] = DEFAULT_PAIR  # a blurry video and its sharp one
+    limit: int = 3  # windows of each kind
+    crop: tuple[int, int] = SIZE_COMPARED  # pixels, height and width of the middle that is run
+    every_layer: bool = False  # also the layers that are not quantised by default
+    times: Path | None = None  # measured layer times, see graph/layer_cost.py
+
+    def __post_init__(self) -> None:
+        if self.precision not in QUANTISED:
+            raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(QUANTISED)}")
+        if self.budget < 0 or self.limit < 1:
+            raise InputError(f"the budget is {self.budget} dB over {self.limit} windows, expected 0 or more, over 1 or more")
+        if min(self.crop) < 64 or self.crop[0] % 8 or self.crop[1] % 8:
+            raise InputError(f"the crop is {self.crop[0]}x{self.crop[1]}, expected multiples of 8 from 64 up")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A whole graph: what it costs and what it loses."""
+
+    name: str
+    layers: int  # quantised
+    parity: float  # dB against the fp32 graph
+    loss: float  # dB of PSNR against the truth, positive is worse
+    time: float  # modelled, relative to fp32
+    passed: bool
+
+
+class PrecisionBench:
+    """Builds graphs with some layers quantised and measures them on the same windows."""
+
+    def __init__(self, model: onnx.ModelProto, ranges: Ranges, options: SearchOptions, progress: Progress | None) -> None:
+        self.options, self._model, self._ranges, self._progress = options, model, ranges, progress
+        frames = read_contract(options.onnx).frames
+        self.costs = _costs(model, options)
+        nodes = fp32_nodes(model, ranges)
+        self.beyond_fp16 = {name for name, layer in layers(model).items() if nodes.keys() & set(layer.nodes)}
+        held_out = windows(options.clips, frames, "verification", options.limit)
+        self._windows = [_middle(window.luma[None], options.crop) for window in held_out]
+        self._blurry, self._sharp = (_truth_windows(path, frames, options) for path in options.truth)
+        self._folder, self._built = tempfile.TemporaryDirectory(), 0
+        with Engine(options.onnx, "onnxruntime", "fp32") as engine:
+            self._expected = [engine.run(window) for window in self._windows]
+            self._quality = _quality([engine.run(window) for window in self._blurry], self._sharp)
+
+    def precisions(self, quantised: Sequence[str], rest: str) -> dict[str, str]:
+        """The precision of every layer with these quantised; what does not fit FP16 stays in fp32."""
+        others = {name: "fp32" if rest == "fp16" and name in self.beyond_fp16 else rest for name in self.costs}
+        return {**others, **dict.fromkeys(quantised, self.options.precision)}
+
+    def parity(self, quantised: Sequence[str]) -> float:
+        """dB against the fp32 graph with these layers quantised and the rest in fp32."""
+        return self._run(self.precisions(quantised, "fp32"), "fp32", self._windows, lambda got: _parity(got, self._expected))
+
+    def point(self, name: str, quantised: Sequence[str], rest: str) -> Point:
+        """The whole graph as it would be shipped."""
+        chosen = self.precisions(quantised, rest)
+        parity = self._run(chosen, rest, self._windows, lambda got: _parity(got, self._expected))
+        loss = self._quality - self._run(chosen, rest, self._blurry, lambda got: _quality(got, self._sharp))
+        time = total(self.costs, chosen) / total(self.costs, dict.fromkeys(self.costs, "fp32"))
+        passed = parity >= self.options.min_psnr and loss <= self.options.budget
+        return Point(name, len(quantised), parity, loss, time, passed)
+
+    def _run(
+        self, precisions: Mapping[str, str], rest: str, inputs: Sequence[Planes], judge: Callable[[list[Planes]], float]
+    ) -> float:
+        path = Path(self._folder.name) / "graph.onnx"
+        graph = quantize(self._model, self._ranges, precisions, QdqOptions(rest=rest))
+        onnx.save(graph, path)
+        with open_backend(path, exact_backend(graph)) as runner:
+            value = judge([runner.run(window) for window in inputs])
+        self._built += 1
+        if self._progress:
+            self._progress(self._built, len(self.costs))
+        return value
+
+    def __enter__(self) -> PrecisionBench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+
+def _costs(model: onnx.ModelProto, options: SearchOptions) -> dict[str, LayerCost]:
+    if options.times:
+        return measured_costs(model, *options.crop, options.times)
+    return modelled_costs(model, *options.crop)
+
+
+def _truth_windows(path: Path, frames: int, options: SearchOptions) -> list[Planes]:
+    """Windows spread over a clip, so that each scene is seen."""
+    with VideoReader(path) as reader:
+        planes = [to_unit(frame.luma, reader.info.bits, reader.info.color_range) for frame in reader]
+    starts = range(0, len(planes) - frames + 1, frames)
+    if not starts:
+        raise InputError(f"{path} has {len(planes)} frames, expected at least {frames}")
+    spread = sorted({starts[i * len(starts) // options.limit] for i in range(options.limit)})
+    return [_middle(np.stack(planes[start : start + frames])[None], options.crop) for start in spread]
+
+
+def _middle(window: Planes, crop: tuple[int, int]) -> Planes:
+    top, left = (max(0, (have - want) // 2) for have, want in zip(window.shape[2:], crop))
+    return np.ascontiguousarray(window[..., top : top + crop[0], left : left + crop[1]])
+
+
+def _parity(got: Sequence[Planes], expected: Sequence[Planes]) -> float:
+    return decibels(float(np.mean([mean_squared_error(a, b) for a, b in zip(got, expected)])))
+
+
+def _quality(got: Sequence[Planes], sharp: Sequence[Planes]) -> float:
+    """dB against the truth, mean over the windows."""
+    return float(np.mean([decibels(mean_squared_error(np.clip(a, 0, 1), np.clip(b, 0, 1))) for a, b in zip(got, sharp)]))
+
+
+def error_of(psnr: float) -> float:
+    """Mean square error, peak 1.0."""
+    return 10 ** (-psnr / 10)

@@ -1,0 +1,109 @@
+"""`EngineRequest`: an engine to be made; `BuildOptions`: what it is built of, for what, and how hard the builder tries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import InputError
+from runtime.files.engine_record import HARDWARE_LEVELS, Profile
+
+BUILDERS = ("tensorrt", "tensorrt_rtx")
+VERBOSITIES = ("layer_names_only", "detailed", "none")
+TILING_LEVELS = ("none", "fast", "moderate", "full")
+PLATFORMS = ("SameAsBuild", "WindowsAMD64")
+TYPE_FLAGS = {"fp16": "FP16", "bf16": "BF16", "int8": "INT8", "fp8": "FP8"}  # of weakly typed builders
+
+MIN_TYPE_SHARE = 0.9  # of the convolutions' arithmetic that asked for less than fp32
+QUANTISED = ("int8", "fp8")
+LOWERED_FLOATS = ("fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """An engine to be made."""
+
+    build: BuildOptions  # `onnx` is the file that the user named, fp32 or typed
+    engine: Path  # to be written
+    precision: tuple[str, ...] = ()  # what was asked for, of QUANTISED and LOWERED_FLOATS; empty: the types of the file
+    layer_types: tuple[tuple[str, str], ...] = ()  # (pattern of layer or node names, precision); a later one wins
+    precisions: Path | None = None  # precision.json, from videodeblur search
+    ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
+    calibration_data: Path | None = None  # to measure on; None: the shipped clip
+    min_type_share: float = MIN_TYPE_SHARE
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the flags contradict one another."""
+        for group in (QUANTISED, LOWERED_FLOATS):
+            if len(set(group) & set(self.precision)) > 1:
+                raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
+        if self.layer_types and self.precisions:
+            raise InputError("got --layerPrecisions and --precision, expected one of them")
+
+    @property
+    def rest(self) -> str:
+        """The type of what is not quantised."""
+        return next((name for name in LOWERED_FLOATS if name in self.precision), "fp32")
+
+    @property
+    def quantised(self) -> str | None:
+        """ "int8" or "fp8", when asked for."""
+        return next((name for name in QUANTISED if name in self.precision), None)
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether types of single layers were asked for."""
+        return bool(self.layer_types or self.precisions)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build. None and empty leave the choice to the library; names follow trtexec's."""
+
+    onnx: Path
+    library: str = "tensorrt"  # one of BUILDERS
+    profiles: tuple[Profile, ...] = ()  # empty: the file's own fixed shape
+    types: tuple[str, ...] = ()  # beyond fp32, of TYPE_FLAGS: what a weakly typed builder (8.6) may choose
+    tf32: bool = True  # fp32 convolutions may round their inputs to 10 bits; False for parity with PyTorch
+    compute_capabilities: tuple[tuple[int, int], ...] = ()  # TensorRT-RTX's targets; empty: any GPU from 8.0 on, says the library
+    device: int = 0  # the GPU that full TensorRT builds on and for
+    memory_pools: tuple[tuple[str, int], ...] = ()  # (trt.MemoryPoolType's name, bytes)
+    optimization_level: int | None = None  # 0..5
+    max_aux_streams: int | None = None
+    max_tactics: int | None = None
+    avg_timing: int | None = None  # repeats of each measurement
+    tiling_level: str | None = None  # one of TILING_LEVELS
+    l2_limit: int | None = None  # bytes, for tiling
+    tactic_sources: tuple[str, ...] = ()  # "+NAME" or "-NAME"
+    timing_cache: Path | None = None  # read, extended and kept; None: one for the GPU and version, in the user's cache
+    builder_cache: bool = True  # False: no timing cache even within the build
+    error_on_timing_cache_miss: bool = False
+    compilation_cache: bool = True
+    hardware_compatibility: str = "none"  # one of HARDWARE_LEVELS
+    version_compatible: bool = False
+    exclude_lean_runtime: bool = False
+    runtime_platform: str = "SameAsBuild"  # one of PLATFORMS
+    refit: bool = False
+    strip_weights: bool = False
+    sparsity: bool = False
+    profiling_verbosity: str = "detailed"  # one of VERBOSITIES; type truth needs "detailed"
+    log: Path | None = None  # everything that the library says is written here, whether or not it builds
+
+    def __post_init__(self) -> None:
+        """Raises InputError on a value that no library knows."""
+        _expect("library", self.library, BUILDERS)
+        _expect("hardware compatibility", self.hardware_compatibility, HARDWARE_LEVELS)
+        _expect("runtime platform", self.runtime_platform, PLATFORMS)
+        _expect("profiling verbosity", self.profiling_verbosity, VERBOSITIES)
+        _expect("tiling level", self.tiling_level, (None, *TILING_LEVELS))
+        for name in self.types:
+            _expect("type", name, tuple(TYPE_FLAGS))
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise InputError(f"the builder optimization level is {self.optimization_level}, expected 0 to 5")
+        if self.exclude_lean_runtime and not self.version_compatible:
+            raise InputError("--excludeLeanRuntime only means something with --versionCompatible")
+
+
+def _expect(what: str, got: str | None, expected: tuple[str | None, ...]) -> None:
+    if got not in expected:
+        raise InputError(f"{what} is {got!r}, expected one of {', '.join(str(name) for name in expected)}")

@@ -1,0 +1,1 @@
+"""Changes and readings of ONNX graphs; needs onnx, not torch."""

@@ -1,0 +1,51 @@
+"""Runs ONNX files with ONNX Runtime on the CPU, in the types that the graph holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnxruntime
+
+from runtime.errors import BackendError, ModelError
+from runtime.files.contract import INPUT, OUTPUT
+
+ERRORS_ONLY = 3  # log severity
+
+
+def describe() -> dict[str, Any]:
+    """ONNX Runtime's version and providers, for `videodeblur doctor`."""
+    return {"version": onnxruntime.__version__, "providers": onnxruntime.get_available_providers()}
+
+
+class OnnxRuntimeRunner:
+    """A `Runner` on ONNX Runtime's CPU provider. `threads` is the number of cores it may use, all when None."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, precision: str, threads: int | None = None) -> None:
+        self.precision = precision
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        options.intra_op_num_threads = threads or 0
+        try:
+            self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no base but Exception
+            raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
+
+    def run(self, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """See `Runner.run`."""
+        if self._session is None:
+            raise BackendError("the runner is closed")
+        try:
+            sharp: npt.NDArray[Any] = self._session.run([OUTPUT], {INPUT: blurry})[0]
+        except Exception as error:  # its exceptions share no base but Exception
+            raise BackendError(f"ONNX Runtime failed on shape {blurry.shape}: {error}") from error
+        return sharp
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session = None

@@ -1,0 +1,134 @@
+"""Runs ONNX files with OpenVINO on the CPU, in an arithmetic that the caller names: OpenVINO would choose bf16 by itself."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from runtime.errors import BackendError, ModelError
+from runtime.files.contract import INPUT, OUTPUT
+
+DEVICE = "CPU"
+COMPILED_SHAPES = 4  # compiled models kept; a video needs one, a service of mixed sizes a few
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """One for the process, never freed. Each loads the CPU plugin, which puts the thread's signal handlers on a stack of its own;
+    where two are freed in the order in which they were made, 2026.4 leaves the thread with a stack that is gone, and the next
+    SIGTERM or Ctrl-C is a segmentation fault."""
+    return openvino.Core()
+
+
+def native_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AMX or AVX512-BF16)."""
+    return "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def settings(precision: str, threads: int | None = None) -> dict[str, str]:
+    """What a model is compiled with. Raises BackendError for a precision that there is none of here."""
+    if precision not in HINTS:
+        raise BackendError(f"precision is {precision!r}, OpenVINO on a CPU offers {' and '.join(HINTS)}")
+    if precision == "bf16" and not native_bf16():
+        raise BackendError("this CPU has no bf16 arithmetic (AMX or AVX512-BF16): use precision='fp32'")
+    found = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        found["INFERENCE_NUM_THREADS"] = str(threads)
+        found["ENABLE_CPU_PINNING"] = "NO"  # every process pins to the first cores: two would share them
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """OpenVINO's version and devices, for `videodeblur doctor`."""
+    return {"version": openvino.__version__, "devices": core().available_devices, "bf16": native_bf16()}
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A submitted window, to be exchanged for its result once."""
+
+    shape: tuple[int, ...]
+    request: openvino.InferRequest
+    given: npt.NDArray[Any]  # read until the result is there
+
+
+class OpenVinoRunner:
+    """A `Runner` that compiles the model once per shape, since fixed shapes run faster.
+
+    `precision` is "fp32" or "bf16", the arithmetic of everything the graph does not quantise; `threads` the number of cores it
+    may use, all when None.
+    """
+
+    name = "openvino"
+
+    def __init__(self, path: Path, precision: str, threads: int | None = None) -> None:
+        self.precision = precision
+        self._properties = settings(precision, threads)
+        self._core = core()
+        try:
+            self._model: openvino.Model | None = self._core.read_model(path)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
+        self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
+        self._free: dict[tuple[int, ...], list[openvino.InferRequest]] = {}  # requests that nobody waits for, by shape
+
+    def run(self, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """See `Runner.run`. The first call with a shape compiles the model for it."""
+        return self.result(self.submit(blurry))
+
+    def submit(self, blurry: npt.NDArray[Any]) -> Ticket:
+        """See `WorksAhead.submit`. The window must not change before its result is there."""
+        shape = blurry.shape
+        compiled = self.compiled(shape)
+        free = self._free.setdefault(shape, [])
+        request = free.pop() if free else compiled.create_infer_request()
+        given = np.ascontiguousarray(blurry)
+        try:
+            request.start_async({INPUT: openvino.Tensor(given, shared_memory=True)})
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed on shape {shape}: {error}") from error
+        return Ticket(shape, request, given)
+
+    def result(self, ticket: Ticket) -> npt.NDArray[Any]:
+        """See `WorksAhead.result`."""
+        try:
+            ticket.request.wait()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed on shape {ticket.shape}: {error}") from error
+        sharp = np.array(ticket.request.get_tensor(OUTPUT).data)
+        if ticket.shape in self._free:
+            self._free[ticket.shape].append(ticket.request)
+        return sharp
+
+    def compiled(self, shape: tuple[int, ...]) -> openvino.CompiledModel:
+        """The compiled model for an input shape; tools read its runtime graph and its profile."""
+        if self._model is None:
+            raise BackendError("the runner is closed")
+        if shape not in self._compiled:
+            self._compiled[shape] = self._compile(self._model.clone(), shape)
+        self._compiled.move_to_end(shape)
+        if len(self._compiled) > COMPILED_SHAPES:
+            self._free.pop(self._compiled.popitem(last=False)[0], None)
+        return self._compiled[shape]
+
+    def close(self) -> None:
+        """Frees the model and everything compiled from it."""
+        self._model = None
+        self._compiled.clear()
+        self._free.clear()
+
+    def _compile(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
+        try:
+            if model.is_dynamic():
+                model.reshape({INPUT: list(shape)})
+            return self._core.compile_model(model, DEVICE, self._properties)
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO cannot compile the model for shape {shape}: {error}") from error

@@ -1,0 +1,62 @@
+"""The one protocol behind which every backend stands, so that nobody needs to ask what they run; and one that is ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy.typing as npt
+
+from runtime.files.contract import Contract
+
+AHEAD = 2  # windows that an engine has at work in a runner: one is computed, the next is ready
+IN_FLIGHT = AHEAD + 1  # windows that a runner must be able to hold: another thread may call `run` meanwhile
+
+
+class Runner(Protocol):
+    """Runs one model file. Not thread-safe: one caller at a time."""
+
+    name: str  # "onnxruntime", "openvino", "torch", "tensorrt"
+    precision: str  # arithmetic in use: "fp32", "bf16", "fp16", "int8", ...
+
+    def run(self, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(N, F, H, W) as the model's contract says -> the same shape and dtype; C-contiguous host memory.
+
+        The result belongs to the caller. Raises BackendError when the library fails.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the runner holds; calling it again does nothing."""
+        ...
+
+
+@runtime_checkable
+class WorksAhead(Protocol):
+    """A `Runner` to which the next windows can be given while one is computed. Results are taken in the order of submission."""
+
+    def submit(self, blurry: npt.NDArray[Any]) -> Any:
+        """Queues a window; returns what `result` exchanges. At most IN_FLIGHT may wait, that of a `run` meanwhile included."""
+        ...
+
+    def result(self, ticket: Any) -> npt.NDArray[Any]:
+        """Waits for the window and returns what `run` would. Each ticket is good for one call."""
+        ...
+
+
+@runtime_checkable
+class EngineElsewhere(Protocol):
+    """A `Runner` with a whole `Engine` behind it, which converts, pads and tests where it is."""
+
+    def run_window(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> npt.NDArray[Any]:
+        """See `Engine.run`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend that is ready to run, and the sentence that explains it to the user."""
+
+    runner: Runner
+    contract: Contract  # of the model
+    reason: str

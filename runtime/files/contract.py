@@ -1,0 +1,177 @@
+"""What a model file promises: `Contract`, read from its metadata without any ONNX library."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from runtime.errors import ModelError
+from runtime.files.records import parse_object, read_record
+
+INPUT, OUTPUT = "blurry", "sharp"  # names of the graph's only input and output
+METADATA_KEY = "videodeblur.contract"  # in the ONNX metadata_props, a JSON object
+IO_KINDS = ("f32", "u8", "u16")
+SCHEMA = 1  # raised when a field changes its meaning
+
+# dB against the PyTorch network in fp32, the least at which a model of this precision counts as the same network
+MIN_PARITY = {"fp32": 100.0, "tf32": 60.0, "fp16": 65.0, "bf16": 60.0, "fp8": 50.0, "int8": 50.0, "mixed": 50.0}
+
+# Field numbers of onnx.proto (ModelProto, StringStringEntryProto, OperatorSetIdProto)
+_IR_VERSION, _OPSET_IMPORT, _METADATA_PROPS, _KEY, _VALUE = 1, 8, 14, 1, 2
+_DOMAIN, _OPSET = 1, 2
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The shape, value and colour contract of a model file, and what was measured when it was made."""
+
+    frames: int  # consecutive frames in, and as many out
+    multiple: int  # pixels; height and width must be divisible by it (io "f32"), or are padded to it inside the graph
+    receptive_field: int  # pixels; an output sample depends on input samples at most this far away
+    io: str  # "f32": luma in [0, 1]; "u8": uint8 codes; "u16": uint16 codes, as byte pairs (N, F, H, W, 2) little-endian
+    bits: int | None  # bit depth of the codes; None for "f32"
+    color_range: str | None  # "limited" or "full", the meaning of the codes; None for "f32"
+    batch: int | None  # fixed N, or None when any
+    height: int | None  # fixed H in pixels, or None when any
+    width: int | None  # fixed W in pixels, or None when any
+    precision: str  # types in the graph: "fp32", "fp16", "bf16", "int8", "fp8" or "mixed"
+    checkpoint_sha256: str  # of the checkpoint file
+    configuration: dict[str, Any] = field(default_factory=dict)  # model.NetworkConfig's fields
+    parity: dict[str, float] = field(default_factory=dict)  # dB by "backend:precision", measured when the file was made
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Raises ModelError on what no model can promise."""
+        sizes = (self.frames, self.multiple, self.batch or 1, self.height or 1, self.width or 1)
+        if min(sizes) < 1 or self.receptive_field < 0 or self.io not in IO_KINDS or self.precision not in MIN_PARITY:
+            raise ModelError(f"the model's contract cannot be true ({self}): export it again")
+
+    def to_json(self) -> str:
+        """The text that travels in the file's metadata."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """The contract that `to_json` wrote. Raises ModelError on another schema or a field missing."""
+        try:
+            values = parse_object(text)
+            if values.get("schema") != SCHEMA:
+                found = values.get("schema")
+                raise ModelError(
+                    f"the model's contract has schema {found}, this version reads {SCHEMA}: update, or export it again"
+                )
+            return read_record(cls, values)
+        except ValueError as error:
+            raise ModelError(f"the model's contract is not readable ({error}): export it again") from error
+
+
+def read_contract(path: Path) -> Contract:
+    """The contract in an ONNX file. Raises ModelError when the file is missing, cut off, not ONNX, or not of this project."""
+    for key, value in read_metadata(path).items():
+        if key == METADATA_KEY:
+            return Contract.from_json(value)
+    raise ModelError(f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata_props of an ONNX file; the weights are skipped, not read. Raises ModelError as `read_contract` does."""
+    with _onnx_file(path) as file:
+        return dict(_string_entry(payload) for payload in _fields(file, _METADATA_PROPS, _BYTES))
+
+
+def read_versions(path: Path) -> tuple[int, int]:
+    """(IR version, opset of the standard operators) of an ONNX file. Raises ModelError as `read_contract` does."""
+    with _onnx_file(path) as file:
+        ir_version = max(_fields(file, _IR_VERSION, _VARINT), default=0)
+        file.seek(0)
+        return ir_version, max((_opset(payload) for payload in _fields(file, _OPSET_IMPORT, _BYTES)), default=0)
+
+
+@contextmanager
+def _onnx_file(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not a whole ONNX file ({error}): export or copy it again") from error
+
+
+def _fields(file: BinaryIO, wanted: int, wanted_wire: int) -> Iterator[Any]:
+    """The values of a field of a protobuf message: numbers for _VARINT, else bytes. Those of other fields are skipped, not read."""
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise ValueError("it is empty")
+    while file.tell() < size:
+        tag = _varint(file)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            value = _varint(file)
+            if (number, wire) == (wanted, wanted_wire):
+                yield value
+            continue
+        if wire not in (_BYTES, _FIXED64, _FIXED32) or number == 0:
+            raise ValueError(f"byte {file.tell()} is not protobuf")
+        length = _varint(file) if wire == _BYTES else {_FIXED64: 8, _FIXED32: 4}[wire]
+        if file.tell() + length > size:
+            raise ValueError(f"it ends {file.tell() + length - size} bytes early")
+        if (number, wire) == (wanted, wanted_wire):
+            yield file.read(length)
+        else:
+            file.seek(length, os.SEEK_CUR)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise ValueError("it ends inside a number")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("a number is too long")
+
+
+def _string_entry(payload: bytes) -> tuple[str, str]:
+    """(key, value) of a StringStringEntryProto."""
+    texts, at = {_KEY: "", _VALUE: ""}, 0
+    while at < len(payload):
+        tag, at = _varint_in(payload, at)
+        length, at = _varint_in(payload, at)
+        if tag & 7 != _BYTES or at + length > len(payload):
+            raise ValueError("its metadata is damaged")
+        texts[tag >> 3] = payload[at : at + length].decode()
+        at += length
+    return texts[_KEY], texts[_VALUE]
+
+
+def _opset(payload: bytes) -> int:
+    """The version in an OperatorSetIdProto; 0 when it is of another domain."""
+    at, domain, version = 0, b"", 0
+    while at < len(payload):
+        tag, at = _varint_in(payload, at)
+        value, at = _varint_in(payload, at)
+        if tag >> 3 == _DOMAIN:
+            domain, at = payload[at : at + value], at + value
+        elif tag >> 3 == _OPSET:
+            version = value
+    return version if domain in (b"", b"ai.onnx") else 0
+
+
+def _varint_in(payload: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(payload) or shift > 63:
+            raise ValueError("its metadata is damaged")
+        byte = payload[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80:
+            return value, at

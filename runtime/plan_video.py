@@ -1,0 +1,137 @@
+"""`videodeblur plan`: what deblurring a video will take, before it is done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+if not __package__:  # run as a file: import from the repository's root, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from runtime.backends import CPU_BACKENDS
+from runtime.command_line import command
+from runtime.engine import Engine
+from runtime.progress import clock_text
+from runtime.run import network_memory
+from runtime.run.arguments import add_network_arguments, network_options
+from runtime.run.options import DeblurOptions, open_engine
+from runtime.run.tiling import Grid, TiledEngine, grid_for
+
+NOWHERE = Path(os.devnull)  # nothing is written
+PROBES = 2  # timed runs of one tile, of which the faster counts; one more before them prepares the backend
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take."""
+
+    frames: int | None  # of the video; None where its container does not tell
+    windows: int | None  # of the network, without what cuts add: at most one for each cut
+    width: int  # pixels
+    height: int
+    tiles: int  # of a frame
+    tile_width: int  # pixels, halos included
+    tile_height: int
+    memory: float | None  # GB that the network takes at most; None on a GPU
+    seconds_per_window: float  # measured
+    seconds: float | None  # in all
+    backend: str
+    precision: str
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="videodeblur plan",
+        description="Predicts frames, tiles, memory and time of a run. For the time it runs a tile of the first window thrice.",
+    )
+    parser.add_argument("source", type=Path, metavar="INPUT", help="the blurry video")
+    parser.add_argument("--frames", type=int, metavar="N", help="as if it ended after N frames")
+    parser.add_argument("--json", action="store_true", help="the forecast as JSON")
+    add_network_arguments(parser)
+    arguments = parser.parse_args(argv)
+    options = DeblurOptions(arguments.source, NOWHERE, frames=arguments.frames, overwrite=True, **network_options(arguments))
+    forecast = plan_video(options)
+    print(json.dumps(asdict(forecast)) if arguments.json else _text(forecast))
+    return 0
+
+
+def plan_video(options: DeblurOptions) -> Forecast:
+    """Opens the video and the engine, and times the network on one tile of the video's first window.
+
+    The time is that of the network: decoding and encoding overlap with it. Raises what `deblur_video` raises before its first
+    frame.
+    """
+    from runtime.video import VideoReader  # here, so that help needs no PyAV
+
+    with VideoReader(options.source, options.frames) as reader, open_engine(options, None) as engine:
+        info, size = reader.info, engine.contract.frames
+        first = [frame.luma for frame in islice(reader, size)]
+        window = np.stack([first[min(number, len(first) - 1)] for number in range(size)])[None]
+        grid = grid_for(options, info, engine)
+        seconds = _probe(engine, grid, window, info.bits, info.color_range) * grid.count
+        known = [count for count in (info.expected_frames, options.frames) if count]
+    frames = min(known) if info.expected_frames else None
+    windows = -(-frames // (options.stride or size)) if frames else None
+    return Forecast(
+        frames=frames,
+        windows=windows,
+        width=info.width,
+        height=info.height,
+        tiles=grid.count,
+        tile_width=grid.tile[1],
+        tile_height=grid.tile[0],
+        memory=_memory(engine, grid),
+        seconds_per_window=seconds,
+        seconds=windows * seconds if windows else None,
+        backend=engine.backend,
+        precision=engine.precision,
+    )
+
+
+def _probe(engine: Engine, grid: Grid, window: npt.NDArray[Any], bits: int, color_range: str) -> float:
+    """Seconds for one tile."""
+    height, width = grid.tile
+    one = TiledEngine(engine, Grid(grid.tile, grid.tile, grid.halo))
+    tile = np.ascontiguousarray(np.pad(window, [(0, 0)] * 2 + [(0, height), (0, width)], mode="edge")[..., :height, :width])
+    times = []
+    for _ in range(1 + PROBES):
+        started = time.perf_counter()
+        one.run(tile, bits, color_range)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def _memory(engine: Engine, grid: Grid) -> float | None:
+    if engine.backend not in CPU_BACKENDS:
+        return None
+    return network_memory.bytes_for(grid.tile[0] * grid.tile[1], engine.contract, engine.precision) / 1e9
+
+
+def _text(forecast: Forecast) -> str:
+    tiles = "whole" if forecast.tiles == 1 else f"in {forecast.tiles} tiles of {forecast.tile_width}x{forecast.tile_height}"
+    engine, seconds = f"{forecast.backend} {forecast.precision}", forecast.seconds_per_window
+    lines = [
+        f"frames   {forecast.frames or 'unknown'} of {forecast.width}x{forecast.height}, {tiles}",
+        f"windows  {forecast.windows or 'unknown'}, {seconds:.2f} s each on {engine}",
+    ]
+    if forecast.memory is not None:
+        lines.append(f"memory   {forecast.memory:.1f} GB for the network, and the video's own frames")
+    lines.append(f"time     {clock_text(forecast.seconds) if forecast.seconds else 'unknown'}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(None))

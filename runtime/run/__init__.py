@@ -1,0 +1,1 @@
+"""From options to a running deblurring of one video: its stages, its memory, its command line."""

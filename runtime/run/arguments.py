@@ -1,0 +1,193 @@
+"""The command line of `videodeblur run`, and the part of it that other commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from runtime.backends import CPU_BACKENDS, GPU_BACKENDS
+from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
+from runtime.run.comparison import KINDS
+from runtime.run.options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
+RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
+
+BACKENDS = f"auto (default: .onnx files on the CPU, engines on the GPU), {', '.join((*CPU_BACKENDS, *GPU_BACKENDS))}"
+ARITHMETIC = (
+    "of what the model has in fp32: auto (default: the fastest with measured parity), fp32, bf16 (openvino) or tf32"
+    " (onnxruntime-cuda)"
+)
+
+EPILOG = f"""
+Quality without --crf: {", ".join(f"crf {crf} for {codec}" for codec, crf in DEFAULT_CRF.items())}.
+Lossless: `-e qp=0` with libx264; `-c ffv1` and an .mkv output, which also takes odd sizes and every pixel format.
+Pipes: `ffmpeg -i in.mp4 -f nut - | videodeblur run - - | x264 --demuxer y4m -o out.264 -`; `-f nut` keeps times and sound.
+All but luma is carried over: chroma, times, sound, subtitles, chapters, metadata, rotation, colour tags.
+"""
+
+
+def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.Namespace]:
+    """What to do, and how to tell about it: `no_progress`, `json` and `log_level`."""
+    arguments = _parser().parse_args(argv)
+    options = DeblurOptions(
+        source=arguments.source,
+        output=arguments.output,
+        frames=arguments.frames,
+        **network_options(arguments),
+        compare=arguments.compare,
+        encoder=_encoder(arguments),
+        rate=arguments.rate,
+        salvage=arguments.salvage,
+        resume=arguments.resume,
+        resume_every=arguments.resume_every,
+        overwrite=arguments.overwrite,
+    )
+    return options, arguments
+
+
+def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) -> None:
+    """The options that choose and feed the network, which may be one on a `server`."""
+    model = parser.add_argument_group("the network")
+    model.add_argument(
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help=".onnx file, engine or bundle (default: the shipped checkpoint, exported once to the user's cache)",
+    )
+    model.add_argument("--backend", default="auto", help=BACKENDS)
+    model.add_argument("--precision", default="auto", help=ARITHMETIC)
+    model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
+    if server:
+        model.add_argument("--device", type=int, default=0, metavar="N", help="the GPU (default: %(default)s)")
+        _add_server_arguments(model)
+    model.add_argument(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="frames between windows, 1 to 5 (default: 5); below 5 windows overlap, are averaged, and cost more",
+    )
+    model.add_argument(
+        "--tile", type=int, metavar="PIXELS", help="side of what is kept of a tile; 0 = one piece (default: what memory allows)"
+    )
+    model.add_argument(
+        "--memory", type=float, metavar="GB", help="that the network may take on a CPU (default: half of what is at hand)"
+    )
+    model.add_argument(
+        "--scene-thresh",
+        dest="scene_threshold",
+        type=float,
+        default=DEFAULT_SCENE_THRESHOLD,
+        metavar="SCORE",
+        help="FFmpeg's scene score above which a scene starts, which no window crosses; 0 = off (default: %(default)s)",
+    )
+
+
+def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
+    model.add_argument(
+        "--server", metavar="URL", help="grpc:// or http://HOST:PORT of a Triton server, which runs the network; docs/serving.md"
+    )
+    model.add_argument(
+        "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="of the network on the server (default: %(default)s)"
+    )
+
+
+def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of DeblurOptions that `add_network_arguments` reads."""
+    chosen = ("model", "backend", "precision", "threads", "device", "server", "server_model")
+    names = (*chosen, "stride", "tile", "memory", "scene_threshold")
+    return {name: getattr(arguments, name) for name in names if name in arguments}
+
+
+def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options that choose the encoder, and which streams are carried over; more may be added to the group."""
+    encoder = parser.add_argument_group("the encoder")
+    encoder.add_argument(
+        "-c", "-c:v", "--codec", help=f"FFmpeg's name of a video encoder, as after its -c:v (default: {DEFAULT_CODEC})"
+    )
+    usual = f"by encoder, {DEFAULT_CRF[DEFAULT_CODEC]} for {DEFAULT_CODEC}"
+    encoder.add_argument(
+        "--crf", type=float, help=f"constant quality (cq with NVENC): lower is better and larger (default: {usual})"
+    )
+    encoder.add_argument(
+        "-e",
+        "--encoder",
+        type=_pair,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the encoder, such as preset=slow; repeat",
+    )
+    for kind in ("audio", "subtitle"):
+        flag = f"--no-copy-{kind}-streams"
+        encoder.add_argument(flag, dest=f"copy_{kind}", action="store_false", help=f"leave out the {kind} streams")
+    encoder.add_argument(
+        "--drop-unsupported", action="store_true", help="leave out sound and subtitles that OUTPUT's container cannot hold"
+    )
+    return encoder
+
+
+def encoder_options(arguments: argparse.Namespace, codec: str = DEFAULT_CODEC, kind: str | None = None) -> EncoderOptions:
+    """What `add_encoder_arguments` reads; `codec` where none is named."""
+    leave_out = tuple(name for name in ("audio", "subtitle") if not getattr(arguments, f"copy_{name}"))
+    chosen = arguments.codec or codec
+    return EncoderOptions(chosen, arguments.crf, dict(arguments.encoder), kind, leave_out, arguments.drop_unsupported)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="videodeblur run",
+        description="Deblurs a video file.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("source", type=Path, metavar="INPUT", help="the blurry video; - for standard input, %%05d.png or a folder for pictures")
+    add(
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="the sharp video, by its suffix (.mp4, .mkv, .mov, ...); - for standard output, %%05d.png or a folder for pictures",
+    )
+    add("-y", "--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
+    add("--frames", type=int, metavar="N", help="stop after N frames, for a preview")
+    add(
+        "--rate",
+        type=float,
+        default=25.0,
+        metavar="FPS",
+        help="frames per second when INPUT is pictures, as FFmpeg's -framerate (default: %(default)g)",
+    )
+    add("--salvage", action="store_true", help="of a damaged INPUT, deliver what is before the damage, instead of refusing it")
+    add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
+    add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
+    add_network_arguments(parser)
+    encoder = add_encoder_arguments(parser)
+    encoder.add_argument(
+        "-f", "--format", help="FFmpeg's name of the container (default: by the suffix; y4m to standard output, where nut goes too)"
+    )
+    output = parser.add_argument_group("what is printed")
+    output.add_argument(
+        "--log-level", choices=LOG_LEVELS, default="warning", help="of Python's log on stderr (default: %(default)s)"
+    )
+    output.add_argument("--no-progress", action="store_true", help="no progress bar")
+    output.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
+    return parser
+
+
+def _encoder(arguments: argparse.Namespace) -> EncoderOptions:
+    kind = PIPES.get(arguments.format, arguments.format)
+    if kind is None and str(arguments.output) == "-":
+        kind = PIPES["y4m"]
+    return encoder_options(arguments, RAW_CODECS.get(kind or "", DEFAULT_CODEC), kind)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected KEY=VALUE")
+    return key, value

@@ -1,0 +1,101 @@
+"""What the video files share: `VideoInfo`, `Frame`, planes as numpy views, and FFmpeg's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.container import InputContainer, OutputContainer
+from av.sidedata.sidedata import SideData
+
+from runtime.video.hdr import Hdr
+
+Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
+
+NOT_STATED, FULL = 0, 2  # of AVColorRange; 1 is limited
+MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says about its picture."""
+
+    width: int  # pixels as coded, before rotation and sample aspect ratio
+    height: int
+    pixel_format: str  # FFmpeg's name
+    bits: int  # of a sample, 8 to 16
+    rgb_bits: int | None  # of the samples in the file where they are RGB, which is read as yuv444p16le; else None
+    chroma_step: int  # luma columns per column of chroma: 2 for 4:2:0 and 4:2:2, 1 for 4:4:4 and gray
+    color_range: str  # "limited" or "full"; full where the file does not say and the format is yuvj* or gray, else limited
+    color_tags: tuple[int, int, int, int]  # range, matrix, primaries and transfer as stated, FFmpeg's numbers
+    codec: str  # FFmpeg's name of the decoder
+    time_base: Fraction  # seconds, the unit of every pts and duration
+    first_pts: int  # of the first frame, in time_base
+    frame_rate: Fraction | None  # frames per second on average; the frames may come at any time
+    frames: int | None  # as the container counts them; None when it does not
+    duration: float | None  # seconds
+    sample_aspect_ratio: Fraction | None  # width to height of a pixel
+    rotation: int  # degrees counter-clockwise, for display
+    display_matrix: tuple[int, ...] | None  # FFmpeg's 3 x 3 matrix behind `rotation`, with flips
+    hdr: Hdr  # static metadata of the first frame
+    side_data: frozenset[str]  # what else FFmpeg knows of the first frame, such as "MASTERING_DISPLAY_METADATA"
+
+    @property
+    def expected_frames(self) -> int | None:
+        """Counted by the container, or else estimated from duration and rate: good for a progress bar."""
+        if self.frames or not self.duration or not self.frame_rate:
+            return self.frames
+        return max(1, round(self.duration * self.frame_rate))
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One decoded frame. The planes are read-only views of the decoder's memory, which lives as long as they do."""
+
+    luma: Plane  # (H, W)
+    chroma: tuple[Plane, ...]  # the other planes: none for gray, U and V, alpha last where there is one
+    number: int  # from 0, in order of display
+    pts: int  # when it is shown, in VideoInfo.time_base
+    duration: int  # until the next one is shown, in VideoInfo.time_base
+    decoded: av.VideoFrame  # the owner of the planes
+    starts_scene: bool = False  # where a cut is known, see scene_cuts
+    starts_segment: bool = False  # where a resumable run begins a new file, see segments
+
+
+def plane_of(frame: av.VideoFrame, index: int) -> Plane:
+    """A plane (H, W) without its stride padding, as memory of the frame."""
+    plane = frame.planes[index]
+    samples = np.frombuffer(memoryview(plane), np.uint8 if frame.format.components[0].bits == 8 else np.uint16)
+    return samples.reshape(plane.height, -1)[:, : plane.width]
+
+
+def side_data_of(frame: av.VideoFrame) -> Iterable[SideData]:
+    """Side data, one by one."""
+    return cast("Iterable[SideData]", frame.side_data)  # its stub calls it a dictionary
+
+
+def is_format(container: InputContainer | OutputContainer, formats: set[str]) -> bool:
+    """Whether the container is one of these formats, by FFmpeg's short names."""
+    return bool(formats & set(container.format.name.split(",")))
+
+
+@contextmanager
+def ffmpeg_says(said: list[str]) -> Iterator[None]:
+    """Collects FFmpeg's error log: the reason behind its errors, which say no more than 'Invalid argument'."""
+    level = av.logging.get_level()
+    repeated = av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # two broken files may be broken alike
+    try:
+        with av.logging.Capture(local=False) as log:
+            yield
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(repeated)
+        said += [text.strip() for _, _, text in log if text.strip()]

@@ -1,0 +1,45 @@
+"""`OutputWriter`: what every writer of an output takes, and does at the end of its `with` block."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from runtime.video.format import Frame, Plane
+
+Writer = TypeVar("Writer", bound="OutputWriter")
+
+
+class OutputWriter(ABC):
+    """A context manager: leaving the `with` block finishes the output, leaving it by an exception does not; both close it."""
+
+    frames: int  # written so far, earlier processes' included
+    notes: list[str]  # what could not be carried over, a line each
+
+    def begin(self, job: Mapping[str, Any], tile: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+        """(frames that an earlier run of the same job has finished, height and width of its tiles); here none, and `tile`."""
+        return 0, tile
+
+    @abstractmethod
+    def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
+        """Takes a frame's sharp luma, with `chroma`, or with the frame's own planes."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Completes the output and gives it its name; calling it again does nothing."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what is held, and deletes what is not finished; calling it again does nothing."""
+
+    def __enter__(self: Writer) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.finish()
+        finally:
+            self.close()

@@ -1,0 +1,118 @@
+"""`PictureWriter`: sharpened frames as PNG pictures of 8 or 16 bits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import av
+import numpy as np
+
+from runtime.errors import InputError, VideoError
+from runtime.files.numbered_names import is_numbered, with_number
+from runtime.pixels import rgb
+from runtime.video.format import Frame, Plane, plane_of
+from runtime.video.output_writer import OutputWriter
+from runtime.video.reader import VideoReader
+from runtime.video.still_pictures import encode_picture
+
+SUFFIX = ".png"
+
+
+class PictureWriter(OutputWriter):
+    """Writes a PNG for every frame, with the interface of `VideoWriter`; a context manager.
+
+    `path` is a name with %d or %05d, numbered from 1 or as the source's pictures are, or a folder, in which pictures have the
+    names of the source's, or numbers. Gray stays gray and RGB stays RGB; other YUV becomes RGB. 16 bits where the source has
+    more than 8. They appear when all are complete; of an existing folder, those of the same name are replaced. Sound and all
+    else is left out.
+    """
+
+    def __init__(self, path: Path, reader: VideoReader, width: int | None = None) -> None:
+        self.path, self.frames = path, 0
+        self.notes: list[str] = []
+        self._reader, self._width = reader, width or reader.info.width
+        self._sequence = is_numbered(path)
+        self._target = path.parent if self._sequence else path
+        if self._sequence and path.suffix.lower() != SUFFIX:
+            found = path.suffix or "without a suffix"
+            raise InputError(f"{path}: %d numbers pictures, and pictures are written as {SUFFIX}, not {found}: change the name")
+        if not self._target.parent.is_dir():
+            raise VideoError(f"{path}: there is no folder {self._target.parent}: make it first")
+        self._part = self._target.absolute().parent / f".{self._target.absolute().name}.{os.getpid()}.part"
+        self._open = True
+        with self._explained():
+            self._part.mkdir()
+        reader.set_aside(set())
+        if len(reader.container.streams) > 1:
+            self.notes.append("all but the picture is left out: pictures have no sound")
+
+    def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
+        """See `VideoWriter.write`."""
+        picture = _picture(frame, luma, frame.chroma if chroma is None else chroma, self._reader)
+        with self._explained():
+            (self._part / self._name(frame.number)).write_bytes(encode_picture(picture))
+        self.frames += 1
+
+    def finish(self) -> None:
+        """Gives the pictures their place; afterwards the writer is closed."""
+        if not self._open:
+            return
+        with self._explained():
+            self._target.mkdir(exist_ok=True)
+            for picture in sorted(self._part.iterdir()):
+                picture.replace(self._target / picture.name)
+        self.close()
+
+    def close(self) -> None:
+        """Deletes what is not finished; calling it again does nothing."""
+        if self._open:
+            self._open = False
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self._part)
+
+    def _name(self, number: int) -> str:
+        pictures = self._reader.pictures
+        if not self._sequence:
+            return f"{pictures[number].stem if pictures else f'{number + 1:08d}'}{SUFFIX}"
+        return with_number(self.path, number + _first_number(pictures)).name
+
+    def _explained(self) -> _Explained:
+        return _Explained(self.path)
+
+
+class _Explained:
+    """Turns errors of the file system and of FFmpeg into ours."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (av.FFmpegError, OSError)):
+            raise VideoError(f"{self._path}: cannot be written ({error.strerror}): choose another output") from error
+
+
+def _first_number(pictures: tuple[Path, ...]) -> int:
+    digits = "".join(letter if letter.isdigit() else " " for letter in pictures[0].stem).split() if pictures else []
+    return int(digits[-1]) if digits else 1
+
+
+def _picture(frame: Frame, luma: Plane, chroma: tuple[Plane, ...], reader: VideoReader) -> av.VideoFrame:
+    deep = luma.dtype == np.uint16
+    if reader.info.rgb_bits:
+        dtype = np.uint8 if reader.info.rgb_bits == 8 else np.uint16
+        pixels = rgb.to_rgb(luma, chroma[0], chroma[1], dtype)
+        return av.VideoFrame.from_ndarray(pixels, "rgb24" if dtype == np.uint8 else "rgb48be")
+    whole = av.VideoFrame(luma.shape[1], luma.shape[0], reader.info.pixel_format)
+    for index, plane in enumerate((luma, *chroma)):
+        plane_of(whole, index)[:] = plane
+    whole.color_range, whole.colorspace = 2 if reader.info.color_range == "full" else 1, frame.decoded.colorspace
+    gray = not chroma
+    return whole.reformat(
+        format={(True, False): "gray", (True, True): "gray16be"}.get((gray, deep), "rgb48be" if deep else "rgb24")
+    )

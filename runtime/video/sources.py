@@ -1,0 +1,86 @@
+"""What a video can be read from: a file, standard input, a numbered sequence of pictures, or a folder of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+
+from runtime.errors import VideoError
+from runtime.files.numbered_names import is_sequence, number_in, with_number
+from runtime.video.format import ffmpeg_says
+
+STANDARD = Path("-")  # standard input or output
+PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm"}
+SAME_KIND = {".jpeg": ".jpg", ".tiff": ".tif"}
+LIST_OPTIONS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
+
+
+@dataclass(frozen=True)
+class Source:
+    """An open video."""
+
+    container: InputContainer
+    pictures: tuple[Path, ...] = ()  # the files, in order; none for a video
+
+
+def open_source(path: Path) -> Source:
+    """Opens `path`: a video file, "-" for standard input, a name with %d or %05d that no file has, or a folder of pictures.
+
+    Raises VideoError when there is nothing to be read.
+    """
+    if path == STANDARD:
+        return Source(_open(path, "pipe:0"))
+    if path.is_dir() or is_sequence(path):
+        pictures = _in_folder(path) if path.is_dir() else _numbered(path)
+        listed = "".join(f"file '{_quoted(picture)}'\n" for picture in pictures)
+        return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", LIST_OPTIONS), pictures)
+    if not path.exists():
+        raise VideoError(f"{path}: no such file, expected a video file")
+    return Source(_open(path, str(path.absolute())))
+
+
+def _in_folder(folder: Path) -> tuple[Path, ...]:
+    """The pictures of a folder, by name, numbers in it by their value."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
+    if not found:
+        raise VideoError(
+            f"{folder}: is a folder without pictures, expected a video file or a folder of {', '.join(sorted(PICTURES))}"
+        )
+    kinds = {SAME_KIND.get(path.suffix.lower(), path.suffix.lower()) for path in found}
+    if len(kinds) > 1:
+        raise VideoError(
+            f"{folder}: has pictures of several kinds ({', '.join(sorted(kinds))}), expected all of one: move the others elsewhere"
+        )
+    return tuple(sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]))
+
+
+def _numbered(path: Path) -> tuple[Path, ...]:
+    """The pictures of a sequence, from the lowest number on. Raises VideoError where one is missing."""
+    folder = path.parent.iterdir() if path.parent.is_dir() else iter(())
+    numbers = sorted(number for number in (number_in(path, file.name) for file in folder) if number is not None)
+    if not numbers:
+        raise VideoError(f"{path}: there is no such picture, expected files such as {with_number(path, 1).name}")
+    pictures = tuple(with_number(path, number) for number in range(numbers[0], numbers[-1] + 1))
+    for picture in pictures:
+        if not picture.is_file():
+            raise VideoError(f"{picture} is missing in a sequence that goes to {pictures[-1].name}: bring it, or renumber them")
+    return pictures
+
+
+def _open(path: Path, target: str | io.BytesIO, kind: str | None = None, options: dict[str, str] | None = None) -> InputContainer:
+    said: list[str] = []
+    try:
+        with ffmpeg_says(said):
+            return av.open(target, "r", format=kind, options=options, metadata_errors="surrogateescape")
+    except (av.FFmpegError, OSError) as error:
+        reason = (said or [error.strerror or str(error)])[-1]
+        raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
+
+
+def _quoted(path: Path) -> str:
+    return str(path.absolute()).replace("'", "'\\''")
