@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--model", type=Path, help="checkpoint (default: the shipped one)")
     add("--samples", type=int, default=128, help="of 5 frames (default: 128)")
     add("--crop", type=int, default=128, help="pixels, height and width of a sample (default: 128)")
-    add("--recipe", choices=RECIPES, default="default", help="whose blur is synthesised (default: default)")
+    add("--recipe", choices=RECIPES, default="cpu", help="whose blur is synthesised (default: cpu)")
     add("--seed", type=int, default=0)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args(argv)

@@ -47,7 +47,7 @@ class PairSource:
         windows = torch.tensor([len(video.blurry) - self.frames + 1 for video in self.videos])
         which = torch.multinomial(windows.float(), count, True, generator=generator).tolist()
         places = torch.rand(count, 3, generator=generator).tolist()
-        cut = [self._cut(self.videos[i], place, stage.crop) for i, place in zip(which, places)]
+        cut = [self._cut(self.videos[i], place, stage.stored) for i, place in zip(which, places)]
         return Samples(*(torch.stack(part).float() / 255 for part in zip(*cut)))
 
     def _cut(self, video: LumaVideo, place: Sequence[float], crop: int) -> tuple[Tensor, Tensor]:

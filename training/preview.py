@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="training.preview", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--textures", type=Path, nargs="+", required=True, help="sharp pictures, videos, or folders of them")
-    add("--recipe", choices=RECIPES, default="default")
+    add("--recipe", choices=RECIPES, default="cpu")
     add("--samples", type=int, default=256, help="of 5 frames (default: 256)")
     add("--crop", type=int, default=128, help="pixels, height and width of a sample (default: 128)")
     add("--seed", type=int, default=0)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
-from training.validation import CLASSES, Gain
+from training.validation import CLASSES, PARTS, Gain
 
 COLUMNS = (
     "step",
@@ -49,12 +49,14 @@ class ProgressLog:
         self._writer = csv.writer(self._file)
         self._last: LogRow | None = None
         if not kept:
-            self._writer.writerow([*COLUMNS, *(f"gain_{low:g}_{high:g}" for low, high in pairwise(CLASSES))])
+            self._writer.writerow([*COLUMNS, *(f"gain_{low:g}_{high:g}" for low, high in pairwise(CLASSES)), *PARTS, "real"])
 
     def write(self, row: LogRow) -> None:
         """Writes and shows one row."""
         gain = row.gain
         measured = [gain.input, gain.output, gain.largest, gain.spread, *gain.by_class] if gain else [math.nan] * (len(CLASSES) + 3)
+        measured += [gain.worth.get(part, math.nan) if gain else math.nan for part in PARTS]
+        measured.append(" ".join(f"{name}={value:.3f}" for name, value in gain.real.items()) if gain else "")
         values = [row.step, row.samples, row.elapsed, row.learning_rate, row.loss, row.skipped, *measured]
         self._writer.writerow([f"{value:.6g}" if isinstance(value, float) else value for value in values])
         print(self._line(row), file=sys.stderr, flush=True)
@@ -70,6 +72,8 @@ class ProgressLog:
         if row.gain:
             classes = " ".join(f"{gain:+.2f}" for gain in row.gain.by_class)
             line += f"  gain {row.gain.mean:+.3f} dB (input {row.gain.input:.2f}; by class {classes})"
+            line += "".join(f"  {part} is worth {value:+.3f}" for part, value in row.gain.worth.items())
+            line += "".join(f"  {name} {value:+.2f}" for name, value in row.gain.real.items())
             line += f"  largest activation {row.gain.largest:.3g}, generator spread {row.gain.spread:.2g}"
         return line
 

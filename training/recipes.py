@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 from training.synthesis import BlurOptions
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a share of a run trains on."""
+    """What a run trains on from some number of samples on."""
 
-    start: float  # share of the run at which it begins, 0 to 1
-    crop: int  # pixels, height and width of the samples
+    start: int  # samples seen before it
+    crop: int  # pixels, height and width of what a step sees
     batch: int  # samples a step
     speed: float = BlurOptions.speed  # pixels a frame, the median camera speed of synthetic samples
-    generators: int = 1  # divides the inner channels of the weight generators, see training/widening.py; halves from stage to stage
+    stored: int = 96  # pixels, height and width of the samples that crops are cut from
 
 
 @dataclass(frozen=True)
@@ -24,89 +23,92 @@ class Recipe:
     """Everything that decides what a step does; where the data comes from and how long the run is are not part of it."""
 
     stages: tuple[Stage, ...]
-    optimizer: str = "adamw"  # "adam", "adamw" or "muon"
-    learning_rate: float = 2e-4  # the peak
-    final_learning_rate: float = 1e-7  # after the cosine; equal to the peak for a constant rate
-    warmup: int = 500  # steps
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 1e-4
-    initialisation: str = "kaiming"  # or "paper"
-    quiet_generators: bool = True  # centred kernels, and a last layer that begins at zero, see training/widening.py
-    normalised: bool = False  # batch normalisation inside the generators, at their first width, see training/normalisation.py
+    optimizer: str = "soap"  # "adam", "adamw" or "soap"
+    learning_rate: float = 2e-3  # the peak; "soap" scales it for each kernel by the size of its weights, see training/optimizers.py
+    anneal: float = 0.3  # share of a timed run, at its end, in which the rate falls to zero and `floor` to `final_floor`
+    warmup: int = 100  # steps
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.0
+    initialisation: str = "prepared"  # see training/beginning.py, or "kaiming", or "paper"
+    coarse_alone: int = 0  # samples in which the output sees what comes from half resolution alone
     residual: bool = True  # the network adds its output to its input
-    loss: str = "charbonnier+fft"  # "mse", "charbonnier", "charbonnier+fft" or "psnr"
-    charbonnier: float = 1e-3  # where that loss turns from squares to absolute values, on the scale of [0, 1]
-    final_mse: float = 0.1  # share of the run, at its end, that minimises MSE instead
+    loss: str = "psnr"  # or "mse", see training/losses.py
+    floor: float = 0.03  # RMS error in [0, 1] below which a frame hardly counts any more, for "psnr"
+    final_floor: float = 0.003
     clip: float | None = 1.0  # largest gradient norm
-    ema: float | None = 0.999  # decay of the averaged weights, which are what a run delivers
+    ema: float | None = 0.995  # decay of the averaged weights, which are what a run delivers
     bf16: bool = True  # autocast of the forward pass
-    reuse: int = 1  # times that a synthetic sample is used, each time mirrored and turned anew
+    reuse: int = 8  # times that a sample is used, about, before the pool grows
+    pool: int = 128  # blocks of samples, see training/stored.py, at which it stops growing
     blur: BlurOptions = field(default_factory=BlurOptions)  # its crop and speed come from the stage
 
     def __post_init__(self) -> None:
         starts = [stage.start for stage in self.stages]
-        if not starts or starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1:
-            raise ValueError(f"stages start at {starts}, expected increasing shares of the run from 0, below 1")
-        widths = [stage.generators for stage in self.stages]
-        if any(b not in (a, a // 2) for a, b in pairwise(widths)) or widths[-1] != 1:
-            raise ValueError(
-                f"stages divide the generators by {widths}, expected each the same or half of the one before, 1 at last"
-            )
-        for name, allowed in (("optimizer", OPTIMIZERS), ("loss", LOSSES), ("initialisation", ("kaiming", "paper"))):
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError(f"stages start at {starts}, expected increasing counts of samples from 0")
+        if any(stage.stored < stage.crop for stage in self.stages):
+            raise ValueError("a stage cuts crops out of samples that are smaller, expected stored >= crop")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("loss", LOSSES), ("initialisation", INITIALISATIONS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        if self.warmup < 0 or self.reuse < 1 or not 0 <= self.final_mse <= 1:
+        if self.warmup < 0 or self.reuse < 1 or self.pool < 1 or not 0 <= self.anneal <= 1:
             raise ValueError(
-                f"warmup {self.warmup}, reuse {self.reuse}, final_mse {self.final_mse}: expected >= 0, >= 1, in [0, 1]"
+                f"warmup {self.warmup}, reuse {self.reuse}, pool {self.pool}, anneal {self.anneal}: "
+                "expected >= 0, >= 1, >= 1, in [0, 1]"
             )
 
-    def stage(self, progress: float) -> Stage:
-        """The stage at `progress`, 0 to 1."""
-        return [stage for stage in self.stages if stage.start <= progress][-1]
+    def stage(self, samples: int) -> Stage:
+        """The stage after `samples`."""
+        return [stage for stage in self.stages if stage.start <= samples][-1]
 
     def stage_blur(self, stage: Stage) -> BlurOptions:
         """The law of the synthetic samples of a stage."""
-        return replace(self.blur, height=stage.crop, width=stage.crop, speed=stage.speed)
+        return replace(self.blur, height=stage.stored, width=stage.stored, speed=stage.speed)
+
+    def annealed(self, progress: float) -> float:
+        """How far the rate has fallen at `progress` through a timed run, 0 to 1."""
+        return min(1.0, max(0.0, (progress - 1 + self.anneal) / self.anneal)) if self.anneal else 0.0
+
+    def rate(self, step: int, progress: float) -> float:
+        """The learning rate at `step`, counted from 0."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return self.learning_rate * warm * (1 - self.annealed(progress))
+
+    def loss_floor(self, progress: float) -> float:
+        """The floor of the loss, which falls by equal factors."""
+        return self.floor * (self.final_floor / self.floor) ** self.annealed(progress)
 
 
-OPTIMIZERS = ("adam", "adamw", "muon")
-LOSSES = ("mse", "charbonnier", "charbonnier+fft", "psnr")
+OPTIMIZERS = ("adam", "adamw", "soap")
+LOSSES = ("mse", "psnr")
+INITIALISATIONS = ("prepared", "kaiming", "paper")
 
 RECIPES: dict[str, Recipe] = {
-    "default": Recipe(stages=(Stage(0, crop=128, batch=32), Stage(0.5, crop=192, batch=32)), normalised=True),
-    "cpu": Recipe(  # for an hour or two on two busy cores: mild blur only, heavy blur takes far longer to learn
-        stages=(
-            Stage(0.0, crop=64, batch=8, speed=8.0, generators=4),
-            Stage(0.6, crop=96, batch=4, speed=8.0, generators=4),
-            Stage(0.88, crop=96, batch=4, speed=8.0, generators=2),
-            Stage(0.94, crop=96, batch=4, speed=8.0, generators=1),
-        ),
-        optimizer="muon",
-        learning_rate=3e-4,
-        final_learning_rate=1e-5,
-        warmup=100,
-        weight_decay=0.0,
-        normalised=True,
-        loss="psnr",
-        charbonnier=0.003,
-        final_mse=0.0,  # it buys 0.04 dB on heavy blur with 0.5 dB on frames that are nearly sharp
-        ema=0.998,
-        reuse=4,
+    "cpu": Recipe(
+        stages=(Stage(0, crop=64, batch=16), Stage(400_000, crop=96, batch=8, stored=144)),
+        coarse_alone=5_000,
+    ),
+    "gpu": Recipe(
+        stages=(Stage(0, crop=96, batch=64, stored=144), Stage(600_000, crop=192, batch=32, stored=256)),
+        coarse_alone=20_000,
+        ema=0.999,
+        reuse=16,
+        pool=256,
     ),
     "paper": Recipe(  # Jiang et al. 2020, sections III and IV, literally; its initialisation hardly trains
-        stages=(Stage(0, crop=128, batch=4),),
+        stages=(Stage(0, crop=128, batch=4, stored=128),),
         optimizer="adam",
         learning_rate=1e-5,
-        final_learning_rate=1e-5,
+        anneal=0.0,
         warmup=0,
         betas=(0.9, 0.999),
-        weight_decay=0.0,
         initialisation="paper",
-        quiet_generators=False,
         residual=False,
         loss="mse",
         clip=None,
         ema=None,
         bf16=False,
+        reuse=1,
+        pool=1 << 20,
     ),
 }

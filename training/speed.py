@@ -1,6 +1,6 @@
-"""Measures samples/s of blur synthesis and of training steps, apart, and the arithmetic that training achieves.
+"""Measures samples/s of blur synthesis and of training steps, apart, and their arithmetic as a share of a matrix product's.
 
-python -m training.speed --textures FOLDER --device cuda --compile
+python -m training.speed --textures FOLDER --size light
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from model import DeblurNetwork
+from model import SIZES, DeblurNetwork, NetworkConfig
 from runtime.command_line import command
+from training.beginning import prepare
 from training.losses import loss_of
 from training.optimizers import build_optimizers
 from training.recipes import RECIPES, Recipe, Stage
 from training.replicas import Replicas
 from training.synthesis import Samples, synthesize
 from training.textures import Textures, load_textures
-from training.widening import narrowed
 
-FORWARD_FLOP = 43.5e9 / 128**2  # of the full network per pixel of a five-frame window; one multiply-add is two
-BACKWARD = 2  # times the forward pass
+BACKWARD = 2  # times the arithmetic of the forward pass
+PRODUCT = 2048  # rows and columns of the matrix product that training is compared with
 SYNTHESIS_SAMPLES = 64  # a call
 
 
@@ -39,6 +40,7 @@ class Speed:
 
     synthesis: float
     training: float
+    arithmetic: float  # operations a second in the convolutions of the training steps, a multiply-add being two
 
 
 @command
@@ -47,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="training.speed", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--textures", type=Path, nargs="+", required=True, help="sharp pictures, or folders of them")
-    add("--recipe", choices=RECIPES, default="default")
+    add("--recipe", choices=RECIPES, default="cpu")
+    add("--size", choices=SIZES, default="light", help="see model/sizes.py (default: light)")
     add("--repeats", type=int, default=5, help="calls timed, the median counts (default: 5)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--compile", action="store_true", help="torch.compile the network")
@@ -56,36 +59,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe, device = RECIPES[arguments.recipe], torch.device(arguments.device)
     textures = load_textures(arguments.textures, device)
     print(f"{_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.replicas} replicas")
+    peak = product_pace(device, torch.bfloat16 if recipe.bf16 else torch.float32, arguments.repeats)
+    print(f"a product of {PRODUCT}x{PRODUCT} matrices in {'bf16' if recipe.bf16 else 'fp32'}: {peak / 1e12:.3f} TFLOP/s")
     for stage in recipe.stages:
-        speed = measure_stage(recipe, stage, textures, arguments.repeats, arguments.replicas, arguments.compile)
-        print(line(stage, speed))
+        config = SIZES[arguments.size]
+        speed = measure_stage(recipe, stage, config, textures, arguments.repeats, arguments.replicas, arguments.compile)
+        print(line(stage, speed, peak))
     return 0
 
 
-def measure_stage(recipe: Recipe, stage: Stage, textures: Textures, repeats: int, replicas: int, compiled: bool) -> Speed:
+def measure_stage(
+    recipe: Recipe, stage: Stage, config: NetworkConfig, textures: Textures, repeats: int, replicas: int, compiled: bool
+) -> Speed:
     """Times synthesis, and training steps on one batch, by the median of `repeats` after a first call that does not count."""
     blur, device = recipe.stage_blur(stage), textures.device
     synthesis = _median_seconds(lambda: synthesize(textures, blur, SYNTHESIS_SAMPLES, 0), repeats, device)
-    samples = synthesize(textures, blur, stage.batch, 0)
-    step = _training_step(recipe, stage, samples, device, replicas, compiled)
-    return Speed(SYNTHESIS_SAMPLES / synthesis, stage.batch / _median_seconds(step, repeats, device))
+    crop = replace(blur, height=stage.crop, width=stage.crop)
+    samples = synthesize(textures, crop, stage.batch, 0)
+    network = DeblurNetwork(config).to(device).to(memory_format=torch.channels_last)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(samples.blurry)
+    step = _training_step(recipe, network, samples, device, replicas, compiled)
+    seconds = _median_seconds(step, repeats, device)
+    return Speed(SYNTHESIS_SAMPLES / synthesis, stage.batch / seconds, counter.get_total_flops() * (1 + BACKWARD) / seconds)
 
 
-def line(stage: Stage, speed: Speed) -> str:
-    """One stage in words; the arithmetic is given where the network is whole."""
-    text = f"crop {stage.crop}, batch {stage.batch}, generators 1/{stage.generators}: "
-    text += f"synthesis {speed.synthesis:.1f} samples/s, training {speed.training:.1f} samples/s"
-    if stage.generators == 1:
-        text += f", {speed.training * stage.crop**2 * FORWARD_FLOP * (1 + BACKWARD) / 1e12:.2f} TFLOP/s"
-    return text
+def product_pace(device: torch.device, dtype: torch.dtype, repeats: int) -> float:
+    """Operations a second of a matrix product on all threads."""
+    matrix = torch.randn(PRODUCT, PRODUCT, device=device).to(dtype)
+    return 2 * PRODUCT**3 / _median_seconds(lambda: matrix @ matrix, repeats, device)
+
+
+def line(stage: Stage, speed: Speed, peak: float) -> str:
+    """One stage in words."""
+    text = f"crop {stage.crop}, batch {stage.batch}: synthesis {speed.synthesis:.1f} samples/s of {stage.stored} pixels, "
+    text += f"training {speed.training:.1f} samples/s, {speed.arithmetic / 1e12:.3f} TFLOP/s"
+    return f"{text}, {100 * speed.arithmetic / peak:.0f} % of the product"
 
 
 def _training_step(
-    recipe: Recipe, stage: Stage, samples: Samples, device: torch.device, replicas: int, compiled: bool
+    recipe: Recipe, network: DeblurNetwork, samples: Samples, device: torch.device, replicas: int, compiled: bool
 ) -> Callable[[], None]:
-    network = DeblurNetwork()
-    network = (narrowed(network, stage.generators) if stage.generators > 1 else network).to(device)
-    network = network.to(memory_format=torch.channels_last)
+    if recipe.initialisation == "prepared":
+        prepare(network, samples.blurry)
     optimizers = build_optimizers(network, recipe)
     team = Replicas(torch.compile(network) if compiled else network, replicas)
 
@@ -93,7 +109,7 @@ def _training_step(
         blurry = some.blurry.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
             output = module(blurry)
-        return loss_of(recipe.loss, output.float(), some.sharp, recipe.charbonnier)
+        return loss_of(recipe.loss, output.float(), some.sharp, recipe.floor)
 
     def step() -> None:
         team.backward(samples, loss)

@@ -40,12 +40,17 @@ def write_state(content: dict[str, Any], folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def has_state(folder: Path) -> bool:
+    """Whether the folder holds a run to go on with."""
+    return (folder / NAME).exists()
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """The folder's state. Raises InputError when there is none, or it is broken."""
     path = folder / NAME
     if not path.is_file():
-        raise InputError(f"{folder} holds no {NAME} to resume from: start without --resume")
+        raise InputError(f"{folder} holds no {NAME} to resume from: begin a run there first")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; begin from the folder's checkpoint with --start") from error
+        raise InputError(f"{path} cannot be read: {error}; begin another run from this one's checkpoint with --start") from error

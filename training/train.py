@@ -1,6 +1,7 @@
 """Trains a network on synthetic blur, on pairs in the VideoDeblurring layout, or on both.
 
-python -m training.train --textures FOLDER [...] --out runs/first --minutes 25 --device cuda
+python -m training.train --textures FOLDER [...] --out runs/first                       goes on until it is stopped
+python -m training.train --textures FOLDER [...] --out runs/first --anneal 30          a copy of it, brought to its end
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from dataclasses import replace
 
 import torch
 
-from model import PAPER, VARIANTS
+from model import SIZES, VARIANTS
 from runtime.command_line import command
 from runtime.errors import InputError
-from training.datasets import find_dataset
+from training.datasets import find_dataset, video_from_folders
 from training.pairs import load_pairs
 from training.parts import split
 from training.recipes import RECIPES
 from training.sources import MixedSource, Source, SyntheticSource
-from training.synthesis import Samples, synthesize
+from training.synthesis import synthesize
 from training.textures import load_textures
 from training.trainer import TrainOptions, train
+from training.validation import Validation, real_frames
 
 VALIDATION_SAMPLES, VALIDATION_CROP, VALIDATION_SEED = 64, 128, 0
 
@@ -36,7 +38,9 @@ VALIDATION_SAMPLES, VALIDATION_CROP, VALIDATION_SEED = 64, 128, 0
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, trains, prints what the run reached and the next command."""
     arguments = _parse(argv)
-    config = replace(VARIANTS[arguments.variant], widths=PAPER.divided(arguments.channel_divisor))
+    size = SIZES[arguments.size]
+    widths = size.widths.divided(arguments.channel_divisor)
+    config = replace(VARIANTS[arguments.variant], widths=widths, generator_skips=size.generator_skips)
     recipe = RECIPES[arguments.recipe]
     options = TrainOptions(
         folder=arguments.out,
@@ -44,16 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         config=config,
         steps=arguments.steps,
         minutes=arguments.minutes,
+        anneal=arguments.anneal,
         seed=arguments.seed,
         device=arguments.device,
-        resume=arguments.resume,
         start=arguments.start,
         save_every=arguments.save_every,
         compiled=arguments.compile,
         replicas=arguments.replicas,
     )
-    result = train(options, _source(arguments, options), _validation(arguments.validate, options))
-    end = "finished" if result.finished else "stopped, --resume goes on,"
+    result = train(options, _source(arguments, options), _validation(arguments, options))
+    end = "finished" if result.finished else "stopped, the same command goes on,"
     print(f"{end} after {result.steps} steps, {result.samples} samples, {result.skipped} steps skipped")
     files = split(result.checkpoint) if arguments.parts else [result.checkpoint]
     print("weights: " + " ".join(map(str, files)))
@@ -80,15 +84,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--data", type=Path, help="VideoDeblurring, the folder that holds quantitative_datasets: trains on its 61 training videos")
     add("--textures", type=Path, nargs="+", help="sharp pictures, videos, or folders of them, to synthesise blur from")
     add("--validate", type=Path, nargs="+", help="held-out sharp pictures; the gain on them is logged at every checkpoint")
-    add("--out", type=Path, required=True, help="folder of the run: checkpoint, resumable state, log.csv")
-    add("--recipe", choices=RECIPES, default="default", help="see training/recipes.py")
+    add("--real", type=Path, nargs=2, metavar=("BLURRY", "SHARP"), help="folders of real frames, for the log as well")
+    add("--out", type=Path, required=True, help="folder of the run: checkpoint, state, log, samples; a run that is there goes on")
+    add("--recipe", choices=RECIPES, default="cpu", help="see training/recipes.py (default: cpu)")
+    add("--size", choices=SIZES, default="light", help="how wide the network is, see model/sizes.py (default: light)")
     add("--variant", choices=VARIANTS, default="I5T3", help="network of the paper's Tables 2 and 3")
     add("--channel-divisor", type=int, default=1, help="divides all inner channels, for quick trials (default: 1)")
-    length = parser.add_mutually_exclusive_group(required=True)
+    length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="wall-clock length of the run; the schedule stretches over it")
     length.add_argument("--steps", type=int, help="length of the run in steps, for runs that can be repeated exactly")
-    add("--start", type=Path, help="checkpoint whose weights begin the run")
-    add("--resume", action="store_true", help="go on with the run in --out")
+    length.add_argument(
+        "--anneal", type=float, metavar="MINUTES", help="bring a copy of the run in --out to its end; the run stays"
+    )
+    add("--start", type=Path, help="checkpoint whose weights begin the run; a narrower network is grown to --size")
     add("--seed", type=int, default=0)
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--compile", action="store_true", help="torch.compile the network (worth it on a GPU)")
@@ -98,11 +106,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _validation(sources: Sequence[Path] | None, options: TrainOptions) -> Samples | None:
-    if not sources:
+def _validation(arguments: argparse.Namespace, options: TrainOptions) -> Validation | None:
+    if not arguments.validate:
         return None
-    blur = replace(options.recipe.blur, height=VALIDATION_CROP, width=VALIDATION_CROP, frames=options.config.frames)
-    return synthesize(load_textures(sources, torch.device("cpu")), blur, VALIDATION_SAMPLES, VALIDATION_SEED)
+    frames = options.config.frames
+    blur = replace(options.recipe.blur, height=VALIDATION_CROP, width=VALIDATION_CROP, frames=frames)
+    samples = synthesize(load_textures(arguments.validate, torch.device("cpu")), blur, VALIDATION_SAMPLES, VALIDATION_SEED)
+    return Validation(samples, real_frames(video_from_folders(*arguments.real), frames) if arguments.real else ())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,52 +15,53 @@ from torch.optim import Optimizer
 
 from model import DeblurNetwork, NetworkConfig, load_checkpoint
 from model.network import initialise
-from runtime.errors import DeployError
+from runtime.errors import DeployError, InputError
+from training.beginning import coarse_alone, prepare
+from training.centring import centre, uncentred
+from training.growth import grown
 from training.interrupts import deferred_interrupts
 from training.losses import loss_of
-from training.normalisation import folded, normalised
-from training.optimizers import WeightAverage, build_optimizers, learning_rate, set_learning_rate
+from training.optimizers import WeightAverage, build_optimizers, set_learning_rate
 from training.progress import LogRow, ProgressLog
 from training.recipes import Recipe
 from training.replicas import Replicas
-from training.sources import SampleStream, Source
-from training.state import read_state, write_checkpoint, write_state
+from training.sources import Source
+from training.state import has_state, read_state, write_checkpoint, write_state
+from training.stored import StoredSamples
 from training.synthesis import Samples
-from training.validation import Gain, measure_gain
-from training.widening import full_width, narrowed, prepare_generators, widened
+from training.validation import Gain, Validation
 
 BAD_STEPS = 20  # steps in a row with a loss that is not finite, after which a run stops
+MEASURED = 32  # samples that the beginning is measured with
 
 
 class TrainingError(DeployError):
-    """A run that cannot go on; what it had saved is intact."""
+    """A run that cannot go on: its loss stays non-finite, or it does not match the state it should resume."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """One run."""
+    """One run. Without `steps` and `minutes` it goes on until it is told to stop, at its full rate."""
 
-    folder: Path  # for the checkpoint, the state and the log
+    folder: Path  # for the checkpoint, the state, the log and the samples; a state that is there goes on
     recipe: Recipe
     config: NetworkConfig = field(default_factory=NetworkConfig)
-    steps: int | None = None  # length of the run; this or `minutes`
+    steps: int | None = None  # length of the run; this, or `minutes`, or neither
     minutes: float | None = None  # wall-clock length of the run, over which its schedule stretches
+    anneal: float | None = None  # minutes in which a copy of the folder's state is brought to its end; the run itself stays
     seed: int = 0
     device: str = "cpu"
-    resume: bool = False  # go on from the folder's state
-    start: Path | None = None  # a checkpoint whose weights begin the run
+    start: Path | None = None  # a checkpoint whose weights begin the run, grown to the configuration's widths
     save_every: float = 3.0  # minutes between checkpoints
     log_every: int = 50  # steps between lines of the log
     compiled: bool = False  # torch.compile
     replicas: int = 1  # threads that share a step's batch; above 1 on CPUs only
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError(f"steps is {self.steps} and minutes {self.minutes}: give exactly one, the length of the run")
-        if (self.steps if self.steps is not None else self.minutes) <= 0:
-            raise ValueError(
-                f"a run of {self.steps or self.minutes} {'steps' if self.steps is not None else 'minutes'}, expected above 0"
-            )
+        lengths = {"steps": self.steps, "minutes": self.minutes, "anneal": self.anneal}
+        given = {name: value for name, value in lengths.items() if value is not None}
+        if len(given) > 1 or any(value <= 0 for value in given.values()):
+            raise ValueError(f"got {given}, expected at most one of steps, minutes and anneal, above 0")
 
 
 @dataclass(frozen=True)
@@ -72,25 +72,29 @@ class TrainResult:
     steps: int
     samples: int  # seen so far, repeats counted
     skipped: int  # steps whose loss was not finite
-    finished: bool  # False when a signal ended the run early; `resume` goes on
+    finished: bool  # False when a signal ended the run early; the same command goes on
 
 
-def train(options: TrainOptions, source: Source, validation: Samples | None = None) -> TrainResult:
-    """Runs to the end of the schedule, or until SIGINT or SIGTERM, and saves.
+def train(options: TrainOptions, source: Source, validation: Validation | None = None) -> TrainResult:
+    """Begins a run, or goes on with the folder's, to the end of the schedule or until SIGINT or SIGTERM, and saves.
 
-    Raises TrainingError when the loss stays non-finite or the seed is another, InputError when there is nothing to resume,
-    SaveError when saving fails, with the previous files intact.
+    Raises TrainingError when the loss stays non-finite or the folder holds another run, InputError when its state is damaged or
+    there is none to anneal, SaveError when saving fails, with the previous files intact.
     """
     options.folder.mkdir(parents=True, exist_ok=True)
-    run = _resumed(options) if options.resume else _begun(options)
-    stream = SampleStream(source, options.recipe, options.seed)
-    with ProgressLog(options.folder / "log.csv", append=options.resume) as log, deferred_interrupts() as interrupt:
-        clock = _Clock(run.elapsed)
+    recipe = options.recipe
+    samples = StoredSamples(source, recipe, options.folder / "samples", options.seed, torch.device(options.device))
+    resumed = has_state(options.folder)
+    if options.anneal and not resumed:
+        raise InputError(f"{options.folder} holds no state to anneal: train there first, without --anneal")
+    run = _resumed(options) if resumed else _begun(options, samples)
+    log_file = options.folder / ("annealed.csv" if options.anneal else "log.csv")
+    with ProgressLog(log_file, append=resumed and not options.anneal) as log, deferred_interrupts() as interrupt:
+        clock = _Clock(0.0 if options.anneal else run.elapsed)
         saved = clock.elapsed()
-        while _progress(options, run.step, clock.elapsed()) < 1 and not interrupt.asked:
-            run.advance(stream, _progress(options, run.step, clock.elapsed()))
-            due = clock.elapsed() - saved > options.save_every * 60
-            if due:
+        while run.progress(clock.elapsed()) < 1 and not interrupt.asked:
+            run.advance(samples, run.progress(clock.elapsed()))
+            if clock.elapsed() - saved > options.save_every * 60:
                 run.save(clock.elapsed())
                 log.write(run.row(clock.elapsed(), _gain(run, validation)))
                 saved = clock.elapsed()
@@ -98,45 +102,44 @@ def train(options: TrainOptions, source: Source, validation: Samples | None = No
                 log.write(run.row(clock.elapsed(), None))
         run.save(clock.elapsed())
         log.write(run.row(clock.elapsed(), _gain(run, validation)))
+        run.replicas.close()
     return TrainResult(run.checkpoint, run.step, run.samples, run.skipped, not interrupt.asked)
 
 
 class _Run:
     """The network, its average, the optimizers and the counters of a run in progress."""
 
-    def __init__(self, options: TrainOptions, network: DeblurNetwork, divisor: int, normal: bool = False) -> None:
+    def __init__(self, options: TrainOptions, network: DeblurNetwork) -> None:
         self.options, self.recipe = options, options.recipe
+        if options.anneal:
+            self.recipe = replace(self.recipe, anneal=1.0)
         self.device = torch.device(options.device)
-        self.checkpoint = options.folder / "network.safetensors"
+        self.checkpoint = options.folder / ("annealed.safetensors" if options.anneal else "network.safetensors")
         self.step = self.samples = self.skipped = self._bad_in_a_row = 0
         self.elapsed = 0.0  # seconds trained before this process
         self._losses: list[float] = []
-        self._take(network, divisor, normal)
-
-    def _take(self, network: DeblurNetwork, divisor: int, normal: bool = False) -> None:
-        """Trains `network`, whose generators are narrowed by `divisor` and `normal`ised, from now on."""
-        self.divisor, self.normalised = divisor, normal
-        if normal:
-            network = normalised(network)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
-        compiled = torch.compile(self.network) if self.options.compiled else self.network
-        self.replicas = Replicas(compiled, self.options.replicas)
+        compiled = torch.compile(self.network) if options.compiled else self.network
+        self.replicas = Replicas(compiled, options.replicas)
         self.optimizers: list[Optimizer] = build_optimizers(self.network, self.recipe)
         self.average = WeightAverage(self.network, self.recipe.ema) if self.recipe.ema else None
 
-    def _widen(self) -> None:
-        """Doubles the generators; the averaged weights, the better ones, go on, and the optimizers begin anew."""
-        self.replicas.close()
-        self._take(widened(self.delivered(), self.divisor // 2, self.options.seed), self.divisor // 2)
+    def progress(self, elapsed: float) -> float:
+        """The share of the schedule that is done; 0 for a run without an end."""
+        if self.options.steps:
+            return self.step / self.options.steps
+        minutes = self.options.anneal or self.options.minutes
+        return elapsed / (minutes * 60) if minutes else 0.0
 
-    def advance(self, stream: SampleStream, progress: float) -> None:
+    def advance(self, samples: StoredSamples, progress: float) -> None:
         """One optimisation step; a loss that is not finite is skipped and counted."""
-        stage = self.recipe.stage(progress)
-        while self.divisor > stage.generators:
-            self._widen()
-        set_learning_rate(self.optimizers, learning_rate(self.recipe, self.step, progress))
-        name = "mse" if progress >= 1 - self.recipe.final_mse else self.recipe.loss
-        loss = self.replicas.backward(stream.batch(self.step, stage), partial(self._loss, name=name))
+        stage = self.recipe.stage(self.samples)
+        set_learning_rate(self.optimizers, self.recipe.rate(self.step, progress))
+        for network in self.replicas.networks:
+            coarse_alone(getattr(network, "_orig_mod", network), self.samples < self.recipe.coarse_alone)
+        floor = self.recipe.loss_floor(progress)
+        batch = samples.batch(self.step, stage, self.samples)
+        loss = self.replicas.backward(batch, lambda network, part: self._loss(network, part, floor))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip or math.inf)
         self.step += 1
         self.samples += stage.batch
@@ -151,29 +154,29 @@ class _Run:
             self.average.update(self.network)
 
     def delivered(self) -> DeblurNetwork:
-        """The averaged weights so far, in evaluation mode, normalisation folded in; the generators may still be narrow."""
+        """The averaged weights so far, plain and in evaluation mode."""
         network = copy.deepcopy(self.network)
         if self.average:
-            network.load_state_dict(self.average.weights, strict=False)  # but the counters of normalisation
-        return folded(network)
+            network.load_state_dict(self.average.weights, strict=False)
+        coarse_alone(network, False)
+        return uncentred(network).eval()
 
     def row(self, elapsed: float, gain: Gain | None) -> LogRow:
         """The log's line for the steps since the last one."""
         loss = sum(self._losses) / len(self._losses) if self._losses else math.nan
         self._losses = []
-        progress = _progress(self.options, self.step, elapsed)
+        progress = self.progress(elapsed)
         left = max(0.0, elapsed * (1 - progress) / progress) if progress else math.nan
-        rate = learning_rate(self.recipe, self.step, progress)
-        return LogRow(self.step, self.samples, elapsed, left, rate, loss, self.skipped, gain)
+        return LogRow(self.step, self.samples, elapsed, left, self.recipe.rate(self.step, progress), loss, self.skipped, gain)
 
     def save(self, elapsed: float) -> None:
-        """Writes the checkpoint and the state; each appears whole or not at all."""
+        """Writes the checkpoint and, of a run that is not annealed, the state; each appears whole or not at all."""
         notes = {"steps": str(self.step), "samples": str(self.samples), "seed": str(self.options.seed)}
-        write_checkpoint(full_width(self.delivered(), self.divisor, self.options.seed), self.checkpoint, notes)
+        write_checkpoint(self.delivered(), self.checkpoint, notes)
+        if self.options.anneal:
+            return
         content = {
             "run": _identity(self.options),
-            "divisor": self.divisor,
-            "normalised": self.normalised,
             "network": self.network.state_dict(),
             "average": self.average and (self.average.weights, self.average.updates),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -192,11 +195,11 @@ class _Run:
         for optimizer, state in zip(self.optimizers, content["optimizers"]):
             optimizer.load_state_dict(state)
 
-    def _loss(self, network: nn.Module, samples: Samples, name: str) -> Tensor:
-        blurry = samples.blurry.to(self.device).contiguous(memory_format=torch.channels_last)
+    def _loss(self, network: nn.Module, samples: Samples, floor: float) -> Tensor:
+        blurry = samples.blurry.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             output = network(blurry)
-        return loss_of(name, output.float(), samples.sharp.to(self.device), self.recipe.charbonnier)
+        return loss_of(self.recipe.loss, output.float(), samples.sharp, floor)
 
     def _skip(self, loss: float) -> None:
         self.skipped += 1
@@ -208,49 +211,52 @@ class _Run:
             )
 
 
-def _gain(run: _Run, validation: Samples | None) -> Gain | None:
-    return measure_gain(run.delivered(), validation) if validation else None
+def _gain(run: _Run, validation: Validation | None) -> Gain | None:
+    return validation.gain(run.delivered()) if validation else None
 
 
-def _begun(options: TrainOptions) -> _Run:
+def _begun(options: TrainOptions, samples: StoredSamples) -> _Run:
     torch.manual_seed(options.seed)
+    config, recipe = _config(options), options.recipe
     if options.start:
-        return _Run(options, load_checkpoint(options.start, _config(options)), 1)
-    network, divisor = _narrowed(DeblurNetwork(_config(options)), options.recipe.stages[0].generators)
-    initialise(network, options.recipe.initialisation)
-    if options.recipe.quiet_generators:
-        prepare_generators(network)
-    return _Run(options, network, divisor, options.recipe.normalised)
+        network = load_checkpoint(options.start)
+        network = network if network.config == config else grown(network, config.widths, seed=options.seed)
+        _refuse_another({"configuration": network.config.to_dict()}, {"configuration": config.to_dict()}, options.start)
+    else:
+        network = DeblurNetwork(config)
+        initialise(network, "paper" if recipe.initialisation == "paper" else "kaiming")
+    if recipe.initialisation == "prepared":
+        stage = replace(recipe.stage(0), batch=MEASURED)
+        (centre if options.start else prepare)(network, samples.batch(0, stage, 0).blurry.cpu())
+    return _Run(options, network)
 
 
 def _resumed(options: TrainOptions) -> _Run:
     content = read_state(options.folder)
-    asked = _identity(options)
-    differing = [
-        f"{name} {content['run'][name]!r}, asked {value!r}" for name, value in asked.items() if content["run"][name] != value
-    ]
-    if differing:
-        raise TrainingError(f"the run in {options.folder} has {'; '.join(differing)}: ask for the same, or name another folder")
-    run = _Run(options, *_narrowed(DeblurNetwork(_config(options)), content["divisor"]), content["normalised"])
+    _refuse_another(content["run"], _identity(options), options.folder)
+    network = DeblurNetwork(_config(options))
+    if options.recipe.initialisation == "prepared":
+        centre(network)
+    run = _Run(options, network)
     run.restore(content)
     return run
 
 
 def _identity(options: TrainOptions) -> dict[str, Any]:
     """What must not change when a run goes on; the rest of the recipe may."""
-    return {"seed": options.seed, "optimizer": options.recipe.optimizer, "configuration": _config(options).to_dict()}
+    recipe = options.recipe
+    fixed = {"optimizer": recipe.optimizer, "initialisation": recipe.initialisation, "configuration": _config(options).to_dict()}
+    return {"seed": options.seed, **fixed}
+
+
+def _refuse_another(there: dict[str, Any], asked: dict[str, Any], where: Path) -> None:
+    differing = [f"{name} {there.get(name)!r}, asked {value!r}" for name, value in asked.items() if there.get(name) != value]
+    if differing:
+        raise TrainingError(f"{where} has {'; '.join(differing)}: ask for the same, or name another")
 
 
 def _config(options: TrainOptions) -> NetworkConfig:
     return replace(options.config, residual=options.recipe.residual)
-
-
-def _narrowed(network: DeblurNetwork, divisor: int) -> tuple[DeblurNetwork, int]:
-    return (narrowed(network, divisor) if divisor > 1 else network), divisor
-
-
-def _progress(options: TrainOptions, step: int, elapsed: float) -> float:
-    return step / options.steps if options.steps else elapsed / (options.minutes * 60)
 
 
 class _Clock:
