@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.config import NetworkConfig
 from model.network import DeblurNetwork
+from model.sizes import DEFAULT_SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
 CONFIG_KEY = "videodeblur.config"  # in the safetensors metadata, a JSON object
@@ -23,12 +24,15 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or does not fit the network asked for."""
 
 
-def default_checkpoint() -> Path:
-    """The checkpoint that ships with the project."""
-    found = sorted(WEIGHTS.glob("*.safetensors"))
-    if len(found) != 1:
-        raise CheckpointError(f"{WEIGHTS} holds {len(found)} .safetensors files, expected one: name the checkpoint instead")
-    return found[0]
+def default_checkpoint(size: str = DEFAULT_SIZE) -> Path:
+    """The checkpoint of a size that ships with the project. Raises CheckpointError for a size that none is shipped of."""
+    path = WEIGHTS / f"videodeblur_{size}.safetensors"
+    if not path.is_file():
+        sizes = sorted(found.stem.removeprefix("videodeblur_") for found in WEIGHTS.glob("videodeblur_*.safetensors"))
+        raise CheckpointError(
+            f"no weights of size {size!r} are shipped, only {', '.join(sizes) or 'none'}: name a checkpoint instead"
+        )
+    return path
 
 
 def save_checkpoint(

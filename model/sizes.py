@@ -5,6 +5,8 @@ from __future__ import annotations
 from model.config import NetworkConfig
 from model.widths import Widths
 
+DEFAULT_SIZE = "light"
+
 SIZES: dict[str, NetworkConfig] = {
     "paper": NetworkConfig(),  # 489 GFLOP a frame of 1280x720, convolutions only
     "light": NetworkConfig(  # few channels at full resolution, most at half, where blur is removed

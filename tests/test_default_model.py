@@ -3,10 +3,14 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from model import sizes
 from runtime import ModelError, default_model
+from runtime.run import options
 
 EXPORTER = """
 import os, sys, time
@@ -29,7 +33,7 @@ def project(tmp_path, monkeypatch):
     """A project whose export is quick, and an empty cache."""
     for folder in ("model/weights", "export", "runtime"):
         (tmp_path / "project" / folder).mkdir(parents=True)
-    (tmp_path / "project/model/weights/deblur.safetensors").write_bytes(b"weights")
+    (tmp_path / "project/model/weights/videodeblur_light.safetensors").write_bytes(b"weights")
     (tmp_path / "project/export/to_onnx.py").write_text(EXPORTER.format(status=0))
     monkeypatch.setattr(default_model, "ROOT", tmp_path / "project")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -57,7 +61,8 @@ def test_it_is_exported_once_and_says_so(project, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", ["model/weights/deblur.safetensors", "export/to_onnx.py", "export/network/graph.py", "export/graph/opset17.py"]
+    "changed",
+    ["model/weights/videodeblur_light.safetensors", "export/to_onnx.py", "export/network/graph.py", "export/graph/opset17.py"],
 )
 def test_other_weights_or_another_exporter_are_another_file(changed, project):
     first = default_model.default_model(print)
@@ -120,8 +125,8 @@ def test_without_torch_an_exported_model_still_serves(project, monkeypatch):
 
 
 def test_without_a_checkpoint_the_file_to_bring_is_named(project):
-    (project / "model/weights/deblur.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"0 checkpoints are shipped, expected one: .*--model"):
+    (project / "model/weights/videodeblur_light.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"no weights of size 'light' are shipped, only none: .*--model"):
         default_model.default_model(print)
 
 
@@ -129,3 +134,21 @@ def test_a_cache_that_cannot_be_written_is_an_error_with_a_remedy(project, monke
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/cache")
     with pytest.raises(ModelError, match="set XDG_CACHE_HOME to a folder that can be written"):
         default_model.default_model(print)
+
+
+def test_a_shipped_size_is_asked_for_by_name(project, monkeypatch):
+    (project / "model/weights/videodeblur_paper.safetensors").write_bytes(b"wide")
+    assert default_model.shipped_sizes() == ["light", "paper"]
+    light, paper = default_model.default_model(print), default_model.default_model(print, "paper")
+    assert light.stem.startswith("videodeblur_light-")
+    assert paper.stem.startswith("videodeblur_paper-")
+    asked = []
+    monkeypatch.setattr(options, "Engine", lambda path, *rest: asked.append(path) or SimpleNamespace(reason=""))
+    for name, expected in (("paper", paper), (None, light), ("other.onnx", Path("other.onnx"))):
+        options.open_engine(options.DeblurOptions(Path("a.mp4"), Path("b.mp4"), model=name and Path(name)), print)
+        assert asked.pop() == expected
+
+
+def test_the_default_size_is_that_of_the_checkpoints():
+    assert default_model.SIZE == sizes.DEFAULT_SIZE
+    assert set(default_model.shipped_sizes()) <= sizes.SIZES.keys()

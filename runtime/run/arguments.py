@@ -56,7 +56,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
         "--model",
         type=Path,
         metavar="FILE",
-        help=".onnx file, engine or bundle (default: the shipped checkpoint, exported once to the user's cache)",
+        help=".onnx file, engine, bundle, or a shipped size by name (default: light, exported once to the user's cache)",
     )
     model.add_argument("--backend", default="auto", help=BACKENDS)
     model.add_argument("--precision", default="auto", help=ARITHMETIC)

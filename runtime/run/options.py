@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.default_model import default_model
+from runtime.default_model import default_model, shipped_sizes
 from runtime.encoder_options import EncoderOptions
 from runtime.engine import Engine
 from runtime.errors import InputError
@@ -28,7 +28,7 @@ class DeblurOptions:
 
     source: Path  # a video file, "-" for standard input, a sequence such as %05d.png, or a folder of pictures
     output: Path  # its suffix chooses the container; "-" for standard output, %05d.png or a folder for pictures
-    model: Path | None = None  # an .onnx file; None = the shipped checkpoint, see default_model
+    model: Path | None = None  # a file, or the name of a shipped size; None = the default size, see default_model
     backend: str = "auto"  # see Engine
     precision: str = "auto"  # see Engine
     threads: int | None = None  # CPU cores for the network; None = all
@@ -93,8 +93,19 @@ def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     """The engine that the options name."""
     say = say or (lambda _: None)
     served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
-    path = served or options.model or default_model(say)
+    path = served or _model(options.model, say)
     engine = Engine(path, options.backend, options.precision, options.threads, options.device)
     log.info("%s: %s", options.source, engine.reason)
     say(engine.reason)
     return engine
+
+
+def _model(named: Path | None, say: Say) -> Path:
+    """The file that --model names, itself or by a shipped size of the network."""
+    if named is None:
+        return default_model(say)
+    return (
+        default_model(say, named.name)
+        if named.name in shipped_sizes() and str(named) == named.name and not named.exists()
+        else named
+    )
