@@ -21,7 +21,7 @@ from training.growth import grown
 from training.losses import loss_of
 from training.optimizers import WeightAverage, build_optimizers
 from training.pairs import load_pairs
-from training.recipes import RECIPES, Recipe, Stage
+from training.recipes import RECIPES, Recipe, Stage, changed
 from training.replicas import Replicas
 from training.soap import Soap
 from training.sources import MixedSource, SyntheticSource
@@ -251,6 +251,14 @@ def test_the_rate_warms_up_and_falls_with_the_floor_at_the_end():
 def test_recipes_are_checked(changes):
     with pytest.raises(ValueError, match="expected"):
         replace(QUICK, **changes)
+
+
+def test_numbers_of_a_recipe_are_set_by_name():
+    recipe = changed(QUICK, ["floor=0.003", "optimizer=adamw", "coarse_alone=7"])
+    assert (recipe.floor, recipe.optimizer, recipe.coarse_alone) == (0.003, "adamw", 7)
+    for wrong in ("floor", "floor=", "floor=low", "stages=1", "nothing=1", "optimizer=sgd", "reuse=0", "bf16=no"):
+        with pytest.raises(InputError, match="expected"):
+            changed(QUICK, [wrong])
 
 
 def test_soap_learns_what_is_ill_conditioned():

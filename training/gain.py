@@ -1,6 +1,6 @@
-"""Measures what a checkpoint gains on held-out pictures with synthetic blur, by how blurred the frames are.
+"""Measures what a checkpoint gains on held-out pictures with synthetic blur, by how blurred the frames are, and on real frames.
 
-python -m training.gain --pictures FOLDER
+python -m training.gain --pictures FOLDER --real BLURRY SHARP
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import torch
 
 from model import load_checkpoint
 from runtime.command_line import command
+from training.datasets import video_from_folders
 from training.recipes import RECIPES
 from training.synthesis import synthesize
 from training.textures import load_textures
-from training.validation import CLASSES, Gain, measure_gain
+from training.validation import CLASSES, Gain, Validation, real_frames
 
 
 @command
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--pictures", type=Path, nargs="+", required=True, help="sharp pictures, or folders of them, that were not trained on")
     add("--model", type=Path, help="checkpoint (default: the shipped one)")
+    add("--real", type=Path, nargs=2, metavar=("BLURRY", "SHARP"), help="folders of real frames; SHARP may hold only some of them")
     add("--samples", type=int, default=128, help="of 5 frames (default: 128)")
     add("--crop", type=int, default=128, help="pixels, height and width of a sample (default: 128)")
     add("--recipe", choices=RECIPES, default="cpu", help="whose blur is synthesised (default: cpu)")
@@ -42,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     network = load_checkpoint(arguments.model).to(arguments.device).to(memory_format=torch.channels_last)
     blur = replace(RECIPES[arguments.recipe].blur, height=arguments.crop, width=arguments.crop, frames=network.config.frames)
     samples = synthesize(load_textures(arguments.pictures, torch.device("cpu")), blur, arguments.samples, arguments.seed)
-    print(table(measure_gain(network, samples)))
+    real = real_frames(video_from_folders(*arguments.real), network.config.frames) if arguments.real else ()
+    print(table(Validation(samples, real).gain(network)))
     return 0
 
 
@@ -55,6 +58,8 @@ def table(gain: Gain) -> str:
     lines.append(
         f"{'all':<16}{sum(gain.counts):>8}{gain.mean:>+10.2f}   (mean input {gain.input:.2f} dB, output {gain.output:.2f} dB)"
     )
+    lines += [f"{part} is worth {value:+.3f} dB of it" for part, value in gain.worth.items()]
+    lines += [f"real frame {name}: {value:+.2f} dB of luma" for name, value in gain.real.items()]
     return "\n".join(lines)
 
 

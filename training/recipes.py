@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 
+from runtime.errors import InputError
 from training.synthesis import BlurOptions
 
 
@@ -77,6 +79,27 @@ class Recipe:
     def loss_floor(self, progress: float) -> float:
         """The floor of the loss, which falls by equal factors."""
         return self.floor * (self.final_floor / self.floor) ** self.annealed(progress)
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with some fields of one value each set anew, from texts such as "floor=0.003". Raises InputError."""
+    values = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        present = getattr(recipe, name, None) if name in {field.name for field in fields(recipe)} else None
+        kind = type(present)
+        if kind not in (int, float, str) or not text:
+            raise InputError(
+                f"got --set {setting}, expected NAME=VALUE of a number or word in training/recipes.py, such as floor=0.003"
+            )
+        try:
+            values[name] = kind(text)
+        except ValueError as error:
+            raise InputError(f"{name} is {text!r}, expected {kind.__name__}, as in {name}={present}") from error
+    try:
+        return replace(recipe, **values)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 OPTIMIZERS = ("adam", "adamw", "soap")

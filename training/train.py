@@ -24,7 +24,7 @@ from runtime.errors import InputError
 from training.datasets import find_dataset, video_from_folders
 from training.pairs import load_pairs
 from training.parts import split
-from training.recipes import RECIPES
+from training.recipes import RECIPES, changed
 from training.sources import MixedSource, Source, SyntheticSource
 from training.synthesis import synthesize
 from training.textures import load_textures
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = SIZES[arguments.size]
     widths = size.widths.divided(arguments.channel_divisor)
     config = replace(VARIANTS[arguments.variant], widths=widths, generator_skips=size.generator_skips)
-    recipe = RECIPES[arguments.recipe]
+    recipe = changed(RECIPES[arguments.recipe], arguments.set)
     options = TrainOptions(
         folder=arguments.out,
         recipe=replace(recipe, blur=replace(recipe.blur, frames=config.frames)),
@@ -87,6 +87,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--real", type=Path, nargs=2, metavar=("BLURRY", "SHARP"), help="folders of real frames, for the log as well")
     add("--out", type=Path, required=True, help="folder of the run: checkpoint, state, log, samples; a run that is there goes on")
     add("--recipe", choices=RECIPES, default="cpu", help="see training/recipes.py (default: cpu)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the recipe, such as floor=0.003; repeatable")
     add("--size", choices=SIZES, default="light", help="how wide the network is, see model/sizes.py (default: light)")
     add("--variant", choices=VARIANTS, default="I5T3", help="network of the paper's Tables 2 and 3")
     add("--channel-divisor", type=int, default=1, help="divides all inner channels, for quick trials (default: 1)")
