@@ -1,5 +1,8 @@
 # The README's two commands are `make demo` and `make test`; both set up everything themselves, in .venv.
 PYTHON ?= python3
+# Passed on to pip, such as PIP_OPTIONS='--extra-index-url URL' for an index that holds PyTorch's CPU build.
+PIP_OPTIONS ?=
+INSTALL := -m pip install --quiet $(PIP_OPTIONS)
 BIN := .venv/bin
 SETUP := .venv/installed
 TRITON := .venv-triton
@@ -37,11 +40,11 @@ clean:
 
 $(SETUP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cpu,video,cluster,triton,export,training,benchmarks,dev]'
+	$(BIN)/python $(INSTALL) --upgrade pip
+	PYTHONWARNINGS=ignore $(BIN)/python $(INSTALL) --editable '.[cpu,video,cluster,triton,export,training,benchmarks,dev]'
 	touch $@
 
 $(TRITON)/installed:
 	$(PYTHON) -m venv $(TRITON)
-	$(TRITON)/bin/python -m pip install --quiet nvidia-pytriton==0.7.0 'numpy<2' 'openvino>=2026.1' 'onnxruntime>=1.24'
+	$(TRITON)/bin/python $(INSTALL) nvidia-pytriton==0.7.0 'numpy<2' 'openvino>=2026.1' 'onnxruntime>=1.24'
 	touch $@
