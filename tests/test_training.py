@@ -1,3 +1,4 @@
+import copy
 import csv
 import math
 import signal
@@ -15,7 +16,7 @@ from model import PAPER, SIZES, VARIANTS, DeblurNetwork, NetworkConfig, Widths, 
 from runtime.errors import DeployError, InputError
 from training import gain, parts, speed, train, trainer
 from training.beginning import coarse_alone, prepare
-from training.centring import CentredConv, centre, uncentred
+from training.centring import CentredConv, centre, input_means, recentre, uncentred
 from training.datasets import find_dataset, video_from_folders
 from training.growth import grown
 from training.losses import loss_of
@@ -324,6 +325,24 @@ def test_what_is_delivered_computes_what_was_trained():
     again.load_state_dict(plain.state_dict())
     centre(again, frames)
     assert torch.allclose(again(frames), plain(frames), atol=1e-5)
+
+
+def test_means_are_measured_anew_without_a_change():
+    torch.manual_seed(0)
+    network, frames = DeblurNetwork(TINY), torch.rand(4, 5, 32, 32)
+    prepare(network, frames)
+    average = WeightAverage(network, 0.5)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    average.update(network)
+    averaged = copy.deepcopy(network)
+    averaged.load_state_dict(average.weights)
+    before = network(frames), averaged(frames)
+    recentre(network, frames, average.weights)
+    averaged.load_state_dict(average.weights)
+    assert torch.allclose(network(frames), before[0], atol=1e-5)
+    assert torch.allclose(averaged(frames), before[1], atol=1e-5)
+    assert torch.allclose(network.c2.mean, input_means(network, frames)[network.c2], atol=1e-6)
 
 
 @pytest.mark.parametrize("skips", [False, True])

@@ -39,12 +39,26 @@ def centre(network: DeblurNetwork, frames: Tensor | None = None) -> None:
         if type(module) is nn.Conv2d and module.bias is not None:
             module.__class__ = CentredConv
             module.register_buffer("mean", torch.zeros(module.in_channels, device=module.weight.device))
-    if frames is None:
-        return
-    means = input_means(network, frames)
-    for module, mean in means.items():
-        module.bias += module.weight.sum((2, 3)) @ (mean - module.mean)
-        module.mean.copy_(mean)
+    if frames is not None:
+        recentre(network, frames)
+
+
+@torch.no_grad()
+def recentre(network: DeblurNetwork, frames: Tensor, averaged: dict[str, Tensor] | None = None) -> None:
+    """Measures the means anew, for the `averaged` weights of the same network too; what both compute stays the same.
+
+    While means lag behind what training makes of the inputs, the mean is the steepest direction again, and silences generators.
+    """
+    names = {module: name for name, module in network.named_modules()}
+    for module, mean in input_means(network, frames).items():
+        _move(module.weight, module.bias, module.mean, mean)
+        if averaged:
+            _move(*(averaged[f"{names[module]}.{kind}"] for kind in ("weight", "bias", "mean")), mean)
+
+
+def _move(weight: Tensor, bias: Tensor, mean: Tensor, new: Tensor) -> None:
+    bias += weight.sum((2, 3)) @ (new - mean)
+    mean.copy_(new)
 
 
 @torch.no_grad()

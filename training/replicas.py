@@ -23,8 +23,9 @@ class Replicas:
     def __init__(self, network: nn.Module, count: int) -> None:
         self.networks = [network, *(copy.deepcopy(network) for _ in range(count - 1))]
         for replica in self.networks[1:]:
-            for mine, shared in zip(replica.parameters(), network.parameters()):
-                mine.data = shared.data
+            for values in (nn.Module.parameters, nn.Module.buffers):
+                for mine, shared in zip(values(replica), values(network)):
+                    mine.data = shared.data
         self._pool = ThreadPoolExecutor(count)
         if count > 1:
             torch.set_num_threads(1)

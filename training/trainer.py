@@ -17,7 +17,7 @@ from model import DeblurNetwork, NetworkConfig, load_checkpoint
 from model.network import initialise
 from runtime.errors import DeployError, InputError
 from training.beginning import coarse_alone, prepare
-from training.centring import centre, uncentred
+from training.centring import centre, recentre, uncentred
 from training.growth import grown
 from training.interrupts import deferred_interrupts
 from training.losses import loss_of
@@ -32,6 +32,7 @@ from training.synthesis import Samples
 from training.validation import Gain, Validation
 
 BAD_STEPS = 20  # steps in a row with a loss that is not finite, after which a run stops
+RECENTRED = tuple(round(20 * 2.5**power) for power in range(13))  # steps at which the inputs' means are measured anew
 MEASURED = 32  # samples that the beginning is measured with
 
 
@@ -139,6 +140,8 @@ class _Run:
             coarse_alone(getattr(network, "_orig_mod", network), self.samples < self.recipe.coarse_alone)
         floor = self.recipe.loss_floor(progress)
         batch = samples.batch(self.step, stage, self.samples)
+        if self.recipe.initialisation == "prepared" and self.step in RECENTRED:
+            recentre(self.network, batch.blurry, self.average and self.average.weights)
         loss = self.replicas.backward(batch, lambda network, part: self._loss(network, part, floor))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip or math.inf)
         self.step += 1
