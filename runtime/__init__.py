@@ -3,6 +3,7 @@
 from runtime.engine import Engine
 from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError, VideoError
 from runtime.files.contract import Contract, read_contract
+from runtime.machine import no_telemetry as _no_telemetry  # noqa: F401 - before any backend is imported
 from runtime.streaming import StreamDeblurrer
 from runtime.telemetry import Telemetry
 

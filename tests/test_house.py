@@ -37,7 +37,13 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
     "runtime/engine.py": (*ENGINE, "runtime/submissions.py"),
     "runtime/telemetry.py": ("runtime/engine.py", "runtime/files/"),
     "runtime/default_model.py": ("runtime/files/", "runtime/progress.py", "runtime/errors.py"),
-    "runtime/__init__.py": (*ENGINE, "runtime/engine.py", "runtime/streaming.py", "runtime/telemetry.py"),
+    "runtime/__init__.py": (
+        *ENGINE,
+        "runtime/engine.py",
+        "runtime/streaming.py",
+        "runtime/telemetry.py",
+        "runtime/machine/no_telemetry.py",
+    ),
     "runtime/video/": (  # no engine
         "runtime/errors.py",
         "runtime/files/",

@@ -180,8 +180,9 @@ def test_an_interrupted_window_is_a_failed_one():
     engine = Recorder()
     engine.run = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     deblurrer = StreamDeblurrer(engine)
+    for _ in range(4):
+        deblurrer.push(np.zeros((2, 3), np.uint8))
     with pytest.raises(KeyboardInterrupt):
-        for _ in range(5):
-            deblurrer.push(np.zeros((2, 3), np.uint8))
+        deblurrer.push(np.zeros((2, 3), np.uint8))
     with pytest.raises(BackendError, match=r"failed \(KeyboardInterrupt\): flush"):
         deblurrer.push(np.zeros((2, 3), np.uint8))

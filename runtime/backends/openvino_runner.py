@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from runtime.errors import BackendError, ModelError
 from runtime.files.contract import INPUT, OUTPUT
+from runtime.machine.no_telemetry import without_openvino_telemetry
+
+with without_openvino_telemetry():
+    import openvino
 
 DEVICE = "CPU"
 COMPILED_SHAPES = 4  # compiled models kept; a video needs one, a service of mixed sizes a few
