@@ -82,6 +82,19 @@ def test_views_with_strides_are_accepted(engine, window):
     np.testing.assert_allclose(engine.run(window[..., ::-1, ::-1]), engine.run(window[..., ::-1, ::-1].copy()), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(16, 24), (17, 33)])
+def test_read_only_and_unaligned_buffers_are_windows(engine, size, dtype):
+    """`np.frombuffer` of a request's body, and a memmap that was opened for reading."""
+    given = np.random.default_rng(3).integers(0, 2, (1, 5, *size)).astype(dtype)
+    for before in (b"", b"x"):
+        body = np.frombuffer(before + given.tobytes(), dtype, offset=len(before)).reshape(given.shape)
+        assert not body.flags.writeable
+        for sharp in (engine.run(body), engine.submit(body).result(60)):
+            np.testing.assert_array_equal(sharp, engine.run(given))
+            assert sharp.flags.writeable
+
+
 @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (10, np.uint16), (16, np.uint16)])
 @pytest.mark.parametrize("color_range", ["full", "limited"])
 def test_codes_are_unit_luma_rounded(engine, bits, dtype, color_range):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from runtime.errors import BackendError, ModelError
 from runtime.files.contract import INPUT, OUTPUT
+from runtime.machine.forks import never_free_in_a_fork
 from runtime.machine.no_telemetry import without_openvino_telemetry
 
 with without_openvino_telemetry():
@@ -28,7 +30,13 @@ def core() -> openvino.Core:
     """One for the process, never freed. Each loads the CPU plugin, which puts the thread's signal handlers on a stack of its own;
     where two are freed in the order in which they were made, 2026.4 leaves the thread with a stack that is gone, and the next
     SIGTERM or Ctrl-C is a segmentation fault."""
-    return openvino.Core()
+    made = openvino.Core()
+    never_free_in_a_fork(made)
+    return made
+
+
+if hasattr(os, "register_at_fork"):  # a child makes its own
+    os.register_at_fork(after_in_child=core.cache_clear)
 
 
 def native_bf16() -> bool:
@@ -78,7 +86,7 @@ class OpenVinoRunner:
         self._core = core()
         try:
             self._model: openvino.Model | None = self._core.read_model(path)
-        except RuntimeError as error:
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
         self._free: dict[tuple[int, ...], list[openvino.InferRequest]] = {}  # requests that nobody waits for, by shape
@@ -93,10 +101,10 @@ class OpenVinoRunner:
         compiled = self.compiled(shape)
         free = self._free.setdefault(shape, [])
         request = free.pop() if free else compiled.create_infer_request()
-        given = np.ascontiguousarray(blurry)
+        given = np.require(blurry, requirements=["C", "A", "W"])  # a copy of what lies in a read-only buffer
         try:
             request.start_async({INPUT: openvino.Tensor(given, shared_memory=True)})
-        except RuntimeError as error:
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise BackendError(f"OpenVINO failed on shape {shape}: {error}") from error
         return Ticket(shape, request, given)
 
@@ -104,9 +112,9 @@ class OpenVinoRunner:
         """See `WorksAhead.result`."""
         try:
             ticket.request.wait()
-        except RuntimeError as error:
+            sharp = np.array(ticket.request.get_tensor(OUTPUT).data)
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise BackendError(f"OpenVINO failed on shape {ticket.shape}: {error}") from error
-        sharp = np.array(ticket.request.get_tensor(OUTPUT).data)
         if ticket.shape in self._free:
             self._free[ticket.shape].append(ticket.request)
         return sharp
@@ -133,5 +141,5 @@ class OpenVinoRunner:
             if model.is_dynamic():
                 model.reshape({INPUT: list(shape)})
             return self._core.compile_model(model, DEVICE, self._properties)
-        except RuntimeError as error:
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise BackendError(f"OpenVINO cannot compile the model for shape {shape}: {error}") from error

@@ -11,11 +11,13 @@ from typing import Any, BinaryIO
 
 from runtime.errors import ModelError
 from runtime.files.onnx_fields import BYTES, VARINT, fields, has_external_data, size_of
-from runtime.files.records import parse_object, read_record
+from runtime.files.records import parse_object, read_record, shortened
 
 INPUT, OUTPUT = "blurry", "sharp"  # names of the graph's only input and output
 METADATA_KEY = "videodeblur.contract"  # in the ONNX metadata_props, a JSON object
-IO_KINDS = ("f32", "u8", "u16")
+DEPTHS = {"f32": (None,), "u8": (8,), "u16": tuple(range(9, 17))}  # bits of a sample, by io
+IO_KINDS = tuple(DEPTHS)
+MOST_FRAMES, MOST_MULTIPLE = 1000, 1024  # of a window, and pixels: what is padded must be memory that there is
 SCHEMA = 1  # raised when a field changes its meaning
 
 # dB against the PyTorch network in fp32, the least at which a model of this precision counts as the same network
@@ -48,8 +50,9 @@ class Contract:
     def __post_init__(self) -> None:
         """Raises ModelError on what no model can promise."""
         sizes = (self.frames, self.multiple, self.batch or 1, self.height or 1, self.width or 1)
-        if min(sizes) < 1 or self.receptive_field < 0 or self.io not in IO_KINDS or self.precision not in MIN_PARITY:
-            raise ModelError(f"the model's contract cannot be true ({self}): export it again")
+        true = min(sizes) >= 1 and self.frames <= MOST_FRAMES and self.multiple <= MOST_MULTIPLE and self.receptive_field >= 0
+        if not true or self.precision not in MIN_PARITY or self.bits not in DEPTHS.get(self.io, ()):
+            raise ModelError(f"the model's contract cannot be true ({shortened(self, 400)}): export it again")
 
     def to_json(self) -> str:
         """The text that travels in the file's metadata."""
