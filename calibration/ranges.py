@@ -194,7 +194,7 @@ def _tensor_to_json(tensor: TensorRange) -> dict[str, Any]:
 
 def _tensor_from_json(values: dict[str, Any]) -> TensorRange:
     activation = read_record(Activation, values)
-    extent = read_record(Extent, values)
+    extent = read_record(Extent, {field.name: values[field.name] for field in fields(Extent)})
     histogram = None if values["histogram"] is None else _histogram_from_json(values["histogram"], extent)
     tensor = TensorRange(activation, extent, histogram, values["scales"])
     _check_numbers(tensor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ with without_openvino_telemetry():
     import openvino
 
 DEVICE = "CPU"
-COMPILED_SHAPES = 4  # compiled models kept; a video needs one, a service of mixed sizes a few
+COMPILED_SHAPES = 4  # compiled models kept whatever their size; a video needs one, a service of mixed sizes a few
+MOST_SHAPES, MOST_SAMPLES = 32, 5 << 20  # kept as long as they have so many samples together: some 1 GB of buffers, as 720p has
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -126,7 +128,7 @@ class OpenVinoRunner:
         if shape not in self._compiled:
             self._compiled[shape] = self._compile(self._model.clone(), shape)
         self._compiled.move_to_end(shape)
-        if len(self._compiled) > COMPILED_SHAPES:
+        while self._too_many():
             self._free.pop(self._compiled.popitem(last=False)[0], None)
         return self._compiled[shape]
 
@@ -135,6 +137,10 @@ class OpenVinoRunner:
         self._model = None
         self._compiled.clear()
         self._free.clear()
+
+    def _too_many(self) -> bool:
+        count, samples = len(self._compiled), sum(math.prod(shape) for shape in self._compiled)
+        return count > COMPILED_SHAPES and (count > MOST_SHAPES or samples > MOST_SAMPLES)
 
     def _compile(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
         try:
