@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from runtime import backends
 from runtime.backends.dlpack import is_device_array
 from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead, checked
 from runtime.bundle import open_bundle
-from runtime.errors import BackendError, InputError, ModelError
+from runtime.errors import BackendError, BusyError, InputError, ModelError
 from runtime.files.contract import Contract
 from runtime.files.records import shortened
 from runtime.life import FORKED, Life
@@ -85,7 +86,8 @@ class Engine:
         """
         if is_device_array(window):
             return self._run_on_device(window)
-        self._check(window, bits)
+        with self._counting_refused():
+            self._check(window, bits)
         with _Watch(self._observers, window) as watch:
             return self._life.serve(partial(self._sharpened, window, bits, color_range, watch))
 
@@ -104,7 +106,8 @@ class Engine:
     ) -> Future[npt.NDArray[Any]]:
         """`submit` that never blocks: raises BusyError while four are unfinished. In asyncio: `await wrap_future(...)` of it."""
         self._life.check()
-        return self._submissions.submit(self._begin, window, bits, color_range, wait=False)
+        with self._counting_refused():
+            return self._submissions.submit(self._begin, window, bits, color_range, wait=False)
 
     @property
     def unfinished(self) -> int:
@@ -119,7 +122,8 @@ class Engine:
     def observe(self, observer: Observer) -> None:
         """Calls `observer(frames, seconds, failed)` after every window on the host, in the thread that ran it; see `Telemetry`.
 
-        It may use the engine. What it raises is logged, and does not touch the result.
+        It may use the engine. What it raises is logged, and does not touch the result. One that has a method `refused()` is told of
+        windows too that were not run, since they do not fit or, with `submit_nowait`, too many are unfinished.
         """
         self._observers.append(observer)
 
@@ -151,7 +155,8 @@ class Engine:
         if is_device_array(window) or not isinstance(self._runner, WorksAhead):
             sharp = self.run(window, bits, color_range)
             return lambda: sharp
-        self._check(window, bits)
+        with self._counting_refused():
+            self._check(window, bits)
         runner, watch = self._runner, _Watch(self._observers, window)
 
         def began() -> tuple[Any, _Finish]:
@@ -169,6 +174,16 @@ class Engine:
                 return finish(self._life.serve(lambda: runner.result(ticket)))
 
         return ended
+
+    @contextmanager
+    def _counting_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except (InputError, BusyError):
+            for observer in tuple(self._observers):
+                with _logged():
+                    getattr(observer, "refused", int)()
+            raise
 
     def _sharpened(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None, watch: _Watch) -> npt.NDArray[Any]:
         watch.start()
@@ -264,6 +279,14 @@ def _opened(path: str, how: backends.How) -> backends.Choice:
         raise BackendError(f"there is not enough memory to open {path}: free some, or raise this process's limit") from error
 
 
+@contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.exception("an observer of windows failed; the window is not touched by that")
+
+
 class _Watch:
     """Times a window, and tells the observers when the `with` block ends; enter it outside the engine's turn."""
 
@@ -281,7 +304,5 @@ class _Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         seconds = time.perf_counter() - self._started
         for observer in tuple(self._observers):
-            try:
+            with _logged():
                 observer(self._frames, seconds, kind is not None)
-            except Exception:
-                log.exception("an observer of windows failed; the window is not touched by that")

@@ -221,7 +221,38 @@ def test_metrics_in_prometheus_text(engine, tmp_path):
     assert float(lines["deblur_window_seconds_sum"]) > 0
     assert [name for name in lines if name.startswith('deblur_engine_info{backend="onnxruntime",precision="fp32",checkpoint="')]
     for line in text.splitlines():
-        assert re.fullmatch(r'# TYPE \w+ (histogram|counter|gauge)|\w+(\{(\w+="[^"]*",?)+\})? [\d.]+', line), line
+        metric = r'\w+(\{(\w+="[^"]*",?)+\})? [\d.]+'
+        assert re.fullmatch(rf"# HELP \w+ [A-Z].*\.|# TYPE \w+ (histogram|counter|gauge)|{metric}", line), line
+
+
+def test_every_metric_says_what_it_is_and_the_queue_is_one(engine):
+    telemetry, gate = Telemetry(), threading.Event()
+    engine.observe(lambda *_: gate.wait(30))
+    engine.observe(telemetry)
+    futures = [engine.submit(windows(1)[0]) for _ in range(3)]
+    assert "deblur_queue_windows 3\n" in telemetry.prometheus(engine)
+    gate.set()
+    assert all(future.result(60) is not None for future in futures)
+    text = telemetry.prometheus(engine)
+    assert "deblur_queue_windows 0\n" in text
+    typed, helped = (re.findall(rf"^# {word} (\w+) ", text, re.MULTILINE) for word in ("TYPE", "HELP"))
+    assert typed == helped
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"^(\w+)", text, re.MULTILINE)} == set(typed)
+
+
+def test_refused_windows_are_counted(engine):
+    telemetry = Telemetry()
+    engine.observe(telemetry)
+    engine.observe(lambda *_: None)  # has no count of refused ones
+    with pytest.raises(InputError):
+        engine.run(windows(1)[0, 0])
+    with pytest.raises(InputError):
+        engine.submit(windows(1)[0], bits=9).result(60)
+    engine.run(windows(1)[0])
+    text = telemetry.prometheus()
+    assert "deblur_refused_total 2\n" in text
+    assert "deblur_failures_total 0\n" in text
+    assert "deblur_window_seconds_count 1\n" in text
 
 
 def test_failures_are_counted(tiny_model):
