@@ -151,6 +151,32 @@ def test_names_that_no_file_can_have(name, tmp_path):
     assert len(str(refused.value)) < 500
 
 
+PIPES = """
+import os, sys
+from pathlib import Path
+from runtime import DeployError, Engine
+for name in ("m.onnx", "x.bundle/manifest.json", "m.engine", "n.engine.json"):
+    path = Path(sys.argv[1], name)
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+Path(sys.argv[1], "n.engine").touch()
+for name in ("m.onnx", "x.bundle", "m.engine", "n.engine"):
+    try:
+        Engine(Path(sys.argv[1], name))
+    except DeployError as error:
+        print(error)
+"""
+
+
+def test_pipes_are_no_files(tmp_path):
+    command = [sys.executable, "-c", PIPES, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    told = done.stdout.splitlines()
+    assert len(told) == 4, done.stdout
+    assert all("it is no regular file" in line for line in told[:2])
+    assert all("no such engine file" in line or "has no record" in line for line in told[2:])
+
+
 def saved(proto, path):
     path.write_bytes(proto.SerializeToString())
     return path

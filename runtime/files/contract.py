@@ -113,6 +113,8 @@ def read_versions(path: Path) -> tuple[int, int]:
 @contextmanager
 def _onnx_file(path: Path) -> Iterator[BinaryIO]:
     try:
+        if path.exists() and not path.is_file():  # opening a pipe waits for who writes to it
+            raise ValueError("it is no regular file")
         with path.open("rb") as file:
             yield file
     except OSError as error:

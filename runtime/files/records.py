@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -20,8 +21,11 @@ MOST_BYTES = 64 << 20  # of a file of JSON
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises OSError, and ValueError when there is none."""
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise ValueError(f"it has {size} bytes, expected {MOST_BYTES} at most")
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # opening a pipe waits for who writes to it
+        raise ValueError("it is no regular file")
+    if facts.st_size > MOST_BYTES:
+        raise ValueError(f"it has {facts.st_size} bytes, expected {MOST_BYTES} at most")
     return parse_object(path.read_text(encoding="utf-8"))
 
 
