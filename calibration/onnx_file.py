@@ -7,12 +7,14 @@ from pathlib import Path
 import onnx
 
 from runtime.errors import ModelError
+from runtime.files.contract import refuse_external_data
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
-    """The graph in a file, checked by ONNX's own rules. Raises ModelError when it is missing, damaged or not valid."""
+    """The graph in a file, checked by ONNX's own rules. Raises ModelError when it is missing, damaged, not valid or not whole."""
+    refuse_external_data(path)
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
         onnx.checker.check_model(model)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error

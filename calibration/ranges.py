@@ -24,6 +24,7 @@ from calibration.histograms import BINS, LEAST_EXPONENT, Extent, Histogram
 from calibration.tensors import Activation
 from runtime.errors import InputError, ModelError
 from runtime.files.on_disk import partial_file
+from runtime.files.records import read_object, read_record
 
 KIND = "videodeblur.ranges"
 SCHEMA = 1  # raised when a field changes its meaning
@@ -123,12 +124,12 @@ class Ranges:
     def load(cls, path: Path) -> Ranges:
         """The ranges in a file. Raises InputError with the reason when it is missing, damaged, foreign or of another schema."""
         try:
-            values = json.loads(path.read_text())
+            values = read_object(path)
             _check_kind(values)
             return cls._from_json(values)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}: make it with videodeblur calibrate") from error
-        except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, zlib.error) as error:
             reason = f"there is no {error}" if isinstance(error, KeyError) else error
             raise InputError(f"{path} is not a usable ranges.json ({reason}): run videodeblur calibrate again") from error
 
@@ -148,7 +149,7 @@ class Ranges:
             checkpoint_sha256=_sha256(values, "checkpoint_sha256"),
             method=values["method"],
             percentile=values["percentile"],
-            windows=tuple(MeasuredWindow(**window) for window in values["windows"]),
+            windows=tuple(read_record(MeasuredWindow, window) for window in values["windows"]),
             versions=dict(values["versions"]),
             tensors={tensor.name: tensor for tensor in tensors},
         )
@@ -192,9 +193,8 @@ def _tensor_to_json(tensor: TensorRange) -> dict[str, Any]:
 
 
 def _tensor_from_json(values: dict[str, Any]) -> TensorRange:
-    described = {field.name: values[field.name] for field in fields(Activation)}
-    activation = Activation(**{**described, "read_by": tuple(values["read_by"])})
-    extent = Extent(**{field.name: values[field.name] for field in fields(Extent)})
+    activation = read_record(Activation, values)
+    extent = read_record(Extent, {field.name: values[field.name] for field in fields(Extent)})
     histogram = None if values["histogram"] is None else _histogram_from_json(values["histogram"], extent)
     tensor = TensorRange(activation, extent, histogram, values["scales"])
     _check_numbers(tensor)
@@ -221,7 +221,7 @@ def _histogram_to_json(histogram: Histogram) -> dict[str, Any]:
 
 
 def _histogram_from_json(values: dict[str, Any], extent: Extent) -> Histogram:
-    raw = zlib.decompress(base64.b64decode(values["counts"], validate=True))
+    raw = zlib.decompressobj().decompress(base64.b64decode(values["counts"], validate=True), 8 * BINS + 1)
     counts = np.frombuffer(raw, "<i8").astype(np.int64)
     if counts.shape != (BINS,) or counts.min() < 0:
         raise ValueError(f"a histogram has {counts.size} bins, expected {BINS} that are not negative")

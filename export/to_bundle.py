@@ -25,6 +25,7 @@ from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, middle, mirrored, run_gold
 from runtime.command_line import command
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
+from runtime.files.arrays import read_array
 from runtime.files.contract import Contract, read_contract
 from runtime.files.engine_record import SUFFIXES, load_record, record_path
 from runtime.files.manifest import Golden, Manifest, Member
@@ -205,7 +206,7 @@ def _measured(folder: Path, member: Member, golden: Golden) -> Member:
         return member
     with closing(choice.runner):
         decibels = self_test(folder, golden, choice)
-        codes = np.load(folder / golden.input)
+        codes = read_array(folder / golden.input)
         times = [_seconds(lambda: run_golden(choice.runner, choice.contract, golden, codes)) for _ in range(TIMED)]
     machine = choice.runner.gpu.name if hasattr(choice.runner, "gpu") else cpu_name()
     where = f"{choice.runner.name} {choice.runner.precision}, {machine}"

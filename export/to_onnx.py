@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +15,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from export.compare.parity import Parity
 from export.export_options import CODE_BITS, DEFAULT_REWRITES, IO_KINDS, OPSETS, REWRITES, ExportOptions
 from export.shipped_clips import DEFAULT_CLIP
-from runtime.command_line import command
+from runtime.command_line import clean_up_when_stopped, command
 from runtime.errors import InputError, MissingPackageError
 from runtime.files.contract import MIN_PARITY
 from runtime.machine.requirements import requirement
@@ -56,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rewrites=arguments.rewrites,
         clip=arguments.clip,
     )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
+    clean_up_when_stopped()
     _need_packages()
     from export.network.exporter import export_onnx  # here, so that options and help need none of PACKAGES
 

@@ -64,8 +64,9 @@ def load_checkpoint(path: Path | None = None, config: NetworkConfig | None = Non
         raise CheckpointError(
             f"{path} holds another network: {_differences(stored, config)}; drop the variant, or bring its checkpoint"
         )
+    _check_fit(_without_memory(stored or config, path), tensors, path)
     network = DeblurNetwork(stored or config)
-    _fill(network, tensors, path)
+    network.load_state_dict(tensors)
     return network.float().eval()
 
 
@@ -75,7 +76,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig | No
             text = (file.metadata() or {}).get(CONFIG_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return tensors, NetworkConfig.from_dict(json.loads(text)) if text else None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
 
 
@@ -92,7 +93,16 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def _fill(network: DeblurNetwork, tensors: dict[str, Tensor], path: Path) -> None:
+def _without_memory(config: NetworkConfig | None, path: Path) -> DeblurNetwork:
+    """The network's shapes alone: a configuration may ask for more memory than there is."""
+    try:
+        with torch.device("meta"):
+            return DeblurNetwork(config)
+    except (RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{path} describes a network that cannot be ({str(error).splitlines()[0]})") from error
+
+
+def _check_fit(network: DeblurNetwork, tensors: dict[str, Tensor], path: Path) -> None:
     expected = network.state_dict()
     wrong = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
     extra = sorted(set(tensors) - set(expected))
@@ -101,7 +111,6 @@ def _fill(network: DeblurNetwork, tensors: dict[str, Tensor], path: Path) -> Non
             f"{path} does not fit the configuration: {len(wrong)} tensors missing or of another shape {wrong[:2]}, "
             f"{len(extra)} unknown {extra[:2]}; name the variant that it was trained as"
         )
-    network.load_state_dict(tensors)
 
 
 def _differences(stored: NetworkConfig, asked: NetworkConfig) -> str:

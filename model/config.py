@@ -31,6 +31,9 @@ class NetworkConfig:
     widths: Widths = PAPER  # channels of every part
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type in ("int", "bool", "str") and type(value := getattr(self, field.name)).__name__ != field.type:
+                raise ValueError(f"{field.name} is {value!r}, expected {field.type}")
         _one_of("temporal", self.temporal, ("generated", "chained", "conv3d"))
         _one_of("spatial", self.spatial, ("generated", "chained"))
         _one_of("spatial_cell", self.spatial_cell, ("gru", "lstm"))

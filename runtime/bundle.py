@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import backends
+from runtime.backends.runner import run_checked
 from runtime.errors import BackendError, DeployError, ModelError
+from runtime.files.arrays import read_array
 from runtime.files.contract import MIN_PARITY, Contract
 from runtime.files.engine_record import SUFFIXES
 from runtime.files.manifest import Golden, Manifest, Member, check_files, load_manifest
@@ -67,10 +69,10 @@ def run_golden(runner: Any, contract: Contract, golden: Golden, codes: npt.NDArr
     """What a runner makes of a golden input (F, h, w), (F, height, width): float32 for io "f32", else codes."""
     window = mirrored(codes, golden.height, golden.width)[None]
     if contract.io == "f32":
-        return np.asarray(runner.run(sample_codes.to_unit(window, GOLDEN_BITS, GOLDEN_RANGE))[0])
+        return np.asarray(run_checked(runner, sample_codes.to_unit(window, GOLDEN_BITS, GOLDEN_RANGE))[0])
     if contract.io == "u8":
-        return np.asarray(runner.run(window)[0])
-    return np.asarray(sample_codes.from_pairs(runner.run(sample_codes.to_pairs(window)))[0])
+        return np.asarray(run_checked(runner, window)[0])
+    return np.asarray(sample_codes.from_pairs(run_checked(runner, sample_codes.to_pairs(window)))[0])
 
 
 def least_parity(arithmetic: str, precision: str, io: str) -> float:
@@ -87,6 +89,8 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
     if (golden.io, golden.bits, golden.color_range) != (contract.io, contract.bits, contract.color_range):
         raise ModelError("its golden frames are of another kind than its input: make the bundle again")
     codes, reference = (_load(folder / name) for name in (golden.input, golden.reference))
+    if codes.dtype != (np.uint16 if golden.io == "u16" else np.uint8):
+        raise ModelError(f"its golden input is {codes.dtype}, expected sample codes: make the bundle again")
     got = middle(run_golden(choice.runner, contract, golden, codes), *reference.shape[1:])
     peak = 1.0 if contract.bits is None else float(2**contract.bits - 1)
     decibels = psnr(got, reference, peak) if got.shape == reference.shape else float("nan")
@@ -121,13 +125,10 @@ def _open_member(
 
 
 def _load(path: Path) -> npt.NDArray[Any]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ModelError(f"{path} is not a readable array ({error}): make the bundle again") from error
+    array = read_array(path)
     if array.ndim != 3 or 0 in array.shape:
         raise ModelError(f"{path} has shape {array.shape}, expected (F, h, w): make the bundle again")
-    return np.asarray(array)
+    return array
 
 
 def _mirror(length: int, wanted: int) -> npt.NDArray[np.intp]:

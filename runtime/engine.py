@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,10 +18,12 @@ import numpy.typing as npt
 
 from runtime import backends
 from runtime.backends.dlpack import is_device_array
-from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead
+from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead, checked
 from runtime.bundle import open_bundle
-from runtime.errors import BackendError, InputError
+from runtime.errors import BackendError, BusyError, InputError, ModelError
 from runtime.files.contract import Contract
+from runtime.files.records import shortened
+from runtime.life import FORKED, Life
 from runtime.pixels import padding, sample_codes
 from runtime.submissions import Finish, Submissions
 
@@ -28,6 +31,9 @@ UNIT_TOLERANCE = 0.5  # how far outside [0, 1] a float sample may be: limited-ra
 CODE_TYPES = {"u8": np.uint8, "u16": np.uint16}
 Observer = Callable[[int, float, bool], None]  # (frames, seconds, failed) of a call
 _Finish = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # the runner's answer -> the engine's
+
+log = logging.getLogger("videodeblur.engine")
+log.addHandler(logging.NullHandler())
 
 CODE_DEPTHS = {np.dtype(np.uint8): (8,), np.dtype(np.uint16): tuple(range(9, 17))}  # bits of a sample; the last if none are named
 
@@ -44,7 +50,8 @@ class Engine:
     A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must.
 
     Raises ModelError for a broken, changed or foreign file, BackendError when nothing here can run it. Every method may be called
-    from several threads; windows are served one after the other.
+    from several threads, from callbacks, observers and signal handlers; windows are served one after the other. In a process that
+    was forked since, BackendError: open one there.
     """
 
     def __init__(
@@ -58,16 +65,13 @@ class Engine:
     ) -> None:
         self.path = Path(path)
         how = backends.How(backend, precision, threads, device, fallback)
-        if "://" in str(path):
-            choice = backends.open_served(str(path), how)
-        else:
-            choice = (open_bundle if self.path.is_dir() else backends.open_model)(self.path, how)
+        choice = _opened(str(path), how)
         self.contract: Contract = choice.contract
         self._runner = choice.runner
         self.backend, self.precision = self._runner.name, self._runner.precision
         self.reason = f"{self.backend} {self.precision}: {choice.reason}"
-        self._lock, self._closed = threading.Lock(), False
-        self._submissions = Submissions(self._begin, AHEAD if isinstance(self._runner, WorksAhead) else 1)
+        self._life = Life(self._runner)
+        self._submissions = Submissions(AHEAD if isinstance(self._runner, WorksAhead) else 1)
         self._observers: list[Observer] = []
 
     def run(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> npt.NDArray[Any]:
@@ -82,25 +86,45 @@ class Engine:
         """
         if is_device_array(window):
             return self._run_on_device(window)
-        self._check(window, bits)
-        with self._lock, self._observed(window.shape[0] * window.shape[1]):
-            if self._closed:
-                raise BackendError("the engine is closed: open another")
-            if isinstance(self._runner, EngineElsewhere):
-                return self._runner.run_window(window, bits, color_range)
-            given, finish = self._prepared(window, bits, color_range)
-            return finish(self._runner.run(given))
+        with self._counting_refused():
+            self._check(window, bits)
+        with _Watch(self._observers, window) as watch:
+            return self._life.serve(partial(self._sharpened, window, bits, color_range, watch))
 
     def submit(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> Future[npt.NDArray[Any]]:
         """`run` in the background: a future whose `result()` is the sharp window, or raises what `run` raises.
 
         Windows are served in the order in which they came, on most backends the next one prepared while one is computed; do not
-        change one before its result is there. Blocks while four are unfinished. Raises BackendError when the engine is closed.
+        change one before its result is there. Blocks while four are unfinished, but not in a callback of one, which runs in the
+        thread that is at work. Raises BackendError when the engine is closed.
         """
-        return self._submissions.submit(window, bits, color_range)
+        self._life.check()
+        return self._submissions.submit(self._begin, window, bits, color_range)
+
+    def submit_nowait(
+        self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None
+    ) -> Future[npt.NDArray[Any]]:
+        """`submit` that never blocks: raises BusyError while four are unfinished. In asyncio: `await wrap_future(...)` of it."""
+        self._life.check()
+        with self._counting_refused():
+            return self._submissions.submit(self._begin, window, bits, color_range, wait=False)
+
+    @property
+    def unfinished(self) -> int:
+        """Windows of `submit` that wait or are at work, 0 to 4."""
+        return self._submissions.unfinished
+
+    @property
+    def state(self) -> str:
+        """ "open", "at work", "failed" (the last window was; the next may be given), "closed" or "forked"."""
+        return self._life.state
 
     def observe(self, observer: Observer) -> None:
-        """Calls `observer(frames, seconds, failed)` after every window on the host, in the thread that ran it; see `Telemetry`."""
+        """Calls `observer(frames, seconds, failed)` after every window on the host, in the thread that ran it; see `Telemetry`.
+
+        It may use the engine. What it raises is logged, and does not touch the result. One that has a method `refused()` is told of
+        windows too that were not run, since they do not fit or, with `submit_nowait`, too many are unfinished.
+        """
         self._observers.append(observer)
 
     @property
@@ -109,12 +133,13 @@ class Engine:
         return self._runner
 
     def close(self) -> None:
-        """Frees the backend; calling it again does nothing. Waits for the window at work, and cancels those submitted after."""
-        self._submissions.close()
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._runner.close()
+        """Frees the backend; calling it again does nothing. Waits for the window at work, and cancels those submitted after.
+
+        In a signal handler that interrupted a window of this thread, that one ends first and those submitted fail.
+        """
+        if not self._life.interrupted and self._life.state != FORKED:
+            self._submissions.close()
+        self._life.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -130,43 +155,54 @@ class Engine:
         if is_device_array(window) or not isinstance(self._runner, WorksAhead):
             sharp = self.run(window, bits, color_range)
             return lambda: sharp
-        self._check(window, bits)
-        runner, frames, started = self._runner, window.shape[0] * window.shape[1], time.perf_counter()
-        with self._lock, self._observed(frames, started, only_failure=True):
-            if self._closed:
-                raise BackendError("the engine is closed: open another")
+        with self._counting_refused():
+            self._check(window, bits)
+        runner, watch = self._runner, _Watch(self._observers, window)
+
+        def began() -> tuple[Any, _Finish]:
             given, finish = self._prepared(window, bits, color_range)
-            ticket = runner.submit(given)
+            return runner.submit(given), finish
+
+        try:
+            ticket, finish = self._life.serve(began)
+        except BaseException:
+            with watch:
+                raise
 
         def ended() -> npt.NDArray[Any]:
-            with self._observed(frames, started):
-                with self._lock:
-                    sharp = runner.result(ticket)
-                return finish(sharp)
+            with watch:
+                return finish(self._life.serve(lambda: runner.result(ticket)))
 
         return ended
 
     @contextmanager
-    def _observed(self, frames: int, started: float | None = None, only_failure: bool = False) -> Iterator[None]:
-        started, failed = started or time.perf_counter(), True
+    def _counting_refused(self) -> Iterator[None]:
         try:
             yield
-            failed = False
-        finally:
-            if failed or not only_failure:
-                for observer in self._observers:
-                    observer(frames, time.perf_counter() - started, failed)
+        except (InputError, BusyError):
+            for observer in tuple(self._observers):
+                with _logged():
+                    getattr(observer, "refused", int)()
+            raise
+
+    def _sharpened(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None, watch: _Watch) -> npt.NDArray[Any]:
+        watch.start()
+        if isinstance(self._runner, EngineElsewhere):
+            return self._runner.run_window(window, bits, color_range)
+        given, finish = self._prepared(window, bits, color_range)
+        return finish(self._runner.run(given))
 
     def _run_on_device(self, window: Any) -> npt.NDArray[Any]:
         if self.backend != "tensorrt":
             raise InputError(f"got an array on the GPU, {self.backend} takes numpy arrays: open a TensorRT engine, or copy it")
-        with self._lock:
-            if self._closed:
-                raise BackendError("the engine is closed: open another")
-            return self._runner.run(window)
+        return self._life.serve(lambda: self._runner.run(window))
 
     def _prepared(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> tuple[npt.NDArray[Any], _Finish]:
         """What the runner gets for a window, and what turns its answer into ours."""
+        given, finish = self._converted(window, bits, color_range)
+        return given, lambda sharp: finish(checked(sharp, given))
+
+    def _converted(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> tuple[npt.NDArray[Any], _Finish]:
         if self.contract.io != "f32":
             return self._prepared_codes(window, bits, color_range)
         if window.dtype == np.float32:
@@ -230,3 +266,43 @@ class Engine:
                 raise InputError(
                     f"got {name} = {got} (padded), this model is fixed at {expected}: make one for this size, or for any"
                 )
+
+
+def _opened(path: str, how: backends.How) -> backends.Choice:
+    try:
+        if "://" in path:
+            return backends.open_served(path, how)
+        return (open_bundle if Path(path).is_dir() else backends.open_model)(Path(path), how)
+    except OSError as error:  # a name that is too long, a file that may not be read
+        raise ModelError(f"{shortened(path, 200)}: {error.strerror or error}: name a file that can be read") from error
+    except MemoryError as error:
+        raise BackendError(f"there is not enough memory to open {path}: free some, or raise this process's limit") from error
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        log.exception("an observer of windows failed; the window is not touched by that")
+
+
+class _Watch:
+    """Times a window, and tells the observers when the `with` block ends; enter it outside the engine's turn."""
+
+    def __init__(self, observers: Sequence[Observer], window: npt.NDArray[Any]) -> None:
+        self._observers, self._frames = observers, window.shape[0] * window.shape[1]
+        self.start()
+
+    def start(self) -> None:
+        """Leaves out what was waited for before."""
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        seconds = time.perf_counter() - self._started
+        for observer in tuple(self._observers):
+            with _logged():
+                observer(self._frames, seconds, kind is not None)

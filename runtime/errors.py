@@ -5,6 +5,7 @@ DeployError                 anything below; message: what was got, what was expe
 |   +-- VideoError              a video that cannot be read or written
 +-- ModelError                  a model file that is broken, foreign, or does not fit this version
 +-- BackendError                no backend, or one that failed
+    +-- BusyError                 as many windows are unfinished as may be
     +-- MissingPackageError (ImportError)   names the `pip install` line that brings it
 """
 
@@ -29,6 +30,10 @@ class ModelError(DeployError):
 
 class BackendError(DeployError):
     """No backend can run the model here, or the one that was asked for failed."""
+
+
+class BusyError(BackendError):
+    """As many windows are unfinished as may be; later there is room again."""
 
 
 class MissingPackageError(BackendError, ImportError):

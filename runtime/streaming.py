@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime.errors import InputError
+from runtime.errors import BackendError, InputError
 from runtime.files.contract import Contract
 
 Frame = npt.NDArray[Any]
@@ -43,6 +44,9 @@ class StreamDeblurrer:
 
     With `ahead` above 0 so many windows may be at work in the background when `push` returns: the caller prepares the next frames
     meanwhile, each frame comes `ahead` windows later, and so many more windows are held.
+
+    A window that fails ends the stream: its error is raised, every call after it raises BackendError until `flush`, which then
+    returns nothing. So no frame ever comes in another's place.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class StreamDeblurrer:
         Whatever numpy can look at is a frame: an array, a torch tensor on the host. It is copied only into the window that the
         backend sees; do not change it until it has been returned.
         """
+        self._check_whole()
         frame = _as_array(frame)
         if self._recent and (frame.shape != self._recent[-1].shape or frame.dtype != self._recent[-1].dtype):
             was = self._recent[-1]
@@ -82,6 +87,7 @@ class StreamDeblurrer:
         `frames` are the last F before the first, in order, sharp already: a window at the end of the stream may mirror into them.
         Nothing is done when windows overlap, since there is no such place then.
         """
+        self._check_whole()
         if self._stride == self._size:
             self._reset()
             self._recent.extend(_as_array(frame) for frame in frames)
@@ -94,19 +100,27 @@ class StreamDeblurrer:
 
     def drain(self) -> list[Frame]:
         """Waits for the windows at work: the sharp frames that became final."""
+        self._check_whole()
         ready: list[Frame] = []
-        while self._at_work:
-            ready += self._finish_window()
+        with self._failing_for_good():
+            while self._at_work:
+                ready += self._finish_window()
         return ready
 
     def flush(self) -> list[Frame]:
-        """The rest of the stream's sharp frames; afterwards the deblurrer is ready for another stream."""
+        """The rest of the stream's sharp frames; afterwards, failed or not, the deblurrer is ready for another stream.
+
+        After a window that failed there is no rest. A window that fails here is raised, and the frames left are lost with it.
+        """
         ready: list[Frame] = []
-        while self._covered < self._pushed:
-            ready += self._run_window()
-        ready += self.drain()
-        ready += [_mean(estimates) for estimates in self._estimates]
-        self._reset()
+        try:
+            while self._covered < self._pushed and self._failure is None:
+                ready += self._run_window()
+            if self._failure is None:
+                ready += self.drain()
+                ready += [_mean(estimates) for estimates in self._estimates]
+        finally:
+            self._reset()
         return ready
 
     def _reset(self) -> None:
@@ -115,8 +129,27 @@ class StreamDeblurrer:
         self._pushed = self._returned = self._start = 0  # the next window begins at frame _start
         self._covered = 0  # frames that are in a window
         self._at_work: deque[tuple[range, Callable[[], Frame]]] = deque()  # the frames of a window, and what waits for them
+        self._failure: BaseException | None = None  # why the stream has a hole
+
+    def _check_whole(self) -> None:
+        if self._failure is not None:
+            reason = str(self._failure) or type(self._failure).__name__
+            raise BackendError(f"a window of this stream failed ({reason}): flush, then start a new stream") from self._failure
+
+    @contextmanager
+    def _failing_for_good(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # an interruption leaves a hole, too
+            self._failure = error
+            self._at_work.clear()
+            raise
 
     def _run_window(self) -> list[Frame]:
+        with self._failing_for_good():
+            return self._next_window()
+
+    def _next_window(self) -> list[Frame]:
         oldest = self._pushed - len(self._recent)
         numbers = range(self._start, self._start + self._size)
         window = np.stack([self._recent[_mirrored(number, self._pushed) - oldest] for number in numbers])[None]

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import USER_ERROR, command
+from runtime.command_line import USER_ERROR, clean_up_when_stopped, command
 from runtime.errors import InputError
 from runtime.machine.hardware import usable_cores
 from runtime.progress import ProgressBar
 from serving.library.access import Access, prepare_access
-from serving.library.arguments import library_parser, only_one, request_of, say, stop_cleanly
+from serving.library.arguments import library_parser, only_one, request_of, say
 
 if TYPE_CHECKING:
     from serving.library.dispatcher import Pool
@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from serving.library.run import RunOptions, run_library, summary_record, summary_text
     from serving.library.scan import begin_library
 
-    stop_cleanly()
+    clean_up_when_stopped()
     options = RunOptions(arguments.tries, arguments.patience)
     with only_one(request.output), ProgressBar() as bar:
         library = begin_library(request, say)
         try:
             with _pool(request, access, arguments) as pool:
-                stop_cleanly()  # once more: Ray has put its own handler there
+                clean_up_when_stopped()  # once more: Ray has put its own handler there
                 summary = run_library(library, pool, options, None if arguments.no_progress else bar, say)
         except KeyboardInterrupt:
             say(f"{library.work} has what is done; the same command goes on from there")

@@ -10,8 +10,8 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import USER_ERROR, command
-from serving.library.arguments import library_parser, only_one, request_of, say, stop_cleanly
+from runtime.command_line import USER_ERROR, clean_up_when_stopped, command
+from serving.library.arguments import library_parser, only_one, request_of, say
 
 
 @command
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from serving.library.scan import begin_library
     from serving.library.worker import Worker
 
-    stop_cleanly()
+    clean_up_when_stopped()
     with only_one(request.output):
         library = begin_library(request, say)
         with Worker(request.output, request.threads) as worker:

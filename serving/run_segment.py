@@ -9,9 +9,9 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import USER_ERROR, command
+from runtime.command_line import USER_ERROR, clean_up_when_stopped, command
 from runtime.errors import InputError
-from serving.library.arguments import say, stop_cleanly, task_parser
+from serving.library.arguments import say, task_parser
 from serving.library.plan import load_library
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = _chosen(arguments.index, arguments.of, len(segments))
     from serving.library.worker import SEGMENT, Task, Worker  # here, so that help needs no PyAV
 
-    stop_cleanly()
+    clean_up_when_stopped()
     failed = 0
     with Worker(arguments.output, arguments.threads, arguments.model) as worker:
         for index in chosen:

@@ -3,9 +3,13 @@ as an engine. A machine that has TensorRT but no torch names the ONNX file in VI
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+
+sys.modules.setdefault("openvino_telemetry", None)  # tests import libraries by themselves, too
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def pytest_configure(config):

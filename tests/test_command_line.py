@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import videodeblur
-from runtime.command_line import command
+from runtime.command_line import Stopped, command
 from runtime.errors import InputError, MissingPackageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +29,7 @@ def ending_with(error):
         (OSError(errno.ENOSPC, "No space left on device", "out.mp4"), 1, "error: out.mp4: No space left on device\n"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 1, "error: /x: Permission denied\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        (Stopped(143), 143, "interrupted\n"),
     ],
 )
 def test_user_errors_are_one_line(error, status, line, capsys):

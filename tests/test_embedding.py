@@ -50,12 +50,12 @@ def test_a_closed_engine_takes_nothing(tiny_model):
 
 def test_submit_blocks_when_enough_wait():
     gate, started = threading.Event(), threading.Semaphore(0)
-    submissions = Submissions(lambda number: lambda: (gate.wait(30), number)[1])
-    futures, overdue = [submissions.submit(number) for number in range(WAITING)], []
+    submissions, begin = Submissions(), lambda number: lambda: (gate.wait(30), number)[1]
+    futures, overdue = [submissions.submit(begin, number) for number in range(WAITING)], []
 
     def one_more():
         started.release()
-        overdue.append(submissions.submit(WAITING))
+        overdue.append(submissions.submit(begin, WAITING))
 
     thread = threading.Thread(target=one_more)
     thread.start()
@@ -78,8 +78,8 @@ def test_the_next_call_is_begun_before_the_last_one_ends():
             gate.set()
         return lambda: (gate.wait(30), number)[1]
 
-    submissions = Submissions(begin, ahead=2)
-    first, *rest = [submissions.submit(number) for number in range(3)]
+    submissions = Submissions(ahead=2)
+    first, *rest = [submissions.submit(begin, number) for number in range(3)]
     submitted.set()
     assert (first.result(30), begun[:2]) == (0, [0, 1])
     assert [future.result(30) for future in rest] == [1, 2]
@@ -95,11 +95,11 @@ def test_a_call_that_fails_or_is_cancelled_does_not_hold_up_the_next():
             raise ValueError(kind)
         return lambda: 1 / 0 if kind == "ends badly" else kind
 
-    submissions = Submissions(begin, ahead=2)
-    first, bad, worse, unwanted = [submissions.submit(kind) for kind in ("first", "begins badly", "ends badly", "unwanted")]
+    submissions = Submissions(ahead=2)
+    first, bad, worse, unwanted = [submissions.submit(begin, kind) for kind in ("first", "begins badly", "ends badly", "unwanted")]
     assert unwanted.cancel()
     gate.set()
-    assert submissions.submit("last").result(30) == first.result(30).replace("first", "last")
+    assert submissions.submit(begin, "last").result(30) == first.result(30).replace("first", "last")
     with pytest.raises(ValueError, match="begins badly"):
         bad.result(30)
     with pytest.raises(ZeroDivisionError):
@@ -115,8 +115,8 @@ def test_closing_ends_the_one_at_work_and_cancels_the_rest():
         gate.wait(30)
         return lambda: number
 
-    submissions = Submissions(work)
-    first, *rest = [submissions.submit(number) for number in range(3)]
+    submissions = Submissions()
+    first, *rest = [submissions.submit(work, number) for number in range(3)]
     assert busy.wait(30)
     threading.Timer(0.1, gate.set).start()
     submissions.close()
@@ -221,7 +221,38 @@ def test_metrics_in_prometheus_text(engine, tmp_path):
     assert float(lines["deblur_window_seconds_sum"]) > 0
     assert [name for name in lines if name.startswith('deblur_engine_info{backend="onnxruntime",precision="fp32",checkpoint="')]
     for line in text.splitlines():
-        assert re.fullmatch(r'# TYPE \w+ (histogram|counter|gauge)|\w+(\{(\w+="[^"]*",?)+\})? [\d.]+', line), line
+        metric = r'\w+(\{(\w+="[^"]*",?)+\})? [\d.]+'
+        assert re.fullmatch(rf"# HELP \w+ [A-Z].*\.|# TYPE \w+ (histogram|counter|gauge)|{metric}", line), line
+
+
+def test_every_metric_says_what_it_is_and_the_queue_is_one(engine):
+    telemetry, gate = Telemetry(), threading.Event()
+    engine.observe(lambda *_: gate.wait(30))
+    engine.observe(telemetry)
+    futures = [engine.submit(windows(1)[0]) for _ in range(3)]
+    assert "deblur_queue_windows 3\n" in telemetry.prometheus(engine)
+    gate.set()
+    assert all(future.result(60) is not None for future in futures)
+    text = telemetry.prometheus(engine)
+    assert "deblur_queue_windows 0\n" in text
+    typed, helped = (re.findall(rf"^# {word} (\w+) ", text, re.MULTILINE) for word in ("TYPE", "HELP"))
+    assert typed == helped
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in re.findall(r"^(\w+)", text, re.MULTILINE)} == set(typed)
+
+
+def test_refused_windows_are_counted(engine):
+    telemetry = Telemetry()
+    engine.observe(telemetry)
+    engine.observe(lambda *_: None)  # has no count of refused ones
+    with pytest.raises(InputError):
+        engine.run(windows(1)[0, 0])
+    with pytest.raises(InputError):
+        engine.submit(windows(1)[0], bits=9).result(60)
+    engine.run(windows(1)[0])
+    text = telemetry.prometheus()
+    assert "deblur_refused_total 2\n" in text
+    assert "deblur_failures_total 0\n" in text
+    assert "deblur_window_seconds_count 1\n" in text
 
 
 def test_failures_are_counted(tiny_model):

@@ -1,9 +1,11 @@
 """Engine on real backends: every kind of array, every refusal, and the choice of arithmetic."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,9 +13,11 @@ import pytest
 
 from runtime import BackendError, Engine, InputError, ModelError
 from runtime.backends import CPU_BACKENDS, How, open_runner
-from runtime.backends.openvino_runner import native_bf16
+from runtime.backends.openvino_runner import MOST_SHAPES, native_bf16
 from runtime.files.contract import METADATA_KEY, read_contract
 from runtime.pixels.sample_codes import from_unit, to_unit
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -33,6 +37,50 @@ def test_an_engine_of_few_cores_is_not_tied_to_the_first(tiny_model, window):
         compiled = engine.runner.compiled(window.shape)
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
         assert not compiled.get_property("ENABLE_CPU_PINNING")
+
+
+def test_sizes_that_take_turns_are_compiled_once_each(tiny_model, monkeypatch):
+    with Engine(tiny_model, "openvino", "fp32", threads=1) as engine:
+        compiled, compile_for = [], engine.runner._compile
+        monkeypatch.setattr(engine.runner, "_compile", lambda model, shape: compiled.append(shape) or compile_for(model, shape))
+        for _ in range(2):
+            for width in range(16, 16 + 8 * 8, 8):
+                engine.run(np.zeros((1, 5, 16, width), np.uint8))
+        assert len(compiled) == 8
+
+
+def test_compiled_sizes_are_few_or_small(tiny_model, monkeypatch):
+    with Engine(tiny_model, "openvino", "fp32") as engine:
+        runner = engine.runner
+        monkeypatch.setattr(runner, "_compile", lambda model, shape: shape)
+        for width in range(8, 8 * 101, 8):
+            runner.compiled((1, 5, 16, width))
+        assert len(runner._compiled) == MOST_SHAPES
+        for width in range(1920, 1920 + 80, 8):
+            runner.compiled((1, 5, 1080, width))
+        assert list(runner._compiled) == [(1, 5, 1080, width) for width in range(1968, 2000, 8)]
+
+
+@pytest.mark.parametrize("backend", CPU_BACKENDS)
+def test_a_library_that_is_installed_and_does_not_load_is_not_called_missing(tiny_model, tmp_path, backend):
+    """An ImportError of its own, as where a shared library lacks; `auto` goes on to the next, and says so."""
+    (tmp_path / backend).mkdir()
+    (tmp_path / backend / "__init__.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
+    code = (
+        "import sys; from runtime import *\ntry: print(Engine(sys.argv[1], sys.argv[2]).reason)\nexcept DeployError as e: print(e)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+
+    def said(asked):
+        command = [sys.executable, "-c", code, str(tiny_model), asked]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    broken = (
+        f"backend '{backend}' is installed and does not load (libtbb.so.12: cannot open shared object file): pip install --force"
+    )
+    assert said(backend).startswith(broken)
+    if backend == "openvino":
+        assert said("auto").startswith(f"onnxruntime fp32: the graph's own types; {broken}")
 
 
 def with_contract(path, target, **changes):
@@ -80,6 +128,19 @@ def test_windows_of_a_batch_are_independent(engine, window):
 
 def test_views_with_strides_are_accepted(engine, window):
     np.testing.assert_allclose(engine.run(window[..., ::-1, ::-1]), engine.run(window[..., ::-1, ::-1].copy()), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(16, 24), (17, 33)])
+def test_read_only_and_unaligned_buffers_are_windows(engine, size, dtype):
+    """`np.frombuffer` of a request's body, and a memmap that was opened for reading."""
+    given = np.random.default_rng(3).integers(0, 2, (1, 5, *size)).astype(dtype)
+    for before in (b"", b"x"):
+        body = np.frombuffer(before + given.tobytes(), dtype, offset=len(before)).reshape(given.shape)
+        assert not body.flags.writeable
+        for sharp in (engine.run(body), engine.submit(body).result(60)):
+            np.testing.assert_array_equal(sharp, engine.run(given))
+            assert sharp.flags.writeable
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(8, np.uint8), (10, np.uint16), (16, np.uint16)])

@@ -32,12 +32,19 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
     "runtime/pixels/ssim.py": ("runtime/errors.py", "runtime/machine/requirements.py"),
     "runtime/backends/": ("runtime/errors.py", "runtime/files/", "runtime/machine/"),
     "runtime/bundle.py": (*ENGINE, "runtime/machine/"),  # for the bundle's test of itself, else it were one of the files
+    "runtime/life.py": (*ENGINE, "runtime/machine/forks.py"),
     "runtime/submissions.py": ENGINE,
     "runtime/streaming.py": ENGINE,
-    "runtime/engine.py": (*ENGINE, "runtime/submissions.py"),
+    "runtime/engine.py": (*ENGINE, "runtime/submissions.py", "runtime/life.py"),
     "runtime/telemetry.py": ("runtime/engine.py", "runtime/files/"),
     "runtime/default_model.py": ("runtime/files/", "runtime/progress.py", "runtime/errors.py"),
-    "runtime/__init__.py": (*ENGINE, "runtime/engine.py", "runtime/streaming.py", "runtime/telemetry.py"),
+    "runtime/__init__.py": (
+        *ENGINE,
+        "runtime/engine.py",
+        "runtime/streaming.py",
+        "runtime/telemetry.py",
+        "runtime/machine/no_telemetry.py",
+    ),
     "runtime/video/": (  # no engine
         "runtime/errors.py",
         "runtime/files/",

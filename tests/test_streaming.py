@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from runtime.errors import InputError
+from runtime.errors import BackendError, InputError
 from runtime.streaming import StreamDeblurrer
 
 
@@ -123,3 +123,66 @@ def test_frames_of_another_size_are_refused():
 def test_stride_outside_the_window(stride):
     with pytest.raises(InputError, match="expected 1 to 5"):
         StreamDeblurrer(Recorder(), stride=stride)
+
+
+class FailsOnce(Recorder):
+    """Its second window fails, as a GPU without memory does."""
+
+    failed = False
+
+    def run(self, window, bits=None, color_range=None):
+        if len(self.windows) == 1 and not self.failed:
+            self.failed = True
+            raise BackendError("no memory")
+        return super().run(window, bits, color_range)
+
+    def submit(self, *arguments):
+        future = Future()
+        try:
+            future.set_result(self.run(*arguments))
+        except BackendError as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+def test_a_failed_window_shifts_no_other_and_flush_begins_anew(stride, ahead):
+    """A caller that catches the error and goes on: frames stay in order, then all is refused until flush."""
+    deblurrer, out, refused = StreamDeblurrer(FailsOnce(), stride, ahead=ahead), [], []
+    for number in range(30):
+        try:
+            out += deblurrer.push(np.full((2, 3), number, np.uint8))
+        except BackendError as error:
+            refused.append(str(error))
+    assert [int(frame[0, 0]) for frame in out] == list(range(stride))
+    assert refused[0] == "no memory"
+    assert set(refused[1:]) == {"a window of this stream failed (no memory): flush, then start a new stream"}
+    for call in (deblurrer.drain, lambda: deblurrer.precede([])):
+        with pytest.raises(BackendError, match="a window of this stream failed"):
+            call()
+    assert deblurrer.flush() == []
+    again = [frame for number in range(12) for frame in deblurrer.push(np.full((4, 4), number, np.uint8))] + deblurrer.flush()
+    assert [int(frame[0, 0]) for frame in again] == list(range(12))
+
+
+def test_a_flush_that_fails_begins_anew_too():
+    deblurrer = StreamDeblurrer(FailsOnce())
+    for number in range(7):
+        deblurrer.push(np.full((2, 3), number, np.uint8))
+    with pytest.raises(BackendError, match="no memory"):
+        deblurrer.flush()
+    assert deblurrer.flush() == []
+    assert deblurrer.push(np.zeros((9, 9), np.float32)) == []
+
+
+def test_an_interrupted_window_is_a_failed_one():
+    engine = Recorder()
+    engine.run = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    deblurrer = StreamDeblurrer(engine)
+    for _ in range(4):
+        deblurrer.push(np.zeros((2, 3), np.uint8))
+    with pytest.raises(KeyboardInterrupt):
+        deblurrer.push(np.zeros((2, 3), np.uint8))
+    with pytest.raises(BackendError, match=r"failed \(KeyboardInterrupt\): flush"):
+        deblurrer.push(np.zeros((2, 3), np.uint8))

@@ -309,7 +309,7 @@ def test_interrupted(checkpoint, tmp_path, sent):
     assert process.stderr.readline() == "exporting ...\n"
     process.send_signal(sent)
     _, err = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode == 128 + sent
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []

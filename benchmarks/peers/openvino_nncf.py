@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-import nncf
 import numpy as np
-import openvino
 
 from benchmarks.peers import Call, PeerInput
 from benchmarks.peers.plain_openvino import open_static
-from runtime.backends.openvino_runner import native_bf16
+from runtime.backends.openvino_runner import native_bf16, openvino
 from runtime.errors import BackendError
+from runtime.machine.no_telemetry import without_openvino_telemetry
 from runtime.pixels.metrics import psnr
+
+with without_openvino_telemetry():
+    import nncf
 
 MAX_DROP = 0.05  # dB against the truth, the budget that `videodeblur search` has by default
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import openvino
-
 from benchmarks.peers import Call, PeerInput
+from runtime.backends.openvino_runner import openvino
 
 
 def open_defaults(given: PeerInput) -> Call:

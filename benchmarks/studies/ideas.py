@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -29,7 +28,7 @@ from benchmarks.shared.arguments import count, size
 from benchmarks.shared.timing import Effort, interleave_for
 from benchmarks.shared.windows import BLURRY, read_material
 from benchmarks.table.report import FEWEST, Ratio, Spread
-from runtime.backends.openvino_runner import core, native_bf16, settings
+from runtime.backends.openvino_runner import core, native_bf16, openvino, settings
 from runtime.command_line import command
 from runtime.errors import InputError
 from runtime.machine.hardware import cpu_name, usable_cores

@@ -19,7 +19,7 @@ from export.engine.request import BuildOptions
 from export.engine.timing_cache import TimingCache, cache_name
 from runtime.backends.tensorrt_library import Library, Messages, load_library
 from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError
-from runtime.files.contract import INPUT
+from runtime.files.contract import INPUT, refuse_external_data
 from runtime.files.engine_record import Profile
 from runtime.files.on_disk import cache_folder
 from runtime.machine.requirements import requirement
@@ -117,6 +117,7 @@ def _parse(library: Library, builder: Any, path: Path, messages: Messages) -> tu
     """The network, and the parser that owns its weights."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
+    refuse_external_data(path)
     trt = library.module
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, library.logger)

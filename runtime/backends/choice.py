@@ -22,6 +22,13 @@ PACKAGES = {  # backend: what brings it
     "tensorrt": "cuda-bindings",  # the library itself is named by the engine's record
     "triton": "tritonclient",
 }
+MODULES = {  # the modules without which a package counts as missing, not as broken
+    "openvino": ("openvino",),
+    "onnxruntime": ("onnxruntime",),
+    "onnxruntime-cuda": ("onnxruntime", "cuda"),
+    "tensorrt": ("cuda",),
+    "triton": ("tritonclient",),
+}
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 
@@ -126,6 +133,8 @@ def _first_usable(contract: Contract) -> tuple[str, str]:
             _load(name)
         except MissingPackageError:
             passed_over += f"; often faster: pip install '{requirement(PACKAGES[name])}'"
+        except BackendError as error:
+            passed_over += f"; {error}"
         else:
             return name, passed_over
     if passed_over and "pip" not in passed_over:
@@ -137,7 +146,10 @@ def _load(name: str) -> Any:
     try:
         return import_module(f"runtime.backends.{name.replace('-', '_')}_runner")
     except ImportError as error:
-        raise MissingPackageError(requirement(PACKAGES[name]), f"backend {name!r}") from error
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in MODULES[name]:
+            raise MissingPackageError(requirement(PACKAGES[name]), f"backend {name!r}") from error
+        remedy = f"pip install --force-reinstall '{requirement(PACKAGES[name])}'"
+        raise BackendError(f"backend {name!r} is installed and does not load ({error}): {remedy}") from error
 
 
 def _openvino_precision(contract: Contract, asked: str) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from runtime.errors import BackendError, ModelError
 from runtime.files.contract import INPUT, OUTPUT
+from runtime.machine.forks import never_free_in_a_fork
+from runtime.machine.no_telemetry import without_openvino_telemetry
+
+with without_openvino_telemetry():
+    import openvino
 
 DEVICE = "CPU"
-COMPILED_SHAPES = 4  # compiled models kept; a video needs one, a service of mixed sizes a few
+COMPILED_SHAPES = 4  # compiled models kept whatever their size; a video needs one, a service of mixed sizes a few
+MOST_SHAPES, MOST_SAMPLES = 32, 5 << 20  # kept as long as they have so many samples together: some 1 GB of buffers, as 720p has
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -25,7 +32,13 @@ def core() -> openvino.Core:
     """One for the process, never freed. Each loads the CPU plugin, which puts the thread's signal handlers on a stack of its own;
     where two are freed in the order in which they were made, 2026.4 leaves the thread with a stack that is gone, and the next
     SIGTERM or Ctrl-C is a segmentation fault."""
-    return openvino.Core()
+    made = openvino.Core()
+    never_free_in_a_fork(made)
+    return made
+
+
+if hasattr(os, "register_at_fork"):  # a child makes its own
+    os.register_at_fork(after_in_child=core.cache_clear)
 
 
 def native_bf16() -> bool:
@@ -75,7 +88,7 @@ class OpenVinoRunner:
         self._core = core()
         try:
             self._model: openvino.Model | None = self._core.read_model(path)
-        except RuntimeError as error:
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
         self._free: dict[tuple[int, ...], list[openvino.InferRequest]] = {}  # requests that nobody waits for, by shape
@@ -90,10 +103,10 @@ class OpenVinoRunner:
         compiled = self.compiled(shape)
         free = self._free.setdefault(shape, [])
         request = free.pop() if free else compiled.create_infer_request()
-        given = np.ascontiguousarray(blurry)
+        given = np.require(blurry, requirements=["C", "A", "W"])  # a copy of what lies in a read-only buffer
         try:
             request.start_async({INPUT: openvino.Tensor(given, shared_memory=True)})
-        except RuntimeError as error:
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise BackendError(f"OpenVINO failed on shape {shape}: {error}") from error
         return Ticket(shape, request, given)
 
@@ -101,9 +114,9 @@ class OpenVinoRunner:
         """See `WorksAhead.result`."""
         try:
             ticket.request.wait()
-        except RuntimeError as error:
+            sharp = np.array(ticket.request.get_tensor(OUTPUT).data)
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise BackendError(f"OpenVINO failed on shape {ticket.shape}: {error}") from error
-        sharp = np.array(ticket.request.get_tensor(OUTPUT).data)
         if ticket.shape in self._free:
             self._free[ticket.shape].append(ticket.request)
         return sharp
@@ -115,7 +128,7 @@ class OpenVinoRunner:
         if shape not in self._compiled:
             self._compiled[shape] = self._compile(self._model.clone(), shape)
         self._compiled.move_to_end(shape)
-        if len(self._compiled) > COMPILED_SHAPES:
+        while self._too_many():
             self._free.pop(self._compiled.popitem(last=False)[0], None)
         return self._compiled[shape]
 
@@ -125,10 +138,14 @@ class OpenVinoRunner:
         self._compiled.clear()
         self._free.clear()
 
+    def _too_many(self) -> bool:
+        count, samples = len(self._compiled), sum(math.prod(shape) for shape in self._compiled)
+        return count > COMPILED_SHAPES and (count > MOST_SHAPES or samples > MOST_SAMPLES)
+
     def _compile(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
         try:
             if model.is_dynamic():
                 model.reshape({INPUT: list(shape)})
             return self._core.compile_model(model, DEVICE, self._properties)
-        except RuntimeError as error:
+        except Exception as error:  # its own, and Python's where a text is no Unicode
             raise BackendError(f"OpenVINO cannot compile the model for shape {shape}: {error}") from error

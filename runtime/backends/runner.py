@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import numpy.typing as npt
 
+from runtime.errors import ModelError
 from runtime.files.contract import Contract
 
 AHEAD = 2  # windows that an engine has at work in a runner: one is computed, the next is ready
@@ -60,3 +62,16 @@ class Choice:
     runner: Runner
     contract: Contract  # of the model
     reason: str
+
+
+def run_checked(runner: Any, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`Runner.run`. Raises ModelError when the result is of another shape or dtype than the window."""
+    return checked(runner.run(blurry), blurry)
+
+
+def checked(sharp: Any, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The result of a window. Raises ModelError when it is of another shape or dtype."""
+    if not isinstance(sharp, np.ndarray) or sharp.shape != blurry.shape or sharp.dtype != blurry.dtype:
+        got = f"{getattr(sharp, 'shape', '')} {getattr(sharp, 'dtype', type(sharp).__name__)}"
+        raise ModelError(f"the model makes {got} of {blurry.shape} {blurry.dtype}, expected the same: export it again")
+    return sharp

@@ -106,8 +106,8 @@ class TensorRtRunner:
         if ring is None or not ring.slots[ticket.slot].waiting:
             raise BackendError("this window's result was already taken, or its buffers were freed: take results in order")
         slot = ring.slots[ticket.slot]
+        slot.waiting = False  # whatever comes: a window that fails does not keep its buffers from the next
         slot.returned.synchronize()
-        slot.waiting = False
         return np.array(slot.host_out.array)
 
     def layer_information(self) -> str:

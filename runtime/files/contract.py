@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,11 +10,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from runtime.errors import ModelError
-from runtime.files.records import parse_object, read_record
+from runtime.files.onnx_fields import BYTES, VARINT, fields, has_external_data, size_of
+from runtime.files.records import parse_object, read_record, shortened
 
 INPUT, OUTPUT = "blurry", "sharp"  # names of the graph's only input and output
 METADATA_KEY = "videodeblur.contract"  # in the ONNX metadata_props, a JSON object
-IO_KINDS = ("f32", "u8", "u16")
+DEPTHS = {"f32": (None,), "u8": (8,), "u16": tuple(range(9, 17))}  # bits of a sample, by io
+IO_KINDS = tuple(DEPTHS)
+MOST_FRAMES, MOST_MULTIPLE = 1000, 1024  # of a window, and pixels: what is padded must be memory that there is
 SCHEMA = 1  # raised when a field changes its meaning
 
 # dB against the PyTorch network in fp32, the least at which a model of this precision counts as the same network
@@ -24,7 +26,6 @@ MIN_PARITY = {"fp32": 100.0, "tf32": 60.0, "fp16": 65.0, "bf16": 60.0, "fp8": 50
 # Field numbers of onnx.proto (ModelProto, StringStringEntryProto, OperatorSetIdProto)
 _IR_VERSION, _OPSET_IMPORT, _METADATA_PROPS, _KEY, _VALUE = 1, 8, 14, 1, 2
 _DOMAIN, _OPSET = 1, 2
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Contract:
     def __post_init__(self) -> None:
         """Raises ModelError on what no model can promise."""
         sizes = (self.frames, self.multiple, self.batch or 1, self.height or 1, self.width or 1)
-        if min(sizes) < 1 or self.receptive_field < 0 or self.io not in IO_KINDS or self.precision not in MIN_PARITY:
-            raise ModelError(f"the model's contract cannot be true ({self}): export it again")
+        true = min(sizes) >= 1 and self.frames <= MOST_FRAMES and self.multiple <= MOST_MULTIPLE and self.receptive_field >= 0
+        if not true or self.precision not in MIN_PARITY or self.bits not in DEPTHS.get(self.io, ()):
+            raise ModelError(f"the model's contract cannot be true ({shortened(self, 400)}): export it again")
 
     def to_json(self) -> str:
         """The text that travels in the file's metadata."""
@@ -72,30 +74,47 @@ class Contract:
 
 
 def read_contract(path: Path) -> Contract:
-    """The contract in an ONNX file. Raises ModelError when the file is missing, cut off, not ONNX, or not of this project."""
+    """The contract in an ONNX file.
+
+    Raises ModelError when the file is missing, cut off, not ONNX, not of this project, or keeps data outside of itself.
+    """
+    refuse_external_data(path)
     for key, value in read_metadata(path).items():
         if key == METADATA_KEY:
             return Contract.from_json(value)
     raise ModelError(f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py")
 
 
+def refuse_external_data(path: Path) -> None:
+    """Raises ModelError when the file is not all that a library would read for it, and as `read_contract` does.
+
+    Other files would be covered by no hash, and some libraries take certain locations for addresses in this process.
+    """
+    with _onnx_file(path) as file:
+        external = has_external_data(file)
+    if external:
+        raise ModelError(f"{path} keeps data outside of itself, expected one whole file: save it without external data")
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata_props of an ONNX file; the weights are skipped, not read. Raises ModelError as `read_contract` does."""
     with _onnx_file(path) as file:
-        return dict(_string_entry(payload) for payload in _fields(file, _METADATA_PROPS, _BYTES))
+        return dict(_string_entry(payload) for payload in _fields(file, _METADATA_PROPS, BYTES))
 
 
 def read_versions(path: Path) -> tuple[int, int]:
     """(IR version, opset of the standard operators) of an ONNX file. Raises ModelError as `read_contract` does."""
     with _onnx_file(path) as file:
-        ir_version = max(_fields(file, _IR_VERSION, _VARINT), default=0)
+        ir_version = max(_fields(file, _IR_VERSION, VARINT), default=0)
         file.seek(0)
-        return ir_version, max((_opset(payload) for payload in _fields(file, _OPSET_IMPORT, _BYTES)), default=0)
+        return ir_version, max((_opset(payload) for payload in _fields(file, _OPSET_IMPORT, BYTES)), default=0)
 
 
 @contextmanager
 def _onnx_file(path: Path) -> Iterator[BinaryIO]:
     try:
+        if path.exists() and not path.is_file():  # opening a pipe waits for who writes to it
+            raise ValueError("it is no regular file")
         with path.open("rb") as file:
             yield file
     except OSError as error:
@@ -105,39 +124,10 @@ def _onnx_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _fields(file: BinaryIO, wanted: int, wanted_wire: int) -> Iterator[Any]:
-    """The values of a field of a protobuf message: numbers for _VARINT, else bytes. Those of other fields are skipped, not read."""
-    size = os.fstat(file.fileno()).st_size
-    if size == 0:
-        raise ValueError("it is empty")
-    while file.tell() < size:
-        tag = _varint(file)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            value = _varint(file)
-            if (number, wire) == (wanted, wanted_wire):
-                yield value
-            continue
-        if wire not in (_BYTES, _FIXED64, _FIXED32) or number == 0:
-            raise ValueError(f"byte {file.tell()} is not protobuf")
-        length = _varint(file) if wire == _BYTES else {_FIXED64: 8, _FIXED32: 4}[wire]
-        if file.tell() + length > size:
-            raise ValueError(f"it ends {file.tell() + length - size} bytes early")
+    """The values of a field of the model: numbers for VARINT, else bytes."""
+    for number, wire, value in fields(file, size_of(file)):
         if (number, wire) == (wanted, wanted_wire):
-            yield file.read(length)
-        else:
-            file.seek(length, os.SEEK_CUR)
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            raise ValueError("it ends inside a number")
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("a number is too long")
+            yield value if wire == VARINT else file.read(value)
 
 
 def _string_entry(payload: bytes) -> tuple[str, str]:
@@ -146,7 +136,7 @@ def _string_entry(payload: bytes) -> tuple[str, str]:
     while at < len(payload):
         tag, at = _varint_in(payload, at)
         length, at = _varint_in(payload, at)
-        if tag & 7 != _BYTES or at + length > len(payload):
+        if tag & 7 != BYTES or at + length > len(payload):
             raise ValueError("its metadata is damaged")
         texts[tag >> 3] = payload[at : at + length].decode()
         at += length

@@ -13,7 +13,7 @@ from pathlib import Path
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import Contract
 from runtime.files.on_disk import file_sha256, partial_file
-from runtime.files.records import parse_object, read_record
+from runtime.files.records import read_object, read_record
 
 SUFFIXES = (".engine", ".plan", ".trt")  # what people call engine files
 LIBRARIES = ("tensorrt", "tensorrt_rtx", "tensorrt_lean")  # Python modules that run them
@@ -157,7 +157,7 @@ def read_header(engine: Path) -> tuple[str, str]:
 
 def _parse(path: Path) -> EngineRecord:
     try:
-        values = parse_object(path.read_text())
+        values = read_object(path)
         if values.get("schema") != SCHEMA:
             raise ModelError(
                 f"{path} has schema {values.get('schema')}, this version reads {SCHEMA}: update, or build the engine again"

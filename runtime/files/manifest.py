@@ -9,14 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime.errors import ModelError
+from runtime.files.contract import MIN_PARITY
 from runtime.files.engine_record import SUFFIXES, record_path
 from runtime.files.on_disk import file_sha256, partial_file
-from runtime.files.records import parse_object, read_record
+from runtime.files.records import read_object, read_record, shortened
 
 MANIFEST = "manifest.json"
 KIND = "videodeblur.bundle"
 SCHEMA = 1  # raised when a field changes its meaning
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of a file in the folder: no path leads out of it
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{,199}")  # of a file in the folder: no path leads out of it
+MOST_PIXELS = 8192 * 4320  # of a golden window: the largest frames that cameras make
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def load_manifest(folder: Path) -> Manifest:
     """The manifest of a bundle. Raises ModelError when it is missing, damaged, foreign, or of another schema."""
     path = folder / MANIFEST
     try:
-        values = parse_object(path.read_text(encoding="utf-8"))
+        values = read_object(path)
         if values.get("kind") != KIND:
             raise ValueError(f"its kind is {values.get('kind')!r}, expected {KIND!r}")
         if values.get("schema") != SCHEMA:
@@ -99,16 +101,18 @@ def _check_manifest(manifest: Manifest) -> None:
     """Raises ValueError on what has the right types and cannot be."""
     for name in manifest.files:
         if not PLAIN_NAME.fullmatch(name) or name == MANIFEST:
-            raise ValueError(f"files: {name!r} is no name of a file in the folder")
+            raise ValueError(f"files: {shortened(name)} is no name of a file in the folder")
     for name in _files_used(manifest):
         if name not in manifest.files:
-            raise ValueError(f"there is no sha256 of {name!r}")
+            raise ValueError(f"there is no sha256 of {shortened(name)}")
     for member in manifest.members:
         if not 0 <= member.golden < len(manifest.goldens):
             raise ValueError(f"{member.file} has no golden frames")
+        if member.precision not in MIN_PARITY:
+            raise ValueError(f"{member.file} has precision {member.precision!r}, expected one of {', '.join(MIN_PARITY)}")
     for golden in manifest.goldens:
-        if golden.height < 1 or golden.width < 1:
-            raise ValueError(f"the golden frames are {golden.height}x{golden.width}")
+        if golden.height < 1 or golden.width < 1 or golden.height * golden.width > MOST_PIXELS:
+            raise ValueError(f"the golden frames are {golden.height}x{golden.width}, expected 1 to {MOST_PIXELS} pixels")
 
 
 def _files_used(manifest: Manifest) -> Iterator[str]:

@@ -5,20 +5,35 @@ from __future__ import annotations
 import ast
 import json
 import math
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
 
 SCALARS = {"str": str, "int": int, "bool": bool}
+MOST_DIGITS = 20  # of a whole number: as many as 64 bits have
+MOST_BYTES = 64 << 20  # of a file of JSON
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises OSError, and ValueError when there is none."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # opening a pipe waits for who writes to it
+        raise ValueError("it is no regular file")
+    if facts.st_size > MOST_BYTES:
+        raise ValueError(f"it has {facts.st_size} bytes, expected {MOST_BYTES} at most")
+    return parse_object(path.read_text(encoding="utf-8"))
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError when the text is none."""
+    """A JSON object. Raises ValueError when the text is none, or has numbers or letters that nothing else can hold."""
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_int=_whole_number)
+        json.dumps(values, ensure_ascii=False).encode()  # halves of surrogate pairs are no Unicode
     except RecursionError as error:
         raise ValueError("it nests too deeply") from error
     if not isinstance(values, dict):
@@ -33,7 +48,7 @@ def read_record(kind: type[Record], values: Mapping[str, Any]) -> Record:
     module. Raises ValueError, naming the field, where one is missing or of another type.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"got {_short(values)} for {kind.__name__}, expected an object")
+        raise ValueError(f"got {shortened(values)} for {kind.__name__}, expected an object")
     known = vars(sys.modules[kind.__module__])
     found = {}
     for field in fields(kind):  # type: ignore[arg-type] # mypy cannot say "a dataclass"
@@ -60,12 +75,12 @@ def _read(annotation: ast.expr, value: Any, known: Mapping[str, Any]) -> Any:
     if name == "Any":
         return value
     if name == "float":
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"got {_short(value)}, expected a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+            raise ValueError(f"got {shortened(value)}, expected a number")
         return float(value)
     if name in SCALARS:
         if type(value) is not SCALARS[name]:
-            raise ValueError(f"got {_short(value)}, expected {name}")
+            raise ValueError(f"got {shortened(value)}, expected {name}")
         return value
     return read_record(known[name], value)
 
@@ -74,10 +89,10 @@ def _read_container(annotation: ast.Subscript, value: Any, known: Mapping[str, A
     inside: Any = annotation.slice
     if annotation.value.id == "dict":  # type: ignore[attr-defined]
         if not isinstance(value, dict):
-            raise ValueError(f"got {_short(value)}, expected an object")
+            raise ValueError(f"got {shortened(value)}, expected an object")
         return {key: _read(inside.elts[1], item, known) for key, item in value.items()}
     if not isinstance(value, list):
-        raise ValueError(f"got {_short(value)}, expected a list")
+        raise ValueError(f"got {shortened(value)}, expected a list")
     kinds = inside.elts if isinstance(inside, ast.Tuple) else [inside]
     if isinstance(kinds[-1], ast.Constant):  # tuple[X, ...]
         return tuple(_read(kinds[0], item, known) for item in value)
@@ -86,6 +101,23 @@ def _read_container(annotation: ast.Subscript, value: Any, known: Mapping[str, A
     return tuple(_read(kind, item, known) for kind, item in zip(kinds, value))
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def _whole_number(text: str) -> int:
+    if len(text.lstrip("-")) > MOST_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits, expected {MOST_DIGITS} at most")
+    return int(text)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False
+
+
+def shortened(value: Any, most: int = 40) -> str:
+    """A value of a file as a message has it."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        text = "a number that is too long"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -87,15 +88,46 @@ def is_format(container: InputContainer | OutputContainer, formats: set[str]) ->
 
 @contextmanager
 def ffmpeg_says(said: list[str]) -> Iterator[None]:
-    """Collects FFmpeg's error log: the reason behind its errors, which say no more than 'Invalid argument'."""
-    level = av.logging.get_level()
-    repeated = av.logging.get_skip_repeated()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # two broken files may be broken alike
+    """Collects FFmpeg's error log: the reason behind its errors, which say no more than 'Invalid argument'.
+
+    It is the process's: where several threads listen at a time, each hears the others' too.
+    """
+    log, heard = _LISTENERS.begin()
     try:
-        with av.logging.Capture(local=False) as log:
-            yield
+        yield
     finally:
-        av.logging.set_level(level)
-        av.logging.set_skip_repeated(repeated)
-        said += [text.strip() for _, _, text in log if text.strip()]
+        said += [text.strip() for _, _, text in log[heard:] if text.strip()]
+        _LISTENERS.end()
+
+
+class _Listeners:
+    """One capture for all that listen at a time: PyAV's own, and the levels, are put back in the order in which they were taken."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = threading.Lock(), 0
+        self._log: list[tuple[int, str, str]] = []
+        self._left = ExitStack()
+
+    def begin(self) -> tuple[list[tuple[int, str, str]], int]:
+        """The log, and how long it is."""
+        with self._lock:
+            if not self._count:
+                self._left.callback(av.logging.set_level, av.logging.get_level())
+                self._left.callback(av.logging.set_skip_repeated, av.logging.get_skip_repeated())
+                av.logging.set_level(av.logging.ERROR)
+                av.logging.set_skip_repeated(False)  # two broken files may be broken alike
+                capture = av.logging.Capture(local=False)
+                self._log = capture.__enter__()
+                self._left.callback(capture.__exit__, None, None, None)
+            self._count += 1
+            return self._log, len(self._log)
+
+    def end(self) -> None:
+        """The last one leaves all as the first one found it."""
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                self._left.close()
+
+
+_LISTENERS = _Listeners()

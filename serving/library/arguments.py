@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,12 +65,6 @@ def only_one(output: Path) -> Iterator[None]:
         except OSError as error:  # some network file systems have no locks
             say(f"note: {work} cannot be locked ({error.strerror}): see to it that no other process plans or drives this library")
         yield
-
-
-def stop_cleanly() -> None:
-    """From here on a scheduler's stop cleans up as Ctrl-C does."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def say(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from serving.library.access import Access
 from serving.library.dispatcher import Event
 from serving.library.worker import Outcome, Task, Worker
 
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a cluster that we start reports to its makers
 try:
     import ray
     from ray.exceptions import RayError
