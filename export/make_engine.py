@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -12,18 +13,20 @@ from export.engine.builder import BuiltEngine, build_engine
 from export.engine.built_types import inspector_types, tensorrt_types
 from export.engine.config import strongly_typed
 from export.engine.monitor import Progress
-from export.engine.request import LOWERED_FLOATS, TYPE_FLAGS, BuildOptions, EngineRequest
+from export.engine.request import LOWERED_FLOATS, TYPE_FLAGS, EngineRequest
+from export.engine.size_presets import check_sizes
 from runtime.backends.tensorrt_library import Library, load_library
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
-from runtime.files.contract import Contract, read_contract, read_versions
-from runtime.files.engine_record import EngineRecord
-from runtime.files.on_disk import file_sha256, partial_file, refusals
+from runtime.files.contract import Contract, read_contract, read_metadata, read_versions
+from runtime.files.engine_record import EngineRecord, record_path
+from runtime.files.on_disk import check_not_input, file_sha256, partial_file, refusals
 from runtime.machine.requirements import requirement
 from runtime.progress import Say
 
 LAST_WITH_OPSET_17 = 9  # TensorRT's major version
 OPSET_OF_8 = 17  # the newest that it reads
 CALIBRATION_WINDOWS = 16  # of the clip, where no ranges were measured beforehand
+MAKER = "videodeblur build"  # in the notes of the typed files that are written here
 WEAK_FP16 = "this TensorRT chooses layers for fp16 by itself: none is kept in fp32 for its range, whatever --ranges says"
 
 
@@ -35,7 +38,6 @@ class MadeEngine:
     source: Path  # the file that the user named
     onnx: Path  # the file with the engine's types; the same when none were asked for
     record: EngineRecord
-    layer_log: str
     log: Path
     notes: tuple[str, ...]
 
@@ -43,70 +45,80 @@ class MadeEngine:
 def make_engine(request: EngineRequest, progress: Progress | None = None, say: Say = lambda text: None) -> MadeEngine:
     """Writes the engine, its record and its log.
 
-    The typed graph is written beside the engine and compared with the fp32 file (see `export.compare.typed_file`). Raises what
-    that and `build_engine` raise, and BackendError when too little of the arithmetic runs in the types that were asked for.
+    What the request gets wrong is told before anything is written or run. The typed graph is written beside the engine and
+    compared with the fp32 file (see `export.compare.typed_file`). Raises what that and `build_engine` raise, and BackendError when
+    too little of the arithmetic runs in the types that were asked for.
     """
     library = load_library(request.build.library)
+    strong = strongly_typed(library)
+    layers = checked(request, strong)
     with refusals(request.engine.parent, "--saveEngine"):
         request.engine.parent.mkdir(parents=True, exist_ok=True)
+    if request.layer_information:
+        with refusals(request.layer_information.parent, "--exportLayerInfo"):
+            request.layer_information.open("a").close()
     with partial_file(request.engine, "--saveEngine") as partial:
-        made, built = _made(request, library, progress, say)
+        typed, notes = typed_graph(request, layers, strong, say)
+        readable = _readable_graph(typed, request.engine, library)
+        types = () if strong else _builder_types(typed, request.precision)
+        built = build_engine(replace(request.build, onnx=readable, types=types, log=request.log), progress)
+        shares, told = _type_shares(typed, built, request, strong)
         partial.write_bytes(built.plan)
-        record = replace(made.record, sha256=file_sha256(partial))
+        record = EngineRecord(
+            library=built.library,
+            version=built.version,
+            compute_capabilities=built.compute_capabilities,
+            hardware_compatibility=request.build.hardware_compatibility,
+            version_compatible=request.build.version_compatible,
+            tf32=request.build.tf32,
+            stripped=request.build.strip_weights,
+            profiles=built.profiles,
+            sha256=file_sha256(partial),
+            onnx_sha256=file_sha256(readable),
+            contract=_contract(typed, request, strong),
+            type_shares=shares,
+            build_seconds=round(built.seconds, 2),
+        )
         record.save(request.engine)  # an engine without its record, or the other way round, is refused when it is loaded
-    return replace(made, record=record)
+    if request.layer_information:
+        request.layer_information.write_text(built.layer_log)
+    return MadeEngine(request.engine, request.build.onnx, typed, record, request.log, (*notes, *built.notes, *told))
 
 
-def _made(request: EngineRequest, library: Library, progress: Progress | None, say: Say) -> tuple[MadeEngine, BuiltEngine]:
-    """The engine, and all about it but the SHA-256 of its file."""
-    strong = strongly_typed(library)
-    onnx_path, typing_notes = _typed_graph(request, strong, say)
-    log = request.engine.with_name(request.engine.name + ".log")
-    options = replace(request.build, onnx=_readable_graph(onnx_path, request, library), log=log)
-    if not strong:
-        options = replace(options, types=_builder_types(onnx_path, request))
-    built = build_engine(options, progress)
-    shares, notes = _type_shares(onnx_path, options, built, request, strong)
-    record = EngineRecord(
-        library=built.library,
-        version=built.version,
-        compute_capabilities=built.compute_capabilities,
-        hardware_compatibility=options.hardware_compatibility,
-        version_compatible=options.version_compatible,
-        tf32=options.tf32,
-        stripped=options.strip_weights,
-        profiles=built.profiles,
-        sha256="",
-        onnx_sha256=file_sha256(options.onnx),
-        contract=_contract(onnx_path, request, strong),
-        type_shares=shares,
-        build_seconds=round(built.seconds, 2),
-    )
-    told = (*typing_notes, *built.notes, *notes)
-    return MadeEngine(request.engine, request.build.onnx, onnx_path, record, built.layer_log, log, told), built
+def checked(request: EngineRequest, strong: bool) -> Mapping[str, str] | None:
+    """The precision of every layer, None where the request names none; reads files, writes and runs nothing.
 
-
-def _typed_graph(request: EngineRequest, strong: bool, say: Say) -> tuple[Path, tuple[str, ...]]:
-    """The file whose types are what was asked for, the user's own or one made of it, and what the user should know."""
-    source, contract = request.build.onnx, read_contract(request.build.onnx)
-    notes = () if strong or "fp16" not in request.precision else (WEAK_FP16,)
+    Raises InputError, or ModelError on a file that is no model of this project, where the file does not take what is asked for.
+    """
+    contract = read_contract(request.build.onnx)
+    sources = (request.build.onnx, request.ranges, request.precisions, request.calibration_data)
+    for output in (request.engine, record_path(request.engine), request.log, request.layer_information):
+        check_not_input(output, *sources)
     if contract.precision != "fp32":
         _check_types_of_file(request, contract.precision, strong)
-        return source, notes
-    if request.by_layer and not strong:
+    elif request.by_layer and not strong:
         raise InputError(
             "--layerPrecisions and --precision need TensorRT 10 or newer, this one chooses types by itself: quantise the file with "
             "videodeblur quantize --layers, and build that"
         )
+    check_sizes(request.build.profiles, contract)
+    return _layer_precisions(request) if request.by_layer else None
+
+
+def typed_graph(request: EngineRequest, layers: Mapping[str, str] | None, strong: bool, say: Say) -> tuple[Path, tuple[str, ...]]:
+    """The file whose types are what was asked for, the user's own or one made of it, and what the user should know."""
+    source = request.build.onnx
+    notes = () if strong or "fp16" not in request.precision else (WEAK_FP16,)
     rest = request.rest if strong else "fp32"  # a weakly typed builder lowers the rest by itself
-    if not (request.by_layer or request.quantised or rest != "fp32"):
+    if read_contract(source).precision != "fp32" or not (layers or request.quantised or rest != "fp32"):
         return source, notes
     _need_onnx("writing types into a graph")
-    word = "-".join(dict.fromkeys([*(["mixed"] if request.by_layer else []), *filter(None, [request.quantised]), rest]))
+    word = "-".join(dict.fromkeys([*(["mixed"] if layers else []), *filter(None, [request.quantised]), rest]))
     output = request.engine.with_name(f"{source.stem}.{word}.onnx")
+    _check_made_here(output)
     say(f"writing {output} and comparing it with {source.name}")
-    if request.by_layer or request.quantised:
-        return _quantised_graph(request, rest, output, say), notes
+    if layers or request.quantised:
+        return _quantised_graph(request, layers, rest, output, say), notes
     return _lowered_graph(request, rest, output)
 
 
@@ -136,9 +148,41 @@ def _types_in(path: Path) -> set[str]:
     return set(asked_precisions(load_onnx(path)).values())
 
 
-def _builder_types(path: Path, request: EngineRequest) -> tuple[str, ...]:
+def _layer_precisions(request: EngineRequest) -> dict[str, str]:
+    """Those of precision.json, or the usual ones changed by --layerPrecisions."""
+    _need_onnx("choosing the types of layers")
+    from calibration.onnx_file import load_onnx
+    from export.graph.layer_precision import complete_precisions, default_precisions, layers, read_precisions
+
+    model = load_onnx(request.build.onnx)
+    if request.precisions:
+        return complete_precisions(model, read_precisions(request.precisions), request.rest)
+    found = layers(model)
+    chosen = default_precisions(model, request.quantised, request.rest) if request.quantised else dict.fromkeys(found, request.rest)
+    for pattern, precision in request.layer_types:
+        matching = [name for name in found if any(fnmatchcase(each, pattern) for each in (name, *found[name].nodes))]
+        if not matching:
+            raise InputError(
+                f"--layerPrecisions: no layer is called {pattern!r}: names are module paths such as {next(iter(chosen))}"
+            )
+        chosen.update(dict.fromkeys(matching, precision))
+    return chosen
+
+
+def _check_made_here(output: Path) -> None:
+    """Raises InputError where a file is in the way that no build has written."""
+    from export.compare.typed_file import NOTES_KEY
+
+    if output.exists() and json.loads(read_metadata(output).get(NOTES_KEY, "{}")).get("maker") != MAKER:
+        raise InputError(
+            f"{output} is there and no build has written it: rename it, name another folder with --saveEngine, "
+            f"or build that file with --onnx={output}"
+        )
+
+
+def _builder_types(path: Path, asked: Sequence[str]) -> tuple[str, ...]:
     """What a weakly typed builder may choose: what was asked for, and what the file has, without which it cannot be built."""
-    wanted = {*request.build.types, read_contract(path).precision, *_types_in(path)}
+    wanted = {*asked, read_contract(path).precision, *_types_in(path)}
     return tuple(name for name in TYPE_FLAGS if name in wanted)
 
 
@@ -149,65 +193,43 @@ def _lowered_graph(request: EngineRequest, rest: str, output: Path) -> tuple[Pat
 
     clip = request.calibration_data or DEFAULT_CLIP
     if rest == "bf16":
-        return to_bf16(request.build.onnx, output, clip).path, ()
-    typed, kept = to_fp16(request.build.onnx, output, request.ranges, clip)
+        return to_bf16(request.build.onnx, output, clip, MAKER).path, ()
+    typed, kept = to_fp16(request.build.onnx, output, request.ranges, clip, MAKER)
     node, reason = next(iter(kept.items()), ("", ""))
     return typed.path, (f"{len(kept)} nodes stay fp32, such as {node}: {reason}; --bf16 has no such limit",) if kept else ()
 
 
-def _quantised_graph(request: EngineRequest, rest: str, output: Path, say: Say) -> Path:
+def _quantised_graph(request: EngineRequest, layers: Mapping[str, str] | None, rest: str, output: Path, say: Say) -> Path:
     from export.graph.qdq_rules import QdqOptions
     from export.shipped_clips import DEFAULT_CLIP  # these need onnx, which a machine that only builds may lack
     from export.to_qdq import QuantizeRequest, to_qdq
 
     clip = request.calibration_data or DEFAULT_CLIP
-    ranges = request.ranges or _measured_ranges(request.build.onnx, clip, output, say)
-    layers = request.precisions or (_layer_file(request, rest, output) if request.layer_types else None)
     asked = QuantizeRequest(
         onnx=request.build.onnx,
-        ranges=ranges,
+        ranges=request.ranges or _measured_ranges(request.build.onnx, clip, output, say),
         output=output,
         precision=request.quantised or "int8",
-        layers=str(layers) if layers else None,
+        layers=layers,
         clip=clip,
         how=QdqOptions(rest=rest),
+        maker=MAKER,
     )
     return to_qdq(asked).path
 
 
 def _measured_ranges(onnx_path: Path, clip: Path, output: Path, say: Say) -> Path:
     from calibration.collect_ranges import CollectOptions, collect
+    from export.shipped_clips import DEFAULT_CLIP
 
     path = output.with_suffix(".ranges.json")
-    say(f"no --ranges: measuring {CALIBRATION_WINDOWS} windows of {clip}; your own clips tell more")
+    advice = "; your own clips tell more: name them with --calib" if clip == DEFAULT_CLIP else ""
+    say(f"no --ranges: measuring {CALIBRATION_WINDOWS} windows of {clip}{advice}")
     collect(CollectOptions(data=clip, onnx=onnx_path, windows=CALIBRATION_WINDOWS)).save(path)
     return path
 
 
-def _layer_file(request: EngineRequest, rest: str, output: Path) -> Path:
-    """A precision.json for --layerPrecisions."""
-    from calibration.onnx_file import load_onnx
-    from export.graph.layer_precision import default_precisions, layers
-
-    model = load_onnx(request.build.onnx)
-    chosen = default_precisions(model, request.quantised, rest) if request.quantised else dict.fromkeys(layers(model), rest)
-    for pattern, precision in request.layer_types:
-        matching = [name for name, layer in layers(model).items() if _matches(pattern, name, layer.nodes)]
-        if not matching:
-            raise InputError(
-                f"--layerPrecisions: no layer is called {pattern!r}: names are module paths such as {next(iter(chosen))}"
-            )
-        chosen.update(dict.fromkeys(matching, precision))
-    path = output.with_suffix(".precision.json")
-    path.write_text(json.dumps({"layers": chosen}, indent=1) + "\n")
-    return path
-
-
-def _matches(pattern: str, name: str, nodes: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(candidate, pattern) for candidate in (name, *nodes))
-
-
-def _readable_graph(path: Path, request: EngineRequest, library: Library) -> Path:
+def _readable_graph(path: Path, engine: Path, library: Library) -> Path:
     """What TensorRT 8.6 reads: opset 17, and weights quantised in the graph instead of beforehand."""
     if library.name != "tensorrt" or int(library.version.split(".")[0]) > LAST_WITH_OPSET_17 or find_spec("onnx") is None:
         return path
@@ -215,7 +237,7 @@ def _readable_graph(path: Path, request: EngineRequest, library: Library) -> Pat
         return path
     from export.to_trt8 import to_trt8
 
-    output = request.engine.with_name(f"{path.stem}.trt8.onnx")
+    output = engine.with_name(f"{path.stem}.trt8.onnx")
     to_trt8(path, output)
     return output
 
@@ -228,9 +250,7 @@ def _contract(onnx_path: Path, request: EngineRequest, strong: bool) -> Contract
     return replace(contract, precision=request.quantised or request.rest)
 
 
-def _type_shares(
-    typed: Path, options: BuildOptions, built: BuiltEngine, request: EngineRequest, strong: bool
-) -> tuple[dict[str, float], tuple[str, ...]]:
+def _type_shares(typed: Path, built: BuiltEngine, request: EngineRequest, strong: bool) -> tuple[dict[str, float], tuple[str, ...]]:
     """The types that the convolutions of the file `typed` run in; what the library does not tell is a note.
 
     Raises BackendError when they are too little of what was asked for.
@@ -260,7 +280,7 @@ def _type_shares(
         asked_for = _percents(shares(rows, asked=True))
         raise BackendError(
             f"{granted:.1%} of the convolution FLOPs that asked for less than fp32 got it, expected {request.min_type_share:.0%}: "
-            f"asked {asked_for}, runs {_percents(ran_in)}; name other targets, or lower --minTypeShare ({options.log})"
+            f"asked {asked_for}, runs {_percents(ran_in)}; name other targets, or lower --minTypeShare ({request.log})"
         )
     unread = ran_in.get(NOT_READ)
     return ran_in, (f"the library does not tell the type of {unread:.1%} of the convolution FLOPs",) if unread else ()

@@ -25,7 +25,7 @@ from runtime.command_line import command
 from runtime.engine import Engine
 from runtime.errors import ModelError
 from runtime.files.contract import METADATA_KEY, Contract, read_contract
-from runtime.files.on_disk import partial_onnx, refusals
+from runtime.files.on_disk import check_not_input, partial_onnx, refusals
 from runtime.pixels.sample_codes import from_unit
 
 SIZE = (64, 96)  # H, W, where they are free
@@ -53,6 +53,7 @@ def to_trt8(source: Path, output: Path) -> float:
 
     Raises ModelError where opset 17 has no such graph or it computes something else, InputError when `output` cannot be written.
     """
+    check_not_input(output, source)
     contract = read_contract(source)
     try:
         model = for_tensorrt_8(load_onnx(source))

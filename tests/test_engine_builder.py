@@ -126,17 +126,6 @@ def test_hopper_is_no_target_of_rtx(tiny_model):
         build_engine(options(tiny_model, compute_capabilities=((9, 0),)))
 
 
-def test_sizes_must_be_named(tiny_model):
-    with pytest.raises(InputError, match="name its sizes with --optShapes"):
-        build_engine(options(tiny_model, profiles=()))
-
-
-@pytest.mark.parametrize("shape", [(1, 4, 64, 64), (1, 5, 64)])
-def test_profile_that_does_not_fit_the_network(tiny_model, shape):
-    with pytest.raises(InputError, match="-1 is free, the rest is fixed"):
-        build_engine(options(tiny_model, profiles=(Profile(shape, shape, shape),)))
-
-
 @pytest.mark.parametrize("smallest", [(2, 5, 64, 96), (0, 5, 64, 96), (1, 5, 64)])
 def test_profile_out_of_order(smallest):
     with pytest.raises(InputError, match="profile"):
@@ -174,11 +163,6 @@ def test_other_network(tiny_model, tmp_path):
     onnx.save(proto, tmp_path / "other.onnx")
     with pytest.raises(ModelError, match="has inputs image, expected blurry"):
         build_engine(options(tmp_path / "other.onnx"))
-
-
-def test_options_without_effect_are_told(tiny_model):
-    found = build_engine(options(tiny_model, optimization_level=5, hardware_compatibility="ampere+"))
-    assert found.notes == ("TensorRT-RTX ignores --builderOptimizationLevel, --hardwareCompatibilityLevel",)
 
 
 def test_tactic_sources(tiny_model):

@@ -85,12 +85,17 @@ def _set_numbers(library: Library, config: Any, options: BuildOptions) -> None:
 
 def _tactic_sources(library: Library, config: Any, changes: tuple[str, ...]) -> int:
     mask = int(config.get_tactic_sources())
-    for change in changes:
-        if change[1:] in GONE_SOURCES and change[1:] not in library.module.TacticSource.__members__:
-            continue
+    gone = {name for name in GONE_SOURCES if name not in library.module.TacticSource.__members__}
+    for change in (change for change in changes if change[1:] not in gone):
         bit = 1 << int(_member(library, "TacticSource", change[1:]))
         mask = mask | bit if change[0] == "+" else mask & ~bit
     return mask
+
+
+def gone_sources(library: Library, changes: tuple[str, ...]) -> tuple[str, ...]:
+    """A note for each tactic source that old scripts name and this version has no more."""
+    known = library.module.TacticSource.__members__
+    return tuple(f"{library.name} {library.version} has no tactic source {each[1:]}" for each in changes if each[1:] not in known)
 
 
 def _set_targets(library: Library, config: Any, targets: tuple[tuple[int, int], ...]) -> None:

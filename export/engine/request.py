@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError
-from runtime.files.engine_record import HARDWARE_LEVELS, Profile
+from runtime.files.engine_record import HARDWARE_LEVELS, SUFFIXES, Profile
 
 BUILDERS = ("tensorrt", "tensorrt_rtx")
 VERBOSITIES = ("layer_names_only", "detailed", "none")
@@ -21,7 +21,7 @@ LOWERED_FLOATS = ("fp16", "bf16")
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """An engine to be made."""
+    """An engine to be made: all that was asked for, handed down whole."""
 
     build: BuildOptions  # `onnx` is the file that the user named, fp32 or typed
     engine: Path  # to be written
@@ -31,9 +31,15 @@ class EngineRequest:
     ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
     calibration_data: Path | None = None  # to measure on; None: the shipped clip
     min_type_share: float = MIN_TYPE_SHARE
+    layer_information: Path | None = None  # to be written: the layers, as the library tells them
+    verbose: bool = False  # tell what the library says, instead of only writing it to the log
+    notes: tuple[str, ...] = ()  # what was asked for and has no effect, and why
 
     def __post_init__(self) -> None:
-        """Raises InputError where the flags contradict one another."""
+        """Raises InputError where the flags contradict one another, or the engine's name is none."""
+        if self.engine.suffix not in SUFFIXES:
+            endings = ", ".join(SUFFIXES)
+            raise InputError(f"the engine is {self.engine}, expected a name that ends with {endings}: nothing opens another")
         for group in (QUANTISED, LOWERED_FLOATS):
             if len(set(group) & set(self.precision)) > 1:
                 raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
@@ -49,6 +55,11 @@ class EngineRequest:
     def quantised(self) -> str | None:
         """ "int8" or "fp8", when asked for."""
         return next((name for name in QUANTISED if name in self.precision), None)
+
+    @property
+    def log(self) -> Path:
+        """What the library says, beside the engine."""
+        return self.engine.with_name(self.engine.name + ".log")
 
     @property
     def by_layer(self) -> bool:
