@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from calibration.ranges import Ranges
-from calibration.scales import LARGEST_CODE, METHODS, NOT_ZERO, ZERO_ABSMAX, known_scale, weight_scales
+from calibration.scales import LARGEST_CODE, METHODS, weight_scales
 from calibration.tensors import layer_name
 from export.graph.fp16_range import fp32_nodes
 from export.graph.layer_precision import QUANTISED, complete_precisions, layers
@@ -29,8 +29,6 @@ OUTPUT_CHANNELS = 0  # axis of a Conv's weight
 POOLING = {"MaxPool"}  # its outputs are among its inputs, so it can run on codes
 PARTS = {"Concat", "Split"}  # make one tensor of several, or several of one
 KEEPS_SIGN = {"MaxPool", "Resize"}  # make no negative values of others
-
-Scale = Callable[[Sequence[str], str], float]  # (tensors that share a scale, "int8" or "fp8") -> that scale
 
 
 @dataclass(frozen=True)
@@ -92,19 +90,19 @@ def quantize(
     """
     options = options or QdqOptions()
     ranges.check(model)
-    original, model = model, named(model)
+    too_large = fp32_nodes(model, ranges) if options.rest == "fp16" else {}
+    model = named(model)
     precisions = complete_precisions(model, precisions, options.rest)
     quantised = {name: precision for name, precision in precisions.items() if precision in QUANTISED}
     _check(model, quantised, options)
     if quantised:
         raise_opset(model, QDQ_OPSET)
         pairs = planned_pairs(model.graph, quantised, options.placement)
-        scales = tied_scales(model.graph, pairs, calibrated(ranges, options.method), options.placement)
+        scales = tied_scales(model.graph, pairs, ranges, options)
         quantise_weights(model.graph, quantised, options)
         insert_pairs(model.graph, pairs, scales, options.rest)
     floats = {name: precision for name, precision in precisions.items() if precision in FLOATS and precision != options.rest}
     nodes = {node: floats[layer.name] for layer in layers(model).values() if layer.name in floats for node in layer.nodes}
-    too_large = fp32_nodes(original, ranges) if options.rest == "fp16" else {}
     return retype(model, options.rest, {**dict.fromkeys(too_large, "fp32"), **nodes})
 
 
@@ -124,33 +122,17 @@ def planned_pairs(graph: onnx.GraphProto, quantised: Mapping[str, str], placemen
     ]
 
 
-def tied_scales(graph: onnx.GraphProto, pairs: Sequence[Pair], scale: Scale, placement: str) -> dict[Pair, float]:
+def tied_scales(graph: onnx.GraphProto, pairs: Sequence[Pair], ranges: Ranges, options: QdqOptions) -> dict[Pair, float]:
     """The scale of every pair: one for each group of tensors, by rule 5."""
-    group_of = _groups(graph, POOLING | PARTS | ({"Resize"} if placement == "cpu" else set()))
+    group_of = _groups(graph, POOLING | PARTS | ({"Resize"} if options.placement == "cpu" else set()))
     groups: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
         groups.setdefault((group_of.get(pair.tensor, pair.tensor), pair.precision), []).append(pair)
     found = {}
     for (_, precision), members in groups.items():
-        step = scale([pair.tensor for pair in members], precision)
+        step = ranges.shared_scale([pair.tensor for pair in members], precision, options.method)
         found.update({pair: step * FINER_UNSIGNED if pair.codes == "uint8" else step for pair in members})
     return found
-
-
-def calibrated(ranges: Ranges, method: str | None) -> Scale:
-    """Scales from ranges: the largest measured of the tensors; where no histogram was kept of any of them, nothing is clipped."""
-
-    def scale(tensors: Sequence[str], precision: str) -> float:
-        missing = [name for name in tensors if name not in ranges.tensors]
-        if missing:
-            raise InputError(f"there is no range of tensor {missing[0]!r}: run videodeblur calibrate on this model again")
-        measured = [name for name in tensors if ranges.tensors[name].histogram is not None]
-        if measured:
-            return max(ranges.scale(name, precision, method) for name in measured)
-        absmax = max(ranges.tensors[name].extent.absmax for name in tensors)
-        return known_scale(absmax if absmax >= NOT_ZERO else ZERO_ABSMAX, precision)
-
-    return scale
 
 
 def quantise_weights(graph: onnx.GraphProto, quantised: Mapping[str, str], options: QdqOptions) -> None:
