@@ -9,7 +9,7 @@ import pytest
 from export.engine.builder import _add_profiles, _parse, _timing_cache, build_engine
 from export.engine.config import strongly_typed
 from export.engine.monitor import build_monitor
-from export.engine.request import BuildOptions
+from export.engine.request import EngineRequest
 from export.engine.timing_cache import cache_name
 from runtime.backends.device_memory import Gpu
 from runtime.backends.tensorrt_library import load_library
@@ -21,7 +21,9 @@ FIXED = (Profile(SHAPE, SHAPE, SHAPE),)
 
 
 def options(path, **changes):
-    return BuildOptions(**{"onnx": path, "library": "tensorrt_rtx", "profiles": FIXED, **changes})
+    return EngineRequest(
+        **{"onnx": path, "engine": path.with_suffix(".engine"), "library": "tensorrt_rtx", "profiles": FIXED, **changes}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from export import make_engine as maker
 from export.engine.builder import BuiltEngine
 from export.engine.built_types import inspector_types
 from export.engine.flags import parse_flags
+from export.engine.request import MIN_TYPE_SHARE
 from export.graph.layer_precision import asked_precisions, layers
 from export.graph.qdq_rules import QdqOptions
 from export.make_engine import make_engine
@@ -61,14 +62,13 @@ def test_trtexecs_forms(tiny_model):
         "--computeCapabilities=8.6,sm89,120",
         "--sparsity=enable",
     )
-    build = request.build
     assert str(request.engine) == "m.engine"
-    assert build.profiles == (Profile((1, 5, 64, 64), (1, 5, 96, 96), (2, 5, 128, 128)),)
-    assert build.memory_pools == (("WORKSPACE", 512 << 20), ("TACTIC_SHARED_MEMORY", 64 << 10))
-    assert (build.optimization_level, build.tf32, build.tiling_level, build.sparsity) == (4, False, "moderate", True)
-    assert build.tactic_sources == ("-EDGE_MASK_CONVOLUTIONS", "+CUDNN")
-    assert build.hardware_compatibility == "ampere+"
-    assert build.compute_capabilities == ((8, 6), (8, 9), (12, 0))
+    assert request.profiles == (Profile((1, 5, 64, 64), (1, 5, 96, 96), (2, 5, 128, 128)),)
+    assert request.memory_pools == (("WORKSPACE", 512 << 20), ("TACTIC_SHARED_MEMORY", 64 << 10))
+    assert (request.optimization_level, request.tf32, request.tiling_level, request.sparsity) == (4, False, "moderate", True)
+    assert request.tactic_sources == ("-EDGE_MASK_CONVOLUTIONS", "+CUDNN")
+    assert request.hardware_compatibility == "ampere+"
+    assert request.compute_capabilities == ((8, 6), (8, 9), (12, 0))
 
 
 def test_profiles_are_numbered(tiny_model):
@@ -79,7 +79,7 @@ def test_profiles_are_numbered(tiny_model):
         "--minShapes=blurry:1x5x64x64",
         "--maxShapes=blurry:1x5x96x96",
     )
-    assert flags(tiny_model, *two).build.profiles == (
+    assert flags(tiny_model, *two).profiles == (
         Profile(*[(1, 5, 64, 64)] * 3),
         Profile((1, 5, 64, 64), (1, 5, 96, 96), (1, 5, 96, 96)),
     )
@@ -88,7 +88,7 @@ def test_profiles_are_numbered(tiny_model):
 
 
 def test_one_profile_for_each_preset(tiny_model):
-    profiles = flags(tiny_model, "--for", "720p,1080p,100x50,98x52").build.profiles
+    profiles = flags(tiny_model, "--for", "720p,1080p,100x50,98x52").profiles
     assert [profile.opt for profile in profiles] == [(1, 5, 720, 1280), (1, 5, 1080, 1920), (1, 5, 56, 104)]
     assert all(profile.min == profile.max for profile in profiles)
     with pytest.raises(InputError, match="got --for and shapes"):
@@ -96,17 +96,17 @@ def test_one_profile_for_each_preset(tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("given", "precision"),
+    ("given", "types"),
     [
-        ((), ()),
-        (("--fp16",), ("fp16",)),
-        (("--best",), ("fp16", "int8")),
-        (("--int8", "--bf16"), ("bf16", "int8")),
+        ((), (None, "fp32")),
+        (("--fp16",), (None, "fp16")),
+        (("--best",), ("int8", "fp16")),
+        (("--int8", "--bf16"), ("int8", "bf16")),
     ],
 )
-def test_precision_flags(tiny_model, given, precision):
+def test_precision_flags(tiny_model, given, types):
     request = flags(tiny_model, *given)
-    assert request.precision == request.build.types == precision
+    assert (request.quantised, request.rest) == types
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_flags_of_old_scripts_are_read_and_told(tiny_model):
     told = " ".join(found.notes)
     for flag in ("--explicitBatch", "--useCudaGraph", "--iterations", "--heuristic", "--buildOnly"):
         assert flag in told
-    assert found.build.memory_pools == (("WORKSPACE", 4096 << 20),)
-    assert found.build.optimization_level == 2
+    assert found.memory_pools == (("WORKSPACE", 4096 << 20),)
+    assert found.optimization_level == 2
 
 
 def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys):
@@ -409,8 +409,8 @@ def test_builder_that_chooses_types_by_itself(tiny_model, int8, tmp_path):
     to_trt8(int8, tmp_path / "lowered.onnx")
     assert maker._builder_types(tmp_path / "lowered.onnx", ()) == ("int8",)
     both = flags(tmp_path / "lowered.onnx", "--int8", "--fp16")
-    assert maker._builder_types(both.build.onnx, both.precision) == ("fp16", "int8")
-    assert maker.typed_graph(both, None, False, print) == (both.build.onnx, (maker.WEAK_FP16,))
+    assert maker._builder_types(both.onnx, maker._asked(both)) == ("fp16", "int8")
+    assert maker.typed_graph(both, None, False, print) == (both.onnx, (maker.WEAK_FP16,))
     assert maker.typed_graph(flags(tiny_model, "--fp16"), None, False, print) == (
         tiny_model,
         (maker.WEAK_FP16,),
@@ -422,7 +422,7 @@ def test_builder_that_chooses_types_by_itself(tiny_model, int8, tmp_path):
     with pytest.raises(InputError, match="need TensorRT 10 or newer"):
         maker.checked(flags(tiny_model, "--fp16", "--layerPrecisions=c1*:fp32"), False)
     with pytest.raises(InputError, match="is in int8 already"):
-        maker.checked(flags(both.build.onnx, "--fp16"), False)
+        maker.checked(flags(both.onnx, "--fp16"), False)
 
 
 INSPECTED = {  # what the inspectors of TensorRT 8 to 10, and of 11, call a layer's types
@@ -471,13 +471,13 @@ def test_copies_are_no_convolutions():
     assert inspector_types(inspected(copy, real)) == {"c1/Conv": "int8"}
 
 
-def test_what_the_inspector_hides_is_no_refusal(int8):
+def test_what_the_inspector_hides_is_no_refusal(int8, tmp_path):
     """As full TensorRT would answer for the engine of `int8`; none was asked."""
 
     def judged(kinds):
         told = [{"Name": node, "Inputs": [HIDDEN], "Weights": {"Type": kind} if kind else {}} for node, kind in kinds.items()]
         built = BuiltEngine(b"", "tensorrt", "10.3.0", (), (Profile(*[(1, 5, 64, 96)] * 3),), inspected(*told), 0.0, (), ())
-        return maker._type_shares(int8, built, flags(int8), True)
+        return maker._type_shares(int8, built, "fp32", MIN_TYPE_SHARE, tmp_path)
 
     asked = asked_precisions(onnx.load(int8))
     nodes = {node: asked[name] for name, layer in layers(onnx.load(int8)).items() for node in layer.nodes}

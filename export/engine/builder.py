@@ -1,7 +1,7 @@
-"""`build_engine`: an ONNX file -> a TensorRT engine, with full TensorRT 8.6 to 11 or TensorRT-RTX, as `BuildOptions` say.
+"""`build_engine`: an ONNX file -> a TensorRT engine, with full TensorRT 8.6 to 11 or TensorRT-RTX, as `EngineRequest` say.
 
 Strongly typed wherever the library can be (TensorRT 10 and newer, TensorRT-RTX): the types of the ONNX file are the types of the
-engine. TensorRT 8.6 chooses types itself, among those that `BuildOptions.types` allows.
+engine. TensorRT 8.6 chooses types itself, among those that `EngineRequest.types` allows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.engine.config import configure, gone_sources
 from export.engine.monitor import Progress, build_monitor
-from export.engine.request import BuildOptions
+from export.engine.request import EngineRequest
 from export.engine.timing_cache import TimingCache, cache_name
 from runtime.backends.tensorrt_library import Library, Messages, load_library
 from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError
@@ -45,7 +45,7 @@ class BuiltEngine:
     notes: tuple[str, ...]  # what the user should know: options without effect
 
 
-def build_engine(options: BuildOptions, progress: Progress | None = None) -> BuiltEngine:
+def build_engine(options: EngineRequest, progress: Progress | None = None) -> BuiltEngine:
     """Builds an engine. Full TensorRT needs the GPU that it is for; TensorRT-RTX needs none.
 
     Raises ModelError when the file does not parse, InputError on an option that the library lacks, BackendError when the build
@@ -82,7 +82,7 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
     )
 
 
-def _hint(options: BuildOptions) -> str:
+def _hint(options: EngineRequest) -> str:
     needs_gpu = options.library == "tensorrt_rtx" and (options.refit or options.strip_weights)
     return " (with --refit or --stripWeights TensorRT-RTX needs a GPU to build)" if needs_gpu else ""
 
@@ -171,7 +171,7 @@ def _monitor(library: Library, config: Any, progress: Progress | None) -> Any:
 
 
 @contextmanager
-def _timing_cache(config: Any, library: Library, options: BuildOptions, gpu: Gpu | None) -> Iterator[list[str]]:
+def _timing_cache(config: Any, library: Library, options: EngineRequest, gpu: Gpu | None) -> Iterator[list[str]]:
     """Full TensorRT's measurements, kept from build to build; TensorRT-RTX measures nothing when it builds.
 
     Yields notes, complete when it is left: a cache that cannot be read or kept costs time, not the engine.
@@ -194,7 +194,7 @@ def _timing_cache(config: Any, library: Library, options: BuildOptions, gpu: Gpu
         notes.append(f"the timing cache {path} was not kept ({failure.strerror}): name another with --timingCacheFile")
 
 
-def _layers(library: Library, options: BuildOptions, plan: bytes, messages: Messages) -> str:
+def _layers(library: Library, options: EngineRequest, plan: bytes, messages: Messages) -> str:
     if options.profiling_verbosity != "detailed" or options.exclude_lean_runtime:  # without that runtime here, it does not load
         return ""
     if library.name == "tensorrt_rtx":  # its builder tells, and its inspector would need the GPU

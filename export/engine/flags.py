@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 from export.engine import flag_values
-from export.engine.request import PLATFORMS, VERBOSITIES, BuildOptions, EngineRequest
+from export.engine.request import LOWERED_FLOATS, PLATFORMS, QUANTISED, VERBOSITIES, EngineRequest
 from export.engine.size_presets import PRESETS, presets
 from export.engine.unused_flags import NO_EFFECT, NO_EFFECT_ON_RTX, REFUSED
 from runtime.errors import InputError, MissingPackageError
@@ -28,7 +28,6 @@ NUMBERS_OF_EFFORT = {
     "avgTiming": ("avg_timing", "runs that a measurement is the mean of"),
 }
 LEAST_ALIKE = 0.8  # share of the letters of a flag that nobody knows and of the one it may mean; --fp32 and --fp8 are less alike
-PRECISION_FLAGS = ("fp16", "bf16", "int8", "fp8")
 BEST = ("fp16", "int8")
 
 DESCRIPTION = """Builds a TensorRT or TensorRT-RTX engine from an ONNX file, with trtexec's flags.
@@ -66,26 +65,28 @@ def _request(given: argparse.Namespace) -> EngineRequest:
         raise InputError(
             "got --for and shapes, expected one of them: several profiles of your own go as --profile=I before the shapes of each"
         )
-    asked = dict(vars(given))
+    asked = vars(given)
+    asked["engine"] = given.engine or given.onnx.with_suffix(".engine")
     asked["library"] = _library(given.runtime)
     asked["profiles"] = presets(given.sizes, read_contract(given.onnx)) if given.sizes else _profiles(given.shapes_given)
-    asked["memory_pools"] = (*given.memory_pools, *((("WORKSPACE", given.workspace),) if given.workspace is not None else ()))
-    asked["engine"] = given.engine or given.onnx.with_suffix(".engine")
-    asked["precision"] = asked["types"] = _precision(given)
+    asked["quantised"], asked["rest"] = _types(given)
+    asked["notes"] = tuple(_notes(given))
+    if given.workspace is not None:
+        asked["memory_pools"] = (*given.memory_pools, ("WORKSPACE", given.workspace))
     if given.heuristic and given.optimization_level is None:
         asked["optimization_level"] = 2
-    asked["build"] = BuildOptions(**_fields(BuildOptions, asked))
-    asked["notes"] = tuple(_notes(given, asked["library"]))
-    return EngineRequest(**_fields(EngineRequest, asked))
+    return EngineRequest(**{field.name: asked[field.name] for field in fields(EngineRequest)})
 
 
-def _fields(kind: type[BuildOptions] | type[EngineRequest], asked: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: asked[field.name] for field in fields(kind) if field.name in asked}
-
-
-def _precision(given: argparse.Namespace) -> tuple[str, ...]:
-    asked = tuple(name for name in PRECISION_FLAGS if getattr(given, name))
-    return tuple(dict.fromkeys((*BEST, *asked))) if given.best else asked
+def _types(given: argparse.Namespace) -> tuple[str | None, str]:
+    """What is quantised, if anything, and the type of the rest."""
+    for group in (QUANTISED, LOWERED_FLOATS):
+        if sum(getattr(given, name) or (given.best and name in BEST) for name in group) > 1:
+            raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
+    asked = [name for name in (*QUANTISED, *LOWERED_FLOATS) if getattr(given, name) or (given.best and name in BEST)]
+    return next((name for name in asked if name in QUANTISED), None), next(
+        (name for name in asked if name in LOWERED_FLOATS), "fp32"
+    )
 
 
 def _library(runtime: str | None) -> str:
@@ -114,12 +115,12 @@ def _filled(shapes: dict[str, tuple[int, ...]]) -> Profile:
     return Profile(shapes.get("min", opt), opt, shapes.get("max", opt))
 
 
-def _notes(given: argparse.Namespace, library: str) -> Iterator[str]:
+def _notes(given: argparse.Namespace) -> Iterator[str]:
     for flag, (_, reason) in NO_EFFECT.items():
         if getattr(given, _name(flag)):
             yield f"{flag} has no effect: {reason}"
-    ignored = [flag for name, flag in NO_EFFECT_ON_RTX.items() if getattr(given, name) != getattr(BuildOptions, name)]
-    if ignored and library == "tensorrt_rtx":
+    ignored = [flag for name, flag in NO_EFFECT_ON_RTX.items() if getattr(given, name) != getattr(EngineRequest, name)]
+    if ignored and given.library == "tensorrt_rtx":
         yield f"TensorRT-RTX ignores {', '.join(ignored)}"
     if given.heuristic:
         yield "--heuristic is --builderOptimizationLevel=2 now"
@@ -135,8 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    defaults = {field.name: field.default for kind in (EngineRequest, BuildOptions) for field in fields(kind)}
-    parser.set_defaults(**{name: None if value is MISSING else value for name, value in defaults.items()})
+    parser.set_defaults(**{field.name: None if field.default is MISSING else field.default for field in fields(EngineRequest)})
     parser.set_defaults(shapes_given=[], profile_number=0)
     for fill in (_add_files, _add_precision, _add_shapes, _add_target, _add_effort, _add_compatibility):
         fill(parser)

@@ -21,7 +21,7 @@ NO_EFFECT = {  # flag: (takes a value, why it is read and not used)
     "--allocationStrategy": (True, "the runner allocates"),
     "--useRuntime": (True, "the runner picks the library"),
 }
-NO_EFFECT_ON_RTX = {  # field of BuildOptions: flag; TensorRT-RTX accepts and ignores them, tried with 1.7
+NO_EFFECT_ON_RTX = {  # field of EngineRequest: flag; TensorRT-RTX accepts and ignores them, tried with 1.7
     "optimization_level": "--builderOptimizationLevel",
     "max_aux_streams": "--maxAuxStreams",
     "tiling_level": "--tilingOptimizationLevel",
