@@ -60,6 +60,10 @@ def saved(model, contract_of, path):
     return path
 
 
+def test_size_that_the_network_cannot_take_is_padded(int8_path):
+    assert openvino_types(int8_path, "fp32", 60, 92) == openvino_types(int8_path, "fp32", 64, 96)
+
+
 def test_openvino_runs_int8_where_it_was_asked_to(int8_path):
     model = onnx.load(int8_path)
     rows = layer_types(model, openvino_types(int8_path, "fp32", 64, 96), 64, 96)
