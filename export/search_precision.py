@@ -227,26 +227,12 @@ def _parser() -> argparse.ArgumentParser:
     add, defaults = parser.add_argument, SearchOptions
     add("--onnx", type=Path, required=True, help="fp32 graph from export/to_onnx.py")
     add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of the same graph")
-    add(
-        "--clips",
-        type=Path,
-        required=True,
-        help="a video, a folder of frames, or a folder of such; other parts than calibration's are used",
-    )
-    add(
-        "--budget",
-        type=decibels,
-        default=defaults.budget,
-        metavar="DB",
-        help="PSNR against the truth that may be lost (default 0.05dB)",
-    )
-    add(
-        "--min-psnr",
-        type=float,
-        default=defaults.min_psnr,
-        metavar="DB",
-        help="least parity with the fp32 graph (default %(default)s)",
-    )
+    text = "a video, a folder of frames, or a folder of such; other parts than calibration's are used"
+    add("--clips", type=Path, required=True, help=text)
+    text = "PSNR against the truth that may be lost (default 0.05dB)"
+    add("--budget", type=decibels, default=defaults.budget, metavar="DB", help=text)
+    text = "least parity with the fp32 graph (default %(default)s)"
+    add("--min-psnr", type=float, default=defaults.min_psnr, metavar="DB", help=text)
     add(
         "--truth",
         type=Path,
@@ -258,14 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=QUANTISED, default=defaults.precision)
     add("--rest", choices=("fp32", "fp16"), default=defaults.rest, help="type of the other layers (default %(default)s)")
     add("--windows", type=int, default=defaults.limit, metavar="N", help="windows of each kind (default %(default)s)")
-    add(
-        "--crop",
-        type=int,
-        nargs=2,
-        default=defaults.crop,
-        metavar=("H", "W"),
-        help="pixels of each window's middle (default 184 320)",
-    )
+    text = "pixels of each window's middle (default 184 320)"
+    add("--crop", type=int, nargs=2, default=defaults.crop, metavar=("H", "W"), help=text)
     add("--every-layer", action="store_true", help="also try the layers that are kept high by default")
     add("--layer-times", type=Path, metavar="JSON", help="measured {layer: {precision: milliseconds}} instead of the model")
     add("--output", type=Path, default=Path("precision.json"), help="default %(default)s")

@@ -175,9 +175,8 @@ def _parse(argv: Sequence[str] | None) -> ReportOptions:
     parser.add_argument("bundle", type=_folder, help="from videodeblur ship or videodeblur bundle")
     parser.add_argument("--clip", type=Path, help="blurry video or folder of pictures (default: the shipped clip, with its truth)")
     parser.add_argument("--sharp", type=Path, help="the same frames without blur")
-    parser.add_argument(
-        "--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help="of the clip, at most (default %(default)s)"
-    )
+    text = "of the clip, at most (default %(default)s)"
+    parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help=text)
     parser.add_argument("--output", type=Path, help="HTML file, replaced when it is there (default: BUNDLE.html)")
     given = parser.parse_args(argv)
     if given.sharp and not given.clip:

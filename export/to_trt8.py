@@ -37,9 +37,8 @@ NOT_IN_17 = ("saturate", "block_size", "output_dtype", "precision")  # attribute
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes."""
     parser = argparse.ArgumentParser(prog="export/to_trt8.py", description=__doc__)
-    parser.add_argument(
-        "--onnx", type=Path, required=True, help="fp32 or INT8 file, for a machine whose TensorRT has no onnx beside it"
-    )
+    text = "fp32 or INT8 file, for a machine whose TensorRT has no onnx beside it"
+    parser.add_argument("--onnx", type=Path, required=True, help=text)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args(argv)
     decibels = to_trt8(given.onnx, given.output)

@@ -15,7 +15,6 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-
 from calibration.onnx_file import load_onnx
 from export.engine.built_types import inspector_types, tensorrt_types
 from export.graph.layer_types import NOT_FOUND, NOT_READ, LayerType, fixed_size, granted_share, layer_types, shares

@@ -80,10 +80,10 @@ def _request(given: argparse.Namespace) -> EngineRequest:
 
 def _types(given: argparse.Namespace) -> tuple[str | None, str]:
     """What is quantised, if anything, and the type of the rest."""
-    for group in (QUANTISED, LOWERED_FLOATS):
-        if sum(getattr(given, name) or (given.best and name in BEST) for name in group) > 1:
-            raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
     asked = [name for name in (*QUANTISED, *LOWERED_FLOATS) if getattr(given, name) or (given.best and name in BEST)]
+    for group in (QUANTISED, LOWERED_FLOATS):
+        if set(group) <= set(asked):
+            raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
     return next((name for name in asked if name in QUANTISED), None), next(
         (name for name in asked if name in LOWERED_FLOATS), "fp32"
     )
