@@ -121,13 +121,6 @@ def measure(options: ScalingOptions, say: Say = lambda _: None) -> Scaling:
     return Scaling(cpu_name(), os.getloadavg()[0], reason, f"{width}x{height}", tuple(in_order), tuple(skipped))
 
 
-def cost_per_pixel(engine: Engine, sizes: Sequence[tuple[int, int]], effort: Effort) -> dict[tuple[int, int], list[float]]:
-    """Microseconds of processor time for a pixel of a window by (H, W), one entry a round, all sizes in turn within a round."""
-    calls = {f"{height} {width}": _call(engine, (1, engine.contract.frames, height, width)) for height, width in sizes}
-    timings = interleave_for(calls, effort)
-    return {size: [1000 * spent / (size[0] * size[1]) for spent in timing.processor] for size, timing in zip(sizes, timings)}
-
-
 def table(found: Scaling) -> str:
     """The figures as text."""
     lines = [f"{found.cpu}, load {found.load:.1f}; {found.engine}; but for the resolution at {found.base}"]

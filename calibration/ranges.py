@@ -10,7 +10,7 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,17 @@ class Ranges:
         if tensor.activation.known_absmax is not None:
             return scales.known_scale(tensor.activation.known_absmax, precision)
         return tensor.scales[precision][method]
+
+    def shared_scale(self, names: Sequence[str], precision: str, method: str | None = None) -> float:
+        """The scale of tensors that have one together: the largest measured; where no histogram was kept, nothing is clipped."""
+        missing = [name for name in names if name not in self.tensors]
+        if missing:
+            raise InputError(f"there is no range of tensor {missing[0]!r}: run videodeblur calibrate on this model again")
+        measured = [name for name in names if self.tensors[name].histogram is not None]
+        if measured:
+            return max(self.scale(name, precision, method) for name in measured)
+        absmax = max(self.tensors[name].extent.absmax for name in names)
+        return scales.known_scale(absmax if absmax >= scales.NOT_ZERO else scales.ZERO_ABSMAX, precision)
 
     def beyond_fp16(self, share: float = 0.5) -> tuple[TensorRange, ...]:
         """Tensors whose largest magnitude is at least this share of FP16's 65504, in order of the graph."""

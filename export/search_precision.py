@@ -28,15 +28,12 @@ from calibration.ranges import Ranges
 from export.compare.precision_trials import Point, PrecisionBench, SearchOptions, error_of
 from export.graph.layer_cost import total
 from export.graph.layer_precision import QUANTISED, layers, why_not
+from export.report.chart import layer_chart
 from export.report.records import KINDS, kind_of
 from export.shipped_clips import DEFAULT_PAIR
 from runtime.command_line import command
-from runtime.errors import MissingPackageError
 from runtime.files.on_disk import partial_file, refusals
-from runtime.machine.requirements import requirement
 from runtime.progress import ProgressBar
-
-COLOURS = {"chosen": "#1b7f5c", "candidate": "#d08a1d", "excluded": "#9aa0a6"}  # of KINDS
 
 
 @dataclass(frozen=True)
@@ -193,24 +190,18 @@ def as_json(result: SearchResult, options: SearchOptions) -> dict[str, object]:
 
 
 def save_chart(path: Path, rows: Sequence[Sensitivity], min_psnr: float) -> None:
-    """Writes horizontal bars, most sensitive layer on top; the suffix of `path` chooses SVG or PNG."""
-    try:
-        from matplotlib.figure import Figure  # here, for those who ask for a picture
-    except ImportError as missing:
-        raise MissingPackageError(requirement("matplotlib"), "drawing a chart") from missing
-    rows = sorted((row for row in rows if math.isfinite(row.parity)), key=lambda row: row.parity, reverse=True)
-    figure = Figure(figsize=(9, 1.2 + 0.19 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    colours = [COLOURS[kind_of(row.chosen, row.excluded)] for row in rows]
-    axes.barh([row.layer for row in rows], [row.parity for row in rows], color=colours)
-    axes.axvline(min_psnr, color="#b3261e", linewidth=1)
-    axes.set_xlim(left=min([min_psnr, *(row.parity for row in rows)]) - 5)
-    axes.set_xlabel("parity with the fp32 graph when this layer alone is quantised, dB (the line: least parity of the whole)")
-    axes.tick_params(axis="y", labelsize=7)
-    axes.margins(y=0.01)
-    handles = [axes.barh([0], [0], color=colour, label=KINDS[kind]) for kind, colour in COLOURS.items()]
-    axes.legend(handles=handles, loc="upper right", fontsize=8)
-    figure.savefig(path)
+    """Writes horizontal bars as SVG, most sensitive layer on top."""
+    drawn = sorted((row for row in rows if math.isfinite(row.parity)), key=lambda row: row.parity)
+    title = "parity with the fp32 graph when this layer alone is quantised, dB (the line: least parity of the whole)"
+    bars = [(row.layer, row.parity, kind_of(row.chosen, row.excluded)) for row in drawn]
+    with partial_file(path, "--chart") as partial:
+        partial.write_text(layer_chart(title, " dB", bars, min_psnr, KINDS))
+
+
+def _svg(text: str) -> Path:
+    if not text.endswith(".svg"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a name that ends with .svg")
+    return Path(text)
 
 
 def _marked(row: Sensitivity, chosen: bool) -> Sensitivity:
@@ -236,26 +227,12 @@ def _parser() -> argparse.ArgumentParser:
     add, defaults = parser.add_argument, SearchOptions
     add("--onnx", type=Path, required=True, help="fp32 graph from export/to_onnx.py")
     add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of the same graph")
-    add(
-        "--clips",
-        type=Path,
-        required=True,
-        help="a video, a folder of frames, or a folder of such; other parts than calibration's are used",
-    )
-    add(
-        "--budget",
-        type=decibels,
-        default=defaults.budget,
-        metavar="DB",
-        help="PSNR against the truth that may be lost (default 0.05dB)",
-    )
-    add(
-        "--min-psnr",
-        type=float,
-        default=defaults.min_psnr,
-        metavar="DB",
-        help="least parity with the fp32 graph (default %(default)s)",
-    )
+    text = "a video, a folder of frames, or a folder of such; other parts than calibration's are used"
+    add("--clips", type=Path, required=True, help=text)
+    text = "PSNR against the truth that may be lost (default 0.05dB)"
+    add("--budget", type=decibels, default=defaults.budget, metavar="DB", help=text)
+    text = "least parity with the fp32 graph (default %(default)s)"
+    add("--min-psnr", type=float, default=defaults.min_psnr, metavar="DB", help=text)
     add(
         "--truth",
         type=Path,
@@ -267,18 +244,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=QUANTISED, default=defaults.precision)
     add("--rest", choices=("fp32", "fp16"), default=defaults.rest, help="type of the other layers (default %(default)s)")
     add("--windows", type=int, default=defaults.limit, metavar="N", help="windows of each kind (default %(default)s)")
-    add(
-        "--crop",
-        type=int,
-        nargs=2,
-        default=defaults.crop,
-        metavar=("H", "W"),
-        help="pixels of each window's middle (default 184 320)",
-    )
+    text = "pixels of each window's middle (default 184 320)"
+    add("--crop", type=int, nargs=2, default=defaults.crop, metavar=("H", "W"), help=text)
     add("--every-layer", action="store_true", help="also try the layers that are kept high by default")
     add("--layer-times", type=Path, metavar="JSON", help="measured {layer: {precision: milliseconds}} instead of the model")
     add("--output", type=Path, default=Path("precision.json"), help="default %(default)s")
-    add("--chart", type=Path, metavar="SVG", help="also draw sensitivity by layer (.svg or .png)")
+    add("--chart", type=_svg, metavar="SVG", help="also draw sensitivity by layer")
     return parser
 
 

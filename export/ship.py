@@ -27,7 +27,7 @@ from export.compare.precision_trials import SearchOptions
 from export.compare.typed_file import LostParityError
 from export.engine.flag_values import capabilities
 from export.engine.flags import RUNTIMES
-from export.engine.request import BuildOptions, EngineRequest
+from export.engine.request import EngineRequest
 from export.engine.size_presets import presets
 from export.export_options import ExportOptions
 from export.graph.qdq_rules import QdqOptions
@@ -176,20 +176,17 @@ def _engine(target: str, bench: _Bench) -> Made:
 
 
 def _request(target: str, precision: tuple[str, ...], layers: Path | None, bench: _Bench) -> EngineRequest:
-    build = BuildOptions(
+    return EngineRequest(
         onnx=bench.reference,
+        engine=bench.folder / f"{bench.reference.stem}-{target}-{'-'.join(bench.options.sizes)}-{precision[0]}.engine",
         library=RUNTIMES[target],
         profiles=presets(bench.options.sizes, read_contract(bench.reference)),
-        types=precision,
-        compute_capabilities=bench.options.compute_capabilities if target == "rtx" else (),
-    )
-    return EngineRequest(
-        build=build,
-        engine=bench.folder / f"{bench.reference.stem}-{target}-{'-'.join(bench.options.sizes)}-{precision[0]}.engine",
-        precision=precision,
+        quantised="int8" if "int8" in precision else None,
+        rest=precision[-1],
         precisions=layers if "int8" in precision else None,
         ranges=bench.ranges,
         calibration_data=bench.options.clips,
+        compute_capabilities=bench.options.compute_capabilities if target == "rtx" else (),
     )
 
 

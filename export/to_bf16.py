@@ -14,6 +14,7 @@ from export.compare.typed_file import TypedFile, load_fp32, report, write_typed
 from export.graph.typed_graph import retype
 from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
+from runtime.files.on_disk import check_not_input
 
 
 @command
@@ -30,13 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def to_bf16(source: Path, output: Path, clip: Path = DEFAULT_CLIP) -> TypedFile:
+def to_bf16(source: Path, output: Path, clip: Path = DEFAULT_CLIP, maker: str = "videodeblur bf16") -> TypedFile:
     """Writes the BF16 file. Inputs and outputs stay fp32, or codes. No range can overflow. Raises what `write_typed` raises.
 
     ONNX Runtime has no BF16 convolution on a CPU, so that OpenVINO is what judges it.
     """
+    check_not_input(output, source, clip)
     model, _ = load_fp32(source)
-    return write_typed(retype(model, "bf16"), source, output, "bf16", clip, {"default": "bf16"})
+    return write_typed(retype(model, "bf16"), source, output, "bf16", clip, {"maker": maker, "default": "bf16"})
 
 
 if __name__ == "__main__":

@@ -20,18 +20,16 @@ from runtime.files.engine_record import read_header, record_path
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, builds, prints what became of the types and what to do next."""
-    flags = parse_flags(argv)
-    if flags.plan_version_of:
-        print("{} {}".format(*read_header(flags.plan_version_of)))
+    request = parse_flags(argv)
+    if isinstance(request, Path):
+        print("{} {}".format(*read_header(request)))
         return 0
-    for note in flags.notes:
+    for note in request.notes:
         _say(f"note: {note}")
-    with _progress_line(flags.request.engine.name) as progress:
-        made = make_engine(flags.request, progress, _say)
-    if flags.verbose:
+    with _progress_line(request.engine.name) as progress:
+        made = make_engine(request, progress, _say)
+    if request.verbose:
         _say(made.log.read_text())
-    if flags.layer_information:
-        flags.layer_information.write_text(made.layer_log)
     print(summary(made))
     return 0
 

@@ -17,6 +17,7 @@ from export.graph.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
 from export.graph.typed_graph import retype
 from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
+from runtime.files.on_disk import check_not_input
 from runtime.progress import ProgressBar
 
 SCANNED_WINDOWS = 4  # of the clip, where no ranges were measured beforehand
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="scanned and compared on (default: the shipped clip)")
     options = parser.parse_args(argv)
     if not options.ranges:
-        print(f"no --ranges: scanning {SCANNED_WINDOWS} windows of {options.clip.name}; your own clips tell more", file=sys.stderr)
+        advice = "; your own clips tell more: name them with --clip" if options.clip == DEFAULT_CLIP else ""
+        print(f"no --ranges: scanning {SCANNED_WINDOWS} windows of {options.clip.name}{advice}", file=sys.stderr)
     found, kept = to_fp16(options.onnx, options.output, options.ranges, options.clip)
     print(report(found))
     for node, reason in kept.items():
@@ -41,19 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def to_fp16(source: Path, output: Path, ranges: Path | None, clip: Path = DEFAULT_CLIP) -> tuple[TypedFile, dict[str, str]]:
+def to_fp16(
+    source: Path, output: Path, ranges: Path | None, clip: Path = DEFAULT_CLIP, maker: str = "videodeblur fp16"
+) -> tuple[TypedFile, dict[str, str]]:
     """Writes the FP16 file; returns it and the nodes that stay fp32, each with its reason.
 
     Without `ranges` the tensors are measured on `clip` first. A tensor that reached SAFE_SHARE of FP16's largest number is made
     and read in fp32, and so is a weight beyond it. Inputs and outputs stay fp32, or codes. Raises ModelError when the ranges are
     of another file, and what `write_typed` raises.
     """
+    check_not_input(output, source, ranges, clip)
     model, _ = load_fp32(source)
     measured = _scanned(source, clip) if ranges is None else Ranges.load(ranges)
     measured.check(model)
     kept = fp32_nodes(model, measured)
     typed = retype(model, "fp16", dict.fromkeys(kept, "fp32"))
-    notes = {"default": "fp16", "fp32": kept, "safe_share": SAFE_SHARE, "subnormal_weights": subnormal_weights(typed)}
+    notes = {"fp32": kept, "safe_share": SAFE_SHARE, "subnormal_weights": subnormal_weights(typed)}
+    notes |= {"maker": maker, "default": "fp16"}
     return write_typed(typed, source, output, "fp16", clip, notes), kept
 
 

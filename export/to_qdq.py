@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from export.graph.qdq_rules import PLACEMENTS, WEIGHTS, QdqOptions, quantize
 from export.graph.typed_graph import FLOATS
 from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
+from runtime.files.on_disk import check_not_input
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class QuantizeRequest:
     ranges: Path  # from videodeblur calibrate, of this file
     output: Path
     precision: str = "int8"  # or "fp8"
-    layers: str | None = None  # a precision.json or a regular expression for whole layer names; None: those worth it
+    layers: str | Mapping[str, str] | None = None  # precision.json, a pattern of whole names, or a choice; None: those worth it
     clip: Path = DEFAULT_CLIP  # compared on
     how: QdqOptions = field(default_factory=QdqOptions)
+    maker: str = "videodeblur quantize"  # that the file names
 
 
 @command
@@ -65,10 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def to_qdq(request: QuantizeRequest) -> TypedFile:
     """Writes the quantised file. Raises ModelError when the ranges are of another file, InputError on layers or ranges that do not
     exist, and what `write_typed` raises."""
+    check_not_input(request.output, request.onnx, request.ranges, request.clip)
     model, _ = load_fp32(request.onnx)
     precisions = chosen_precisions(model, request)
     quantised = quantize(model, Ranges.load(request.ranges), precisions, request.how)
-    notes = {"default": request.how.rest, "layers": precisions, **asdict(request.how)}
+    notes = {"maker": request.maker, "default": request.how.rest, "layers": precisions, **asdict(request.how)}
     word = overall_precision(precisions, request.how.rest)
     return write_typed(quantised, request.onnx, request.output, word, request.clip, notes)
 
@@ -77,6 +80,8 @@ def chosen_precisions(model: onnx.ModelProto, request: QuantizeRequest) -> dict[
     """The precision of every layer, by default, by a file, or by a pattern. Raises InputError where that names nothing."""
     if request.layers is None:
         return default_precisions(model, request.precision, request.how.rest)
+    if not isinstance(request.layers, str):
+        return complete_precisions(model, request.layers, request.how.rest)
     if request.layers.endswith(".json"):
         return complete_precisions(model, read_precisions(Path(request.layers)), request.how.rest)
     return matching_precisions(model, request.layers, request.precision, request.how.rest)

@@ -172,12 +172,11 @@ def _parse(argv: Sequence[str] | None) -> ReportOptions:
     parser = argparse.ArgumentParser(
         prog="videodeblur report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=Path, help="from videodeblur ship or videodeblur bundle")
+    parser.add_argument("bundle", type=_folder, help="from videodeblur ship or videodeblur bundle")
     parser.add_argument("--clip", type=Path, help="blurry video or folder of pictures (default: the shipped clip, with its truth)")
     parser.add_argument("--sharp", type=Path, help="the same frames without blur")
-    parser.add_argument(
-        "--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help="of the clip, at most (default %(default)s)"
-    )
+    text = "of the clip, at most (default %(default)s)"
+    parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help=text)
     parser.add_argument("--output", type=Path, help="HTML file, replaced when it is there (default: BUNDLE.html)")
     given = parser.parse_args(argv)
     if given.sharp and not given.clip:
@@ -186,9 +185,16 @@ def _parse(argv: Sequence[str] | None) -> ReportOptions:
     return ReportOptions(given.bundle, given.output or default_output(given.bundle), clip, sharp, given.frames)
 
 
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("got an empty name, expected a bundle's: is the variable set that it comes from?")
+    return Path(text)
+
+
 def default_output(bundle: Path) -> Path:
     """Beside the bundle."""
-    return bundle.with_name(f"{bundle.resolve().name}.html")
+    named = bundle if bundle.name.strip(".") else bundle.resolve()  # "." and ".." are names of none
+    return named.with_name(f"{named.resolve().name}.html")
 
 
 if __name__ == "__main__":

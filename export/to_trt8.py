@@ -25,7 +25,7 @@ from runtime.command_line import command
 from runtime.engine import Engine
 from runtime.errors import ModelError
 from runtime.files.contract import METADATA_KEY, Contract, read_contract
-from runtime.files.on_disk import partial_onnx, refusals
+from runtime.files.on_disk import check_not_input, partial_onnx, refusals
 from runtime.pixels.sample_codes import from_unit
 
 SIZE = (64, 96)  # H, W, where they are free
@@ -37,9 +37,8 @@ NOT_IN_17 = ("saturate", "block_size", "output_dtype", "precision")  # attribute
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes."""
     parser = argparse.ArgumentParser(prog="export/to_trt8.py", description=__doc__)
-    parser.add_argument(
-        "--onnx", type=Path, required=True, help="fp32 or INT8 file, for a machine whose TensorRT has no onnx beside it"
-    )
+    text = "fp32 or INT8 file, for a machine whose TensorRT has no onnx beside it"
+    parser.add_argument("--onnx", type=Path, required=True, help=text)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args(argv)
     decibels = to_trt8(given.onnx, given.output)
@@ -53,6 +52,7 @@ def to_trt8(source: Path, output: Path) -> float:
 
     Raises ModelError where opset 17 has no such graph or it computes something else, InputError when `output` cannot be written.
     """
+    check_not_input(output, source)
     contract = read_contract(source)
     try:
         model = for_tensorrt_8(load_onnx(source))

@@ -15,12 +15,12 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-
 from calibration.onnx_file import load_onnx
 from export.engine.built_types import inspector_types, tensorrt_types
 from export.graph.layer_types import NOT_FOUND, NOT_READ, LayerType, fixed_size, granted_share, layer_types, shares
 from export.shipped_clips import SIZE_COMPARED
 from runtime.command_line import USER_ERROR, command
+from runtime.pixels.padding import padded_size
 
 LEAST_GRANTED = 0.95  # share of the convolution FLOPs that must run in the type that the file asks for
 OPENVINO_TYPES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
@@ -64,6 +64,8 @@ def openvino_types(path: Path, precision: str, height: int, width: int) -> dict[
     from runtime.files.contract import read_contract
 
     contract = read_contract(path)
+    if contract.io == "f32":  # graphs of codes pad inside
+        height, width = padded_size(height, width, contract.multiple)
     shape = (contract.batch or 1, contract.frames, contract.height or height, contract.width or width)
     runner = OpenVinoRunner(path, precision)
     found: dict[str, str] = {}

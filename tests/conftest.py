@@ -57,10 +57,10 @@ def tiny_model(request):
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_model, tmp_path_factory):
     """The same as a TensorRT-RTX engine for 64x96 pixels, with its record; its builder needs no GPU, running it does."""
-    from export.engine.request import BuildOptions, EngineRequest
+    from export.engine.request import EngineRequest
     from export.make_engine import make_engine
     from runtime.files.engine_record import Profile
 
     shape = (1, 5, 64, 96)
-    options = BuildOptions(tiny_model, "tensorrt_rtx", (Profile(shape, shape, shape),))
-    return make_engine(EngineRequest(options, tmp_path_factory.mktemp("engine") / "tiny.engine")).engine
+    engine = tmp_path_factory.mktemp("engine") / "tiny.engine"
+    return make_engine(EngineRequest(tiny_model, engine, "tensorrt_rtx", (Profile(shape, shape, shape),))).engine

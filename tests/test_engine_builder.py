@@ -9,7 +9,7 @@ import pytest
 from export.engine.builder import _add_profiles, _parse, _timing_cache, build_engine
 from export.engine.config import strongly_typed
 from export.engine.monitor import build_monitor
-from export.engine.request import BuildOptions
+from export.engine.request import EngineRequest
 from export.engine.timing_cache import cache_name
 from runtime.backends.device_memory import Gpu
 from runtime.backends.tensorrt_library import load_library
@@ -21,7 +21,9 @@ FIXED = (Profile(SHAPE, SHAPE, SHAPE),)
 
 
 def options(path, **changes):
-    return BuildOptions(**{"onnx": path, "library": "tensorrt_rtx", "profiles": FIXED, **changes})
+    return EngineRequest(
+        **{"onnx": path, "engine": path.with_suffix(".engine"), "library": "tensorrt_rtx", "profiles": FIXED, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -126,17 +128,6 @@ def test_hopper_is_no_target_of_rtx(tiny_model):
         build_engine(options(tiny_model, compute_capabilities=((9, 0),)))
 
 
-def test_sizes_must_be_named(tiny_model):
-    with pytest.raises(InputError, match="name its sizes with --optShapes"):
-        build_engine(options(tiny_model, profiles=()))
-
-
-@pytest.mark.parametrize("shape", [(1, 4, 64, 64), (1, 5, 64)])
-def test_profile_that_does_not_fit_the_network(tiny_model, shape):
-    with pytest.raises(InputError, match="-1 is free, the rest is fixed"):
-        build_engine(options(tiny_model, profiles=(Profile(shape, shape, shape),)))
-
-
 @pytest.mark.parametrize("smallest", [(2, 5, 64, 96), (0, 5, 64, 96), (1, 5, 64)])
 def test_profile_out_of_order(smallest):
     with pytest.raises(InputError, match="profile"):
@@ -174,11 +165,6 @@ def test_other_network(tiny_model, tmp_path):
     onnx.save(proto, tmp_path / "other.onnx")
     with pytest.raises(ModelError, match="has inputs image, expected blurry"):
         build_engine(options(tmp_path / "other.onnx"))
-
-
-def test_options_without_effect_are_told(tiny_model):
-    found = build_engine(options(tiny_model, optimization_level=5, hardware_compatibility="ampere+"))
-    assert found.notes == ("TensorRT-RTX ignores --builderOptimizationLevel, --hardwareCompatibilityLevel",)
 
 
 def test_tactic_sources(tiny_model):

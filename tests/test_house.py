@@ -113,7 +113,6 @@ HEAVY = {  # folder: {library: the room or file that may import it}
             *("export/to_", "export/search_precision.py", "export/type_shares.py"),
         ),
         "ml_dtypes": "export/graph/",
-        "matplotlib": "export/search_precision.py",
     },
 }
 LIBRARY_NAMES = {"profile", "select", "statistics", "queue", "types", "copy", "inspect", "trace", "onnx", "tensorrt", "cuda", "av"}

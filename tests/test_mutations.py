@@ -145,7 +145,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from calibration.onnx_file import load_onnx
-from export.engine.request import BuildOptions
+from export.engine.request import EngineRequest
 from export.engine.builder import build_engine
 from runtime import DeployError, Engine
 from runtime.files.engine_record import Profile
@@ -155,7 +155,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
         lambda: load_onnx(path),
         lambda: Engine(path, "onnxruntime").close(),
         lambda: Engine(path, "openvino", "fp32").close(),
-        lambda: build_engine(BuildOptions(path, "tensorrt_rtx", (Profile(shape, shape, shape),))),
+        lambda: build_engine(EngineRequest(path, path.with_suffix(".engine"), "tensorrt_rtx", (Profile(shape, shape, shape),))),
     ):
         try:
             run()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from export.engine.builder import build_engine
-from export.engine.request import BuildOptions
+from export.engine.request import EngineRequest
 from runtime import Engine
 from runtime.files.engine_record import Profile
 
@@ -35,7 +35,13 @@ def test_same_engine(tiny_model, tmp_path):
         [sys.executable, "-c", BUILD, str(tiny_model), str(theirs)], env=environment, capture_output=True, text=True
     )
     assert built.returncode == 0, built.stderr
-    options = BuildOptions(tiny_model, "tensorrt_rtx", (Profile(SHAPE, SHAPE, SHAPE),), compute_capabilities=((8, 9),))
+    options = EngineRequest(
+        tiny_model,
+        tiny_model.with_suffix(".engine"),
+        "tensorrt_rtx",
+        (Profile(SHAPE, SHAPE, SHAPE),),
+        compute_capabilities=((8, 9),),
+    )
     assert build_engine(options).plan == theirs.read_bytes()
 
 

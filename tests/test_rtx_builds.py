@@ -7,7 +7,7 @@ from measured_ranges import measured_ranges
 pytest.importorskip("tensorrt_rtx")
 
 from calibration.ranges import Ranges
-from export.engine.builder import BuildOptions, Profile, build_engine
+from export.engine.builder import EngineRequest, Profile, build_engine
 from export.engine.built_types import tensorrt_types
 from export.graph.layer_precision import default_precisions, layers
 from export.graph.layer_types import granted_share, layer_types, shares
@@ -55,9 +55,7 @@ def built_rows(model, tmp_path, profile=STATIC, target=ADA):
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     built = build_engine(
-        BuildOptions(
-            path, library="tensorrt_rtx", profiles=(profile,), compute_capabilities=(target,), profiling_verbosity="detailed"
-        )
+        EngineRequest(path, path.with_suffix(".engine"), "tensorrt_rtx", (profile,), compute_capabilities=(target,))
     )
     return layer_types(model, tensorrt_types(built.layer_log), *profile.opt[2:])
 

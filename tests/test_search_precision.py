@@ -2,6 +2,7 @@
 
 import json
 import math
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -17,7 +18,6 @@ from export.graph.layer_precision import layers, read_precisions
 from export.graph.qdq_rules import QdqOptions, quantize
 from export.shipped_clips import CLIPS
 from runtime import Engine, InputError
-from runtime.video import read_luma
 
 CLIP = CLIPS / "kodak_blurry.mp4"
 SMALL = ["--windows", "1", "--crop", "64", "64", "--rest", "fp32"]
@@ -46,7 +46,7 @@ def run(tiny_model, ranges, folder, *arguments):
 
 
 def test_generous_budget_takes_every_candidate(tiny_model, ranges, tmp_path, capsys):
-    chart = tmp_path / "chart.png"
+    chart = tmp_path / "chart.svg"
     status, output = run(tiny_model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", "1", "--every-layer", "--chart", str(chart))
     assert status == 0
     found = json.loads(output.read_text())
@@ -57,8 +57,16 @@ def test_generous_budget_takes_every_candidate(tiny_model, ranges, tmp_path, cap
     assert [point["name"] for point in found["pareto"]] == ["fp32", "bf16", "int8, every candidate"]
     assert found["pareto"][0]["parity"] is None  # equal
     assert found["pareto"][-1]["time"] < found["pareto"][0]["time"]
-    assert read_luma(chart).shape[0] > 300
+    drawn = [title.text for title in ElementTree.parse(chart).iter("{http://www.w3.org/2000/svg}title")][1:]
+    assert len(drawn) == len(found["sensitivities"])
+    assert sum("quantised" in text for text in drawn) == len(chosen)
     assert "next: python export/to_qdq.py" in capsys.readouterr().out
+
+
+def test_chart_of_another_suffix_is_refused_before_the_search(tiny_model, ranges, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(tiny_model, ranges, tmp_path, "--chart", "chart.png")
+    assert "expected a name that ends with .svg" in capsys.readouterr().err
 
 
 def test_budget_between_is_met_and_used(tiny_model, ranges, tmp_path):

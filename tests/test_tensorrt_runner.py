@@ -116,7 +116,6 @@ BUFFER, ARRAY = without_handle(DeviceBuffer, pointer=256, size=1024), np.zeros(2
         STREAM.synchronize,
         lambda: EVENT.record(STREAM),
         EVENT.synchronize,
-        lambda: EVENT.elapsed_since(EVENT),
         lambda: Graph(STREAM, lambda: None),
         lambda: without_handle(Graph, _executable=0).launch(STREAM),
         free_memory,
@@ -180,13 +179,14 @@ def installed():
 @pytest.fixture(scope="module")
 def engine(tiny_model, tmp_path_factory):
     """Built on this machine, in exact fp32."""
-    from export.engine.request import BuildOptions, EngineRequest
+    from export.engine.request import EngineRequest
     from export.make_engine import make_engine
     from runtime.files.engine_record import Profile
 
     dynamic = Profile((1, 5, 64, 64), SHAPE, (2, 5, 128, 128))
-    options = BuildOptions(tiny_model, installed(), (dynamic,), tf32=False, tactic_sources=OWN_KERNELS)
-    return make_engine(EngineRequest(options, tmp_path_factory.mktemp("gpu") / "tiny.engine")).engine
+    path = tmp_path_factory.mktemp("gpu") / "tiny.engine"
+    request = EngineRequest(tiny_model, path, installed(), (dynamic,), tf32=False, tactic_sources=OWN_KERNELS)
+    return make_engine(request).engine
 
 
 @pytest.fixture
@@ -212,12 +212,13 @@ def reference(tiny_model, window):
 def test_full_tensorrt_keeps_its_timings(tiny_model, tmp_path):
     pytest.importorskip("tensorrt", reason="full TensorRT is not installed")
     from export.engine.builder import build_engine
-    from export.engine.request import BuildOptions
+    from export.engine.request import EngineRequest
     from runtime.files.engine_record import Profile
 
     cache = tmp_path / "timings"
     fixed = (Profile(SHAPE, SHAPE, SHAPE),)
-    options = BuildOptions(tiny_model, "tensorrt", fixed, timing_cache=cache, tactic_sources=OWN_KERNELS)
+    path = tmp_path / "tiny.engine"
+    options = EngineRequest(tiny_model, path, "tensorrt", fixed, timing_cache=cache, tactic_sources=OWN_KERNELS)
     first = build_engine(options)
     size = cache.stat().st_size
     second = build_engine(options)
@@ -287,14 +288,15 @@ def test_shapes_of_one_profile_do_not_disturb_each_other(engine, runner):
 
 @pytest.mark.gpu
 def test_every_profile_of_an_engine(tiny_model, tmp_path):
-    from export.engine.request import BuildOptions, EngineRequest
+    from export.engine.request import EngineRequest
     from export.make_engine import make_engine
     from runtime.files.engine_record import Profile
 
     shapes = [SHAPE, (1, 5, 64, 64)]
     profiles = tuple(Profile(shape, shape, shape) for shape in shapes)
-    options = BuildOptions(tiny_model, installed(), profiles, tf32=False, tactic_sources=OWN_KERNELS)
-    opened = TensorRtRunner(make_engine(EngineRequest(options, tmp_path / "two.engine")).engine)
+    path = tmp_path / "two.engine"
+    request = EngineRequest(tiny_model, path, installed(), profiles, tf32=False, tactic_sources=OWN_KERNELS)
+    opened = TensorRtRunner(make_engine(request).engine)
     for shape in reversed(shapes):
         (window,) = windows(1, shape)
         first = opened.run(window)

@@ -1,6 +1,9 @@
 """trtexec's command line, on engines that TensorRT-RTX builds without a GPU."""
 
 import json
+import os
+import shutil
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +16,7 @@ from export import make_engine as maker
 from export.engine.builder import BuiltEngine
 from export.engine.built_types import inspector_types
 from export.engine.flags import parse_flags
-from export.engine.request import BuildOptions
+from export.engine.request import MIN_TYPE_SHARE
 from export.graph.layer_precision import asked_precisions, layers
 from export.graph.qdq_rules import QdqOptions
 from export.make_engine import make_engine
@@ -41,12 +44,8 @@ def flags(model, *more):
     return parse_flags([f"--onnx={model}", *RTX, *more])
 
 
-def only(model, *more):
-    return flags(model, *more).request
-
-
 def test_trtexecs_forms(tiny_model):
-    request = only(
+    request = flags(
         tiny_model,
         "--saveEngine=m.engine",
         "--minShapes=blurry:1x5x64x64",
@@ -63,14 +62,13 @@ def test_trtexecs_forms(tiny_model):
         "--computeCapabilities=8.6,sm89,120",
         "--sparsity=enable",
     )
-    build = request.build
     assert str(request.engine) == "m.engine"
-    assert build.profiles == (Profile((1, 5, 64, 64), (1, 5, 96, 96), (2, 5, 128, 128)),)
-    assert build.memory_pools == (("WORKSPACE", 512 << 20), ("TACTIC_SHARED_MEMORY", 64 << 10))
-    assert (build.optimization_level, build.tf32, build.tiling_level, build.sparsity) == (4, False, "moderate", True)
-    assert build.tactic_sources == ("-EDGE_MASK_CONVOLUTIONS", "+CUDNN")
-    assert build.hardware_compatibility == "ampere+"
-    assert build.compute_capabilities == ((8, 6), (8, 9), (12, 0))
+    assert request.profiles == (Profile((1, 5, 64, 64), (1, 5, 96, 96), (2, 5, 128, 128)),)
+    assert request.memory_pools == (("WORKSPACE", 512 << 20), ("TACTIC_SHARED_MEMORY", 64 << 10))
+    assert (request.optimization_level, request.tf32, request.tiling_level, request.sparsity) == (4, False, "moderate", True)
+    assert request.tactic_sources == ("-EDGE_MASK_CONVOLUTIONS", "+CUDNN")
+    assert request.hardware_compatibility == "ampere+"
+    assert request.compute_capabilities == ((8, 6), (8, 9), (12, 0))
 
 
 def test_profiles_are_numbered(tiny_model):
@@ -81,7 +79,7 @@ def test_profiles_are_numbered(tiny_model):
         "--minShapes=blurry:1x5x64x64",
         "--maxShapes=blurry:1x5x96x96",
     )
-    assert only(tiny_model, *two).build.profiles == (
+    assert flags(tiny_model, *two).profiles == (
         Profile(*[(1, 5, 64, 64)] * 3),
         Profile((1, 5, 64, 64), (1, 5, 96, 96), (1, 5, 96, 96)),
     )
@@ -90,7 +88,7 @@ def test_profiles_are_numbered(tiny_model):
 
 
 def test_one_profile_for_each_preset(tiny_model):
-    profiles = only(tiny_model, "--for", "720p,1080p,100x50,98x52").build.profiles
+    profiles = flags(tiny_model, "--for", "720p,1080p,100x50,98x52").profiles
     assert [profile.opt for profile in profiles] == [(1, 5, 720, 1280), (1, 5, 1080, 1920), (1, 5, 56, 104)]
     assert all(profile.min == profile.max for profile in profiles)
     with pytest.raises(InputError, match="got --for and shapes"):
@@ -98,17 +96,17 @@ def test_one_profile_for_each_preset(tiny_model):
 
 
 @pytest.mark.parametrize(
-    ("given", "precision"),
+    ("given", "types"),
     [
-        ((), ()),
-        (("--fp16",), ("fp16",)),
-        (("--best",), ("fp16", "int8")),
-        (("--int8", "--bf16"), ("bf16", "int8")),
+        ((), (None, "fp32")),
+        (("--fp16",), (None, "fp16")),
+        (("--best",), ("int8", "fp16")),
+        (("--int8", "--bf16"), ("int8", "bf16")),
     ],
 )
-def test_precision_flags(tiny_model, given, precision):
-    request = only(tiny_model, *given)
-    assert request.precision == request.build.types == precision
+def test_precision_flags(tiny_model, given, types):
+    request = flags(tiny_model, *given)
+    assert (request.quantised, request.rest) == types
 
 
 @pytest.mark.parametrize(
@@ -133,6 +131,19 @@ def test_precision_flags(tiny_model, given, precision):
         ("--layerPrecisions=fp16", "PATTERN:TYPE"),
         ("--tacticSources=CUBLAS", r"expected a \+ or - before each"),
         ("--loadEngine=m.engine", "go together"),
+        ("--fp32", "keeps the types of the file: leave it out"),
+        ("--safe", "not offered"),
+        ("--maxBatch=4", "the first of --optShapes"),
+        ("--nothingLikeIt", "no flag --nothingLikeIt; --help lists them"),
+        ("--saveEngine=", "--saveEngine: got an empty name"),
+        ("--exportLayerInfo= ", "--exportLayerInfo: got an empty name"),
+        ("--saveEngine=s3://bucket/m.engine", "got the address"),
+        ("--saveEngine=model", r"expected a name that ends with \.engine, \.plan, \.trt"),
+        ("--saveEngine=m.bin", "nothing opens another"),
+        ("--explicitBatch=12", "--explicitBatch takes no value, got '12': write it alone"),
+        ("--sparsity=force", "changes the picture"),
+        ("--layerPrecisions=c1*:fp61", "got the type 'fp61', expected one of fp32"),
+        ("--calib=nowhere", "no such file or folder"),
     ],
 )
 def test_what_is_not_understood(tiny_model, given, message):
@@ -155,7 +166,7 @@ def test_folder_that_cannot_be_written_is_told_at_once(tiny_model, tmp_path):
     told = []
     for engine in (tmp_path / "file" / "m.engine", "/proc/m.engine"):
         with pytest.raises(InputError, match="name another with --saveEngine"):
-            make_engine(only(tiny_model, "--fp16", f"--saveEngine={engine}", "--for=96x64"), say=told.append)
+            make_engine(flags(tiny_model, "--fp16", f"--saveEngine={engine}", "--for=96x64"), say=told.append)
     assert not told
 
 
@@ -166,8 +177,8 @@ def test_flags_of_old_scripts_are_read_and_told(tiny_model):
     told = " ".join(found.notes)
     for flag in ("--explicitBatch", "--useCudaGraph", "--iterations", "--heuristic", "--buildOnly"):
         assert flag in told
-    assert found.request.build.memory_pools == (("WORKSPACE", 4096 << 20),)
-    assert found.request.build.optimization_level == 2
+    assert found.memory_pools == (("WORKSPACE", 4096 << 20),)
+    assert found.optimization_level == 2
 
 
 def test_fp16_engine_from_the_command_line(tiny_model, ranges, tmp_path, capsys):
@@ -223,32 +234,32 @@ def test_int8_is_refused_where_it_would_run_in_something_else(tiny_model, ranges
 
 def test_types_of_single_layers_in_a_new_folder(tiny_model, ranges, tmp_path):
     asked = ("--fp16", f"--ranges={ranges}", f"--saveEngine={tmp_path / 'new' / 'm.engine'}", "--for=96x64")
-    made = make_engine(only(tiny_model, "--layerPrecisions=c1*:fp32,r?:fp32", *asked))
+    made = make_engine(flags(tiny_model, "--layerPrecisions=c1*:fp32,r?:fp32", *asked))
     assert set(made.record.type_shares) == {"fp16", "fp32"}
     assert made.record.contract.precision == "mixed"
     with pytest.raises(InputError, match="no layer is called 'nothing'"):
-        make_engine(only(tiny_model, "--layerPrecisions=nothing:fp16", *asked))
+        make_engine(flags(tiny_model, "--layerPrecisions=nothing:fp16", *asked))
 
 
 def test_typed_file_keeps_its_types(tiny_model, tmp_path):
-    made = make_engine(only(tiny_model, "--bf16", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
-    again = make_engine(only(made.onnx, f"--saveEngine={tmp_path / 'n.engine'}", "--for=96x64"))
+    made = make_engine(flags(tiny_model, "--bf16", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
+    again = make_engine(flags(made.onnx, f"--saveEngine={tmp_path / 'n.engine'}", "--for=96x64"))
     assert again.onnx == made.onnx
     assert again.record.type_shares == {"bf16": 1.0}
     for given in (["--fp16"], ["--int8", "--bf16"], ["--best"], ["--layerPrecisions=c1*:fp32"], ["--precision=p.json", "--bf16"]):
         with pytest.raises(InputError, match="is in bf16 already"):
-            make_engine(only(made.onnx, *given, f"--saveEngine={tmp_path / 'o.engine'}", "--for=96x64"))
+            make_engine(flags(made.onnx, *given, f"--saveEngine={tmp_path / 'o.engine'}", "--for=96x64"))
 
 
 def test_typed_file_and_the_type_of_its_rest(int8, tmp_path):
     asked = (f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64")
-    assert make_engine(only(int8, "--int8", *asked)).onnx == int8
+    assert make_engine(flags(int8, "--int8", *asked)).onnx == int8
     with pytest.raises(InputError, match="is in int8 already, got --fp16 --int8"):
-        make_engine(only(int8, "--int8", "--fp16", *asked))  # its rest is fp32
+        make_engine(flags(int8, "--int8", "--fp16", *asked))  # its rest is fp32
 
 
 def test_verbosity_that_hides_the_types(tiny_model, tmp_path):
-    made = make_engine(only(tiny_model, "--profilingVerbosity=none", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
+    made = make_engine(flags(tiny_model, "--profilingVerbosity=none", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
     assert made.record.type_shares == {}
     assert "--profilingVerbosity=detailed" in made.notes[-1]
 
@@ -258,6 +269,102 @@ def test_commands_errors_are_one_line(tiny_model, capsys):
     assert capsys.readouterr().err == "error: no flag --fp61, did you mean --fp16?; --help lists them\n"
     assert main([]) == 1
     assert capsys.readouterr().err.startswith("error: name the model with --onnx=FILE")
+
+
+def test_flags_without_effect_on_rtx_are_told(tiny_model):
+    found = flags(tiny_model, "--device=7", "--builderOptimizationLevel=5", "--hardwareCompatibilityLevel=ampere+")
+    assert found.notes == ("TensorRT-RTX ignores --builderOptimizationLevel, --device, --hardwareCompatibilityLevel",)
+    assert not flags(tiny_model, "--device=0").notes
+    assert flags(tiny_model, "--strictTypes").notes == (
+        "--strictTypes has no effect: types are written into the graph, which all but TensorRT 8.6 obey",
+    )
+
+
+@pytest.mark.parametrize("given", [["--onnx="], ["--onnx=", "--for=720p"], ["--onnx=https://x.org/model.onnx"]])
+def test_empty_name_or_address_of_a_model(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*given, *RTX]) == 1
+    assert capsys.readouterr().err.startswith("error: argument --onnx: got ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_misspelt_model_makes_no_folder(tmp_path, capsys):
+    assert main([f"--onnx={tmp_path / 'mdoel.onnx'}", f"--saveEngine={tmp_path / 'new' / 'm.engine'}", *RTX]) == 1
+    assert "No such file" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--saveEngine", "--exportLayerInfo"])
+@pytest.mark.parametrize("way", ["as it is", "relative", "link", "hard link", "through a linked folder"])
+def test_source_is_not_overwritten(tiny_model, tmp_path, monkeypatch, flag, way):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "model.engine"  # whatever its name
+    shutil.copyfile(tiny_model, source)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    output = tmp_path / "other.engine"
+    if way == "link":
+        output.symlink_to(source)
+    elif way == "hard link":
+        os.link(source, output)
+    else:
+        output = {"as it is": source, "relative": "model.engine"}.get(way, tmp_path / "folder" / "model.engine")
+    engine = () if flag == "--saveEngine" else ("--saveEngine=m.engine",)
+    with pytest.raises(InputError, match=r"is the input .* too"):
+        make_engine(flags(source, f"{flag}={output}", *engine, "--for=96x64"))
+    assert source.read_bytes() == tiny_model.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--shapes=blurry:1x5x100x50",), "has 1x5x100x50, expected .* multiples of 8: take 1x5x104x56, or --for, which pads"),
+        (("--minShapes=blurry:1x5x60x64", "--maxShapes=blurry:1x5x64x64"), "take 1x5x64x64"),
+        ((), r"\?x5x\?x\? is free in the file: name its sizes with --optShapes"),
+        (("--shapes=blurry:1x4x64x64",), r"the profile has 1x4x64x64, the model takes \?x5x\?x\?"),
+        (("--shapes=blurry:1x5x64",), "the profile has 1x5x64"),
+        (("--for=96x64", "--layerPrecisions=c1*:fp32,nothing:int8"), "no layer is called 'nothing'"),
+        (("--for=96x64", "--precision=nowhere.json"), "nowhere.json: No such file"),
+    ],
+)
+def test_slips_are_told_before_anything_runs(tiny_model, tmp_path, given, message):
+    told, started = [], time.process_time()
+    with pytest.raises(InputError, match=message):
+        make_engine(flags(tiny_model, "--int8", f"--saveEngine={tmp_path / 'new' / 'm.engine'}", *given), say=told.append)
+    assert time.process_time() - started < 1
+    assert not told
+    assert not list(tmp_path.iterdir())
+
+
+def test_calibration_cache_is_no_data(tiny_model, tmp_path):
+    (tmp_path / "calib.cache").write_text("TRT-8600-EntropyCalibration2\nblurry: 3c010a14\n")
+    with pytest.raises(InputError, match="is TensorRT's calibration cache: name a video or a folder"):
+        flags(tiny_model, "--int8", f"--calib={tmp_path / 'calib.cache'}")
+
+
+@pytest.mark.parametrize("place", ["nowhere/layers.txt", "."])
+def test_place_of_the_layers_is_tried_before_the_build(tiny_model, tmp_path, place):
+    asked = (f"--exportLayerInfo={tmp_path / place}", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64")
+    with pytest.raises(InputError, match="name another with --exportLayerInfo"):
+        make_engine(flags(tiny_model, *asked))
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_the_user_are_not_replaced(tiny_model, ranges, tmp_path):
+    shutil.copyfile(tiny_model, tmp_path / "tiny.fp16.onnx")
+    asked = ("--fp16", f"--ranges={ranges}", f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64")
+    with pytest.raises(InputError, match=r"tiny\.fp16\.onnx is there and no build has written it"):
+        make_engine(flags(tiny_model, *asked))
+    (tmp_path / "tiny.fp16.onnx").unlink()
+    made = make_engine(flags(tiny_model, *asked))
+    assert make_engine(flags(tiny_model, *asked)).onnx == made.onnx  # those of a build are
+
+
+@pytest.mark.parametrize("flag", ["--refit", "--stripWeights"])
+def test_what_needs_a_gpu_says_so(tiny_model, tmp_path, flag):
+    try:
+        make_engine(flags(tiny_model, flag, f"--saveEngine={tmp_path / 'm.engine'}", "--for=96x64"))
+    except BackendError as error:
+        assert "with --refit or --stripWeights TensorRT-RTX needs a GPU" in str(error)  # noqa: PT017 - with one it builds
 
 
 @pytest.fixture(scope="module")
@@ -300,22 +407,22 @@ def test_rest_that_opset_17_cannot_say(tiny_model, ranges, tmp_path):
 def test_builder_that_chooses_types_by_itself(tiny_model, int8, tmp_path):
     """TensorRT 8.6's half of the work, which needs no TensorRT."""
     to_trt8(int8, tmp_path / "lowered.onnx")
-    assert maker._builder_types(tmp_path / "lowered.onnx", only(tmp_path / "lowered.onnx")) == ("int8",)
-    both = only(tmp_path / "lowered.onnx", "--int8", "--fp16")
-    assert maker._builder_types(both.build.onnx, both) == ("fp16", "int8")
-    assert maker._typed_graph(both, False, print) == (both.build.onnx, (maker.WEAK_FP16,))
-    assert maker._typed_graph(only(tiny_model, "--fp16"), False, print) == (
+    assert maker._builder_types(tmp_path / "lowered.onnx", ()) == ("int8",)
+    both = flags(tmp_path / "lowered.onnx", "--int8", "--fp16")
+    assert maker._builder_types(both.onnx, maker._asked(both)) == ("fp16", "int8")
+    assert maker.typed_graph(both, None, False, print) == (both.onnx, (maker.WEAK_FP16,))
+    assert maker.typed_graph(flags(tiny_model, "--fp16"), None, False, print) == (
         tiny_model,
         (maker.WEAK_FP16,),
     )
     old = SimpleNamespace(name="tensorrt", version="8.6.0")
-    lowered = maker._readable_graph(tiny_model, only(tiny_model, f"--saveEngine={tmp_path / 'm.engine'}"), old)
+    lowered = maker._readable_graph(tiny_model, tmp_path / "m.engine", old)
     assert read_versions(lowered)[1] == 17
-    assert maker._readable_graph(lowered, only(lowered), old) == lowered
+    assert maker._readable_graph(lowered, tmp_path / "m.engine", old) == lowered
     with pytest.raises(InputError, match="need TensorRT 10 or newer"):
-        maker._typed_graph(only(tiny_model, "--fp16", "--layerPrecisions=c1*:fp32"), False, print)
+        maker.checked(flags(tiny_model, "--fp16", "--layerPrecisions=c1*:fp32"), False)
     with pytest.raises(InputError, match="is in int8 already"):
-        maker._typed_graph(only(both.build.onnx, "--fp16"), False, print)
+        maker.checked(flags(both.onnx, "--fp16"), False)
 
 
 INSPECTED = {  # what the inspectors of TensorRT 8 to 10, and of 11, call a layer's types
@@ -364,13 +471,13 @@ def test_copies_are_no_convolutions():
     assert inspector_types(inspected(copy, real)) == {"c1/Conv": "int8"}
 
 
-def test_what_the_inspector_hides_is_no_refusal(int8):
+def test_what_the_inspector_hides_is_no_refusal(int8, tmp_path):
     """As full TensorRT would answer for the engine of `int8`; none was asked."""
 
     def judged(kinds):
         told = [{"Name": node, "Inputs": [HIDDEN], "Weights": {"Type": kind} if kind else {}} for node, kind in kinds.items()]
         built = BuiltEngine(b"", "tensorrt", "10.3.0", (), (Profile(*[(1, 5, 64, 96)] * 3),), inspected(*told), 0.0, (), ())
-        return maker._type_shares(int8, BuildOptions(int8), built, only(int8), True)
+        return maker._type_shares(int8, built, "fp32", MIN_TYPE_SHARE, tmp_path)
 
     asked = asked_precisions(onnx.load(int8))
     nodes = {node: asked[name] for name, layer in layers(onnx.load(int8)).items() for node in layer.nodes}

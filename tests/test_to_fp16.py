@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import shutil
 
 import numpy as np
 import onnx
@@ -8,7 +10,7 @@ from measured_ranges import measured_ranges
 from onnx import numpy_helper
 
 from calibration.ranges import Ranges
-from export import to_bf16, to_fp16
+from export import to_bf16, to_fp16, to_qdq, to_trt8
 from export.compare.parity import compared
 from export.compare.typed_file import NOTES_KEY, LostParityError, write_typed
 from export.graph.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
@@ -212,6 +214,33 @@ def test_files_that_do_not_fit_are_refused(command, fp16, tmp_path, capsys):
     ):
         assert command.main(["--onnx", str(source), "--output", str(tmp_path / "out.onnx")]) == 1
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [to_fp16, to_bf16, to_qdq, to_trt8])
+@pytest.mark.parametrize("way", ["as it is", "link", "hard link", "through a linked folder"])
+def test_source_is_not_overwritten(tiny_model, tmp_path, capsys, command, way):
+    source, output = tmp_path / "model.onnx", tmp_path / "other.onnx"
+    shutil.copyfile(tiny_model, source)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    if way == "link":
+        output.symlink_to(source)
+    elif way == "hard link":
+        os.link(source, output)
+    else:
+        output = source if way == "as it is" else tmp_path / "folder" / "model.onnx"
+    ranges = ["--ranges", str(tmp_path / "unread.json")] if command in (to_fp16, to_qdq) else []
+    assert command.main(["--onnx", str(source), "--output", str(output), *ranges]) == 1
+    assert f"the output {output} is the input {source} too" in capsys.readouterr().err
+    assert source.read_bytes() == tiny_model.read_bytes()
+
+
+def test_clip_and_ranges_are_not_overwritten(tiny_model, tmp_path, capsys):
+    for name in ("clip", "ranges"):
+        output = tmp_path / f"{name}.onnx"
+        output.write_text("mine")
+        assert to_fp16.main(["--onnx", str(tiny_model), "--output", str(output), f"--{name}", str(output)]) == 1
+        assert "which it would replace" in capsys.readouterr().err
+        assert output.read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["out.engine", "nowhere/out.onnx"])

@@ -163,6 +163,16 @@ def test_graph_of_12_bit_codes_of_a_fixed_size_in_opset_17(checkpoint, tmp_path)
     assert np.mean(sharp == expected) > 0.99
 
 
+def test_checkpoint_is_not_overwritten(checkpoint, tmp_path):
+    link = tmp_path / "link.onnx"
+    link.symlink_to(checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(InputError, match="is the input"):
+        export_onnx(ExportOptions(checkpoint=checkpoint, output=link))
+    assert checkpoint.read_bytes() == before
+    assert link.is_symlink()
+
+
 def test_random_weights_say_so(tmp_path, capsys):
     assert main(["--random-weights", "--variant", "3D-sub", "-o", str(tmp_path / "m.onnx"), "--height", "16", "--width", "16"]) == 0
     assert read_contract(tmp_path / "m.onnx").checkpoint_sha256 == RANDOM_WEIGHTS

@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from time import sleep
 
 import av
@@ -18,7 +19,7 @@ from export.report.clip_scores import Clips, FrameScore, frame_scores, most_chan
 from export.report.page import page
 from export.report.records import read_gates, read_searches
 from export.to_bundle import BundleRequest, write_bundle
-from export.to_report import ReportOptions, main, write_report
+from export.to_report import ReportOptions, default_output, main, write_report
 from runtime import InputError, ModelError, VideoError
 from runtime.files.manifest import MANIFEST, load_manifest
 from runtime.files.on_disk import file_sha256
@@ -220,6 +221,15 @@ def test_wrong_input_is_one_line(bundle, pair, tmp_path, arguments, message, cap
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.match(rf"error: .*{message}", last), last
     assert not list(tmp_path.glob("*.html"))
+
+
+def test_empty_name_of_a_bundle(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main([""])
+    assert "got an empty name, expected a bundle's" in capsys.readouterr().err
+    assert default_output(Path()) == tmp_path.with_name(f"{tmp_path.name}.html")
+    assert default_output(Path("x.bundle")) == Path("x.bundle.html")
 
 
 def test_damaged_attachments(bundle, tmp_path):

@@ -60,6 +60,12 @@ def saved(model, contract_of, path):
     return path
 
 
+def test_size_that_the_network_cannot_take_is_padded(int8_path):
+    padded, whole = (openvino_types(int8_path, "fp32", *size) for size in ((60, 92), (64, 96)))
+    convolutions = {name for name in whole if name.endswith("/Conv")}  # OpenVINO numbers the nodes of its own
+    assert {name: padded[name] for name in convolutions} == {name: whole[name] for name in convolutions}
+
+
 def test_openvino_runs_int8_where_it_was_asked_to(int8_path):
     model = onnx.load(int8_path)
     rows = layer_types(model, openvino_types(int8_path, "fp32", 64, 96), 64, 96)

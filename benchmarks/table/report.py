@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.shared.timing import Timing, ratio
-from runtime.errors import InputError
-from runtime.files.records import parse_object, read_record
 
 SCHEMA = 2  # raised when a field changes its meaning
 FEWEST = {"p90": 3, "p95": 20, "p99": 100}  # calls under which a percentile is not printed
@@ -120,16 +117,3 @@ class BenchReport:
     def to_json(self) -> str:
         """The text that `read_report` reads."""
         return json.dumps(asdict(self), indent=1) + "\n"
-
-
-def read_report(path: Path) -> BenchReport:
-    """The report in a file. Raises InputError when it is none, or of another schema."""
-    try:
-        values = parse_object(path.read_text())
-        if values.get("schema") != SCHEMA:
-            raise ValueError(f"schema is {values.get('schema')}, expected {SCHEMA}")
-        return read_record(BenchReport, values)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no report of videodeblur bench ({error}): run it again with --json") from error

@@ -1,7 +1,7 @@
-"""`build_engine`: an ONNX file -> a TensorRT engine, with full TensorRT 8.6 to 11 or TensorRT-RTX, as `BuildOptions` say.
+"""`build_engine`: an ONNX file -> a TensorRT engine, with full TensorRT 8.6 to 11 or TensorRT-RTX, as `EngineRequest` say.
 
 Strongly typed wherever the library can be (TensorRT 10 and newer, TensorRT-RTX): the types of the ONNX file are the types of the
-engine. TensorRT 8.6 chooses types itself, among those that `BuildOptions.types` allows.
+engine. TensorRT 8.6 chooses types itself, among those that `EngineRequest.types` allows.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.engine.config import configure
+from export.engine.config import configure, gone_sources
 from export.engine.monitor import Progress, build_monitor
-from export.engine.request import BuildOptions
+from export.engine.request import EngineRequest
 from export.engine.timing_cache import TimingCache, cache_name
 from runtime.backends.tensorrt_library import Library, Messages, load_library
 from runtime.errors import BackendError, DeployError, InputError, MissingPackageError, ModelError
@@ -27,14 +27,6 @@ from runtime.machine.requirements import requirement
 if TYPE_CHECKING:
     from runtime.backends.device_memory import Gpu
 
-NO_EFFECT_ON_RTX = {  # option: flag as trtexec spells it; TensorRT-RTX accepts and ignores them, tried with 1.7
-    "optimization_level": "--builderOptimizationLevel",
-    "max_aux_streams": "--maxAuxStreams",
-    "tiling_level": "--tilingOptimizationLevel",
-    "avg_timing": "--avgTiming",
-    "max_tactics": "--maxTactics",
-    "timing_cache": "--timingCacheFile",
-}
 LAYERS = "Layers:\n"  # begins the builder's message that lists what it built
 
 
@@ -53,7 +45,7 @@ class BuiltEngine:
     notes: tuple[str, ...]  # what the user should know: options without effect
 
 
-def build_engine(options: BuildOptions, progress: Progress | None = None) -> BuiltEngine:
+def build_engine(options: EngineRequest, progress: Progress | None = None) -> BuiltEngine:
     """Builds an engine. Full TensorRT needs the GPU that it is for; TensorRT-RTX needs none.
 
     Raises ModelError when the file does not parse, InputError on an option that the library lacks, BackendError when the build
@@ -74,7 +66,7 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
         if monitor is not None and monitor.failure is not None:
             raise monitor.failure
         if plan is None:
-            raise BackendError(f"{library.name} {library.version} could not build the engine: {messages.reason()}")
+            raise BackendError(f"{library.name} {library.version} could not build the engine{_hint(options)}: {messages.reason()}")
         data = bytes(memoryview(plan))
         layers = _layers(library, options, data, messages)
     return BuiltEngine(
@@ -86,8 +78,13 @@ def build_engine(options: BuildOptions, progress: Progress | None = None) -> Bui
         layer_log=layers,
         seconds=time.monotonic() - started,
         messages=tuple(messages.all),
-        notes=(*cache_notes, *_notes(library, options)),
+        notes=(*cache_notes, *gone_sources(library, options.tactic_sources)),
     )
+
+
+def _hint(options: EngineRequest) -> str:
+    needs_gpu = options.library == "tensorrt_rtx" and (options.refit or options.strip_weights)
+    return " (with --refit or --stripWeights TensorRT-RTX needs a GPU to build)" if needs_gpu else ""
 
 
 @contextmanager
@@ -151,10 +148,7 @@ def _add_profiles(builder: Any, config: Any, network: Any, profiles: tuple[Profi
     shape = tuple(network.get_input(0).shape)
     if network.num_inputs != 1 or network.get_input(0).name != INPUT:
         raise ModelError(f"the network has inputs {_input_names(network)}, expected {INPUT}: use export/to_onnx.py's file")
-    if -1 in shape and not profiles:
-        raise InputError(f"{INPUT} is {shape} in the file: name its sizes with --optShapes={INPUT}:1x5x720x1280 or --for 720p")
     for profile in profiles:
-        _check_profile(profile, shape)
         added = builder.create_optimization_profile()
         added.set_shape(INPUT, profile.min, profile.opt, profile.max)
         if config.add_optimization_profile(added) < 0:
@@ -162,12 +156,6 @@ def _add_profiles(builder: Any, config: Any, network: Any, profiles: tuple[Profi
     if len(profiles) == 1 and profiles[0].min == profiles[0].max:
         network.get_input(0).shape = profiles[0].opt
     return profiles or (Profile(shape, shape, shape),)
-
-
-def _check_profile(profile: Profile, shape: tuple[int, ...]) -> None:
-    for given in (profile.min, profile.opt, profile.max):
-        if len(given) != len(shape) or any(fixed not in (-1, got) for fixed, got in zip(shape, given)):
-            raise InputError(f"the profile has {given}, {INPUT} is {shape} in the file: -1 is free, the rest is fixed")
 
 
 def _input_names(network: Any) -> str:
@@ -184,7 +172,7 @@ def _monitor(library: Library, config: Any, progress: Progress | None) -> Any:
 
 
 @contextmanager
-def _timing_cache(config: Any, library: Library, options: BuildOptions, gpu: Gpu | None) -> Iterator[list[str]]:
+def _timing_cache(config: Any, library: Library, options: EngineRequest, gpu: Gpu | None) -> Iterator[list[str]]:
     """Full TensorRT's measurements, kept from build to build; TensorRT-RTX measures nothing when it builds.
 
     Yields notes, complete when it is left: a cache that cannot be read or kept costs time, not the engine.
@@ -207,7 +195,7 @@ def _timing_cache(config: Any, library: Library, options: BuildOptions, gpu: Gpu
         notes.append(f"the timing cache {path} was not kept ({failure.strerror}): name another with --timingCacheFile")
 
 
-def _layers(library: Library, options: BuildOptions, plan: bytes, messages: Messages) -> str:
+def _layers(library: Library, options: EngineRequest, plan: bytes, messages: Messages) -> str:
     if options.profiling_verbosity != "detailed" or options.exclude_lean_runtime:  # without that runtime here, it does not load
         return ""
     if library.name == "tensorrt_rtx":  # its builder tells, and its inspector would need the GPU
@@ -220,12 +208,3 @@ def _layers(library: Library, options: BuildOptions, plan: bytes, messages: Mess
     if engine is None:
         raise BackendError(f"{library.name} cannot load the engine that it has just built: {messages.reason()}")
     return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
-
-
-def _notes(library: Library, options: BuildOptions) -> tuple[str, ...]:
-    ignored = [flag for name, flag in NO_EFFECT_ON_RTX.items() if getattr(options, name) is not None]
-    if options.hardware_compatibility != "none":
-        ignored.append("--hardwareCompatibilityLevel")
-    gone = [change for change in options.tactic_sources if change[1:] not in library.module.TacticSource.__members__]
-    notes = [f"TensorRT-RTX ignores {', '.join(ignored)}"] if ignored and library.name == "tensorrt_rtx" else []
-    return (*notes, *(f"{library.name} {library.version} has no tactic source {change[1:]}" for change in gone))

@@ -1,11 +1,11 @@
-"""BuildOptions -> the configuration of a TensorRT builder of any version; flags and numbers are read back, since the libraries
+"""EngineRequest -> the configuration of a TensorRT builder of any version; flags and numbers are read back, since the libraries
 refuse them in their log only."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from export.engine.request import TYPE_FLAGS, BuildOptions
+from export.engine.request import TYPE_FLAGS, EngineRequest
 from runtime.backends.tensorrt_library import Library
 from runtime.errors import InputError
 
@@ -15,7 +15,7 @@ SHARED_PROFILES = "PROFILE_SHARING_0806"  # several contexts of one profile, as 
 GONE_SOURCES = ("CUBLAS", "CUBLAS_LT", "CUDNN")  # tactic sources that old scripts name and newer versions dropped
 
 
-def configure(library: Library, builder: Any, options: BuildOptions) -> Any:
+def configure(library: Library, builder: Any, options: EngineRequest) -> Any:
     """A trt.IBuilderConfig. Raises InputError, naming what there is, on an option that this library or version lacks."""
     config = builder.create_builder_config()
     _set_flags(library, config, options)
@@ -42,7 +42,7 @@ def configure(library: Library, builder: Any, options: BuildOptions) -> Any:
     return config
 
 
-def _set_flags(library: Library, config: Any, options: BuildOptions) -> None:
+def _set_flags(library: Library, config: Any, options: EngineRequest) -> None:
     wanted = {
         "TF32": options.tf32,
         "VERSION_COMPATIBLE": options.version_compatible,
@@ -65,7 +65,7 @@ def _set_flags(library: Library, config: Any, options: BuildOptions) -> None:
             config.clear_flag(_member(library, "BuilderFlag", name))
 
 
-def _set_numbers(library: Library, config: Any, options: BuildOptions) -> None:
+def _set_numbers(library: Library, config: Any, options: EngineRequest) -> None:
     tiling = options.tiling_level
     numbers = {
         "builder_optimization_level": options.optimization_level,
@@ -85,12 +85,17 @@ def _set_numbers(library: Library, config: Any, options: BuildOptions) -> None:
 
 def _tactic_sources(library: Library, config: Any, changes: tuple[str, ...]) -> int:
     mask = int(config.get_tactic_sources())
-    for change in changes:
-        if change[1:] in GONE_SOURCES and change[1:] not in library.module.TacticSource.__members__:
-            continue
+    gone = {name for name in GONE_SOURCES if name not in library.module.TacticSource.__members__}
+    for change in (change for change in changes if change[1:] not in gone):
         bit = 1 << int(_member(library, "TacticSource", change[1:]))
         mask = mask | bit if change[0] == "+" else mask & ~bit
     return mask
+
+
+def gone_sources(library: Library, changes: tuple[str, ...]) -> tuple[str, ...]:
+    """A note for each tactic source that old scripts name and this version has no more."""
+    known = library.module.TacticSource.__members__
+    return tuple(f"{library.name} {library.version} has no tactic source {each[1:]}" for each in changes if each[1:] not in known)
 
 
 def _set_targets(library: Library, config: Any, targets: tuple[tuple[int, int], ...]) -> None:
@@ -111,7 +116,7 @@ def _check_taken(library: Library, what: str, taken: bool) -> None:
 
 
 def strongly_typed(library: Library) -> bool:
-    """Whether the engine's types are those of the ONNX file; else the builder chooses among `BuildOptions.types`."""
+    """Whether the engine's types are those of the ONNX file; else the builder chooses among `EngineRequest.types`."""
     return "STRONGLY_TYPED" in library.module.NetworkDefinitionCreationFlag.__members__
 
 

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentTypeError
+from pathlib import Path
 
-from export.engine.request import TILING_LEVELS
+from export.engine.request import LOWERED_FLOATS, QUANTISED, TILING_LEVELS
 from runtime.files.contract import INPUT
 
 UNITS = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}  # of sizes in memory; trtexec's bare numbers are MiB
+LAYER_TYPES = ("fp32", *LOWERED_FLOATS, *QUANTISED)
 POOLS = {"workspace": "WORKSPACE", "tacticSharedMem": "TACTIC_SHARED_MEMORY"}
+
+
+def file(text: str) -> Path:
+    if not text.strip():
+        raise ArgumentTypeError("got an empty name, expected a file's: is the variable set that it comes from?")
+    if "://" in text:
+        raise ArgumentTypeError(f"got the address {text!r}, expected a file: copy it to this machine, and name the copy")
+    return Path(text)
+
+
+def clips(text: str) -> Path:
+    """Data to calibrate on, which is there; trtexec's --calib names a cache instead."""
+    path = file(text)
+    if not path.exists():
+        raise ArgumentTypeError(f"{path}: no such file or folder, expected a video or a folder of frames")
+    if path.is_file():
+        with path.open("rb") as opened:
+            if opened.read(4) == b"TRT-":
+                raise ArgumentTypeError(f"{path} is TensorRT's calibration cache: name a video or a folder, or measured --ranges")
+    return path
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -23,6 +45,9 @@ def layer_types(text: str) -> tuple[tuple[str, str], ...]:
     pairs = tuple((name, kind) for name, _, kind in (part.rpartition(":") for part in text.split(",")))
     if not all(name and kind for name, kind in pairs):
         raise ArgumentTypeError(f"got the layer precisions {text!r}, expected PATTERN:TYPE,... such as c1*:fp32")
+    for _, kind in pairs:
+        if kind not in LAYER_TYPES:
+            raise ArgumentTypeError(f"got the type {kind!r}, expected one of {', '.join(LAYER_TYPES)}")
     return pairs
 
 
@@ -64,6 +89,14 @@ def tiling(text: str) -> str:
     if text not in ("0", "1", "2", "3"):
         raise ArgumentTypeError(f"got the tiling optimization level {text!r}, expected 0 to 3")
     return TILING_LEVELS[int(text)]
+
+
+def sparsity(text: str) -> bool:
+    if text == "force":
+        raise ArgumentTypeError("got 'force', which zeroes weights and changes the picture: enable uses those that are 2:4")
+    if text not in ("disable", "enable"):
+        raise ArgumentTypeError(f"got {text!r}, expected disable or enable")
+    return text == "enable"
 
 
 def sources(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`EngineRequest`: an engine to be made; `BuildOptions`: what it is built of, for what, and how hard the builder tries."""
+"""`EngineRequest`: an engine to be made, of what, for what, and how hard the builder tries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import InputError
-from runtime.files.engine_record import HARDWARE_LEVELS, Profile
+from runtime.files.engine_record import HARDWARE_LEVELS, SUFFIXES, Profile
 
 BUILDERS = ("tensorrt", "tensorrt_rtx")
 VERBOSITIES = ("layer_names_only", "detailed", "none")
@@ -21,48 +21,22 @@ LOWERED_FLOATS = ("fp16", "bf16")
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """An engine to be made."""
+    """An engine to be made, of what, for what, and how hard the builder tries: all that was asked for, handed down whole.
 
-    build: BuildOptions  # `onnx` is the file that the user named, fp32 or typed
+    None and empty leave the choice to the library; names follow trtexec's.
+    """
+
+    onnx: Path  # the file that the user named, fp32 or typed; for the builder, the one to read
     engine: Path  # to be written
-    precision: tuple[str, ...] = ()  # what was asked for, of QUANTISED and LOWERED_FLOATS; empty: the types of the file
+    library: str = "tensorrt"  # one of BUILDERS
+    profiles: tuple[Profile, ...] = ()  # empty: the file's own fixed shape
+    quantised: str | None = None  # one of QUANTISED
+    rest: str = "fp32"  # type of what is not quantised, or one of LOWERED_FLOATS; fp32 and nothing quantised: the types of the file
     layer_types: tuple[tuple[str, str], ...] = ()  # (pattern of layer or node names, precision); a later one wins
     precisions: Path | None = None  # precision.json, from videodeblur search
     ranges: Path | None = None  # ranges.json, from videodeblur calibrate; None: measured where they are needed
     calibration_data: Path | None = None  # to measure on; None: the shipped clip
     min_type_share: float = MIN_TYPE_SHARE
-
-    def __post_init__(self) -> None:
-        """Raises InputError where the flags contradict one another."""
-        for group in (QUANTISED, LOWERED_FLOATS):
-            if len(set(group) & set(self.precision)) > 1:
-                raise InputError(f"got {' and '.join(f'--{name}' for name in group)}, expected one of them")
-        if self.layer_types and self.precisions:
-            raise InputError("got --layerPrecisions and --precision, expected one of them")
-
-    @property
-    def rest(self) -> str:
-        """The type of what is not quantised."""
-        return next((name for name in LOWERED_FLOATS if name in self.precision), "fp32")
-
-    @property
-    def quantised(self) -> str | None:
-        """ "int8" or "fp8", when asked for."""
-        return next((name for name in QUANTISED if name in self.precision), None)
-
-    @property
-    def by_layer(self) -> bool:
-        """Whether types of single layers were asked for."""
-        return bool(self.layer_types or self.precisions)
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build. None and empty leave the choice to the library; names follow trtexec's."""
-
-    onnx: Path
-    library: str = "tensorrt"  # one of BUILDERS
-    profiles: tuple[Profile, ...] = ()  # empty: the file's own fixed shape
     types: tuple[str, ...] = ()  # beyond fp32, of TYPE_FLAGS: what a weakly typed builder (8.6) may choose
     tf32: bool = True  # fp32 convolutions may round their inputs to 10 bits; False for parity with PyTorch
     compute_capabilities: tuple[tuple[int, int], ...] = ()  # TensorRT-RTX's targets; empty: any GPU from 8.0 on, says the library
@@ -88,10 +62,18 @@ class BuildOptions:
     sparsity: bool = False
     profiling_verbosity: str = "detailed"  # one of VERBOSITIES; type truth needs "detailed"
     log: Path | None = None  # everything that the library says is written here, whether or not it builds
+    layer_information: Path | None = None  # to be written: the layers, as the library tells them
+    verbose: bool = False  # tell what the library says, instead of only writing it to the log
+    notes: tuple[str, ...] = ()  # what was asked for and has no effect, and why
 
     def __post_init__(self) -> None:
-        """Raises InputError on a value that no library knows."""
+        """Raises InputError on a value that no library knows, and on a name that no engine has."""
+        if self.engine.suffix not in SUFFIXES:
+            endings = ", ".join(SUFFIXES)
+            raise InputError(f"the engine is {self.engine}, expected a name that ends with {endings}: nothing opens another")
         _expect("library", self.library, BUILDERS)
+        _expect("quantised type", self.quantised, (None, *QUANTISED))
+        _expect("type of the rest", self.rest, ("fp32", *LOWERED_FLOATS))
         _expect("hardware compatibility", self.hardware_compatibility, HARDWARE_LEVELS)
         _expect("runtime platform", self.runtime_platform, PLATFORMS)
         _expect("profiling verbosity", self.profiling_verbosity, VERBOSITIES)
@@ -102,6 +84,8 @@ class BuildOptions:
             raise InputError(f"the builder optimization level is {self.optimization_level}, expected 0 to 5")
         if self.exclude_lean_runtime and not self.version_compatible:
             raise InputError("--excludeLeanRuntime only means something with --versionCompatible")
+        if self.layer_types and self.precisions:
+            raise InputError("got --layerPrecisions and --precision, expected one of them")
 
 
 def _expect(what: str, got: str | None, expected: tuple[str | None, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from calibration.ranges import Ranges
-from calibration.scales import LARGEST_CODE, METHODS, NOT_ZERO, ZERO_ABSMAX, known_scale, weight_scales
+from calibration.scales import LARGEST_CODE, METHODS, weight_scales
 from calibration.tensors import layer_name
 from export.graph.fp16_range import fp32_nodes
 from export.graph.layer_precision import QUANTISED, complete_precisions, layers
@@ -30,8 +30,6 @@ POOLING = {"MaxPool"}  # its outputs are among its inputs, so it can run on code
 PARTS = {"Concat", "Split"}  # make one tensor of several, or several of one
 KEEPS_SIGN = {"MaxPool", "Resize"}  # make no negative values of others
 
-Scale = Callable[[Sequence[str], str], float]  # (tensors that share a scale, "int8" or "fp8") -> that scale
-
 
 @dataclass(frozen=True)
 class QdqOptions:
@@ -43,11 +41,15 @@ class QdqOptions:
     method: str | None = None  # of the activations' scales, one of calibration.scales.METHODS; None: the one in the ranges
 
     def __post_init__(self) -> None:
-        """Raises InputError on another word."""
+        """Raises InputError on another word, or words that do not go together."""
         choices = {"placement": PLACEMENTS, "rest": tuple(FLOATS), "weights": WEIGHTS, "method": (*METHODS, None)}
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise InputError(f"{field} is {getattr(self, field)!r}, expected one of {', '.join(filter(None, allowed))}")
+        if self.placement == "cpu" and self.rest != "fp32":
+            raise InputError(
+                f"placement 'cpu' needs rest 'fp32', got {self.rest!r}: ONNX Runtime's CPU kernels fuse fp32 Q/DQ only"
+            )
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,22 @@ def quantize(
     """
     options = options or QdqOptions()
     ranges.check(model)
-    original, model = model, named(model)
+    too_large = fp32_nodes(model, ranges) if options.rest == "fp16" else {}
+    model = named(model)
     precisions = complete_precisions(model, precisions, options.rest)
     quantised = {name: precision for name, precision in precisions.items() if precision in QUANTISED}
-    _check(model, quantised, options)
+    _check(model, quantised, options.placement)
     if quantised:
         raise_opset(model, QDQ_OPSET)
         pairs = planned_pairs(model.graph, quantised, options.placement)
-        scales = tied_scales(model.graph, pairs, calibrated(ranges, options.method), options.placement)
+        scales = {}
+        for members in tied_pairs(model.graph, pairs, options.placement):
+            step = ranges.shared_scale([pair.tensor for pair in members], members[0].precision, options.method)
+            scales.update({pair: step * FINER_UNSIGNED if pair.codes == "uint8" else step for pair in members})
         quantise_weights(model.graph, quantised, options)
         insert_pairs(model.graph, pairs, scales, options.rest)
     floats = {name: precision for name, precision in precisions.items() if precision in FLOATS and precision != options.rest}
     nodes = {node: floats[layer.name] for layer in layers(model).values() if layer.name in floats for node in layer.nodes}
-    too_large = fp32_nodes(original, ranges) if options.rest == "fp16" else {}
     return retype(model, options.rest, {**dict.fromkeys(too_large, "fp32"), **nodes})
 
 
@@ -124,37 +129,18 @@ def planned_pairs(graph: onnx.GraphProto, quantised: Mapping[str, str], placemen
     ]
 
 
-def tied_scales(graph: onnx.GraphProto, pairs: Sequence[Pair], scale: Scale, placement: str) -> dict[Pair, float]:
-    """The scale of every pair: one for each group of tensors, by rule 5."""
+def tied_pairs(graph: onnx.GraphProto, pairs: Sequence[Pair], placement: str) -> list[list[Pair]]:
+    """The pairs that share a scale, by rule 5."""
     group_of = _groups(graph, POOLING | PARTS | ({"Resize"} if placement == "cpu" else set()))
     groups: dict[tuple[str, str], list[Pair]] = {}
     for pair in pairs:
         groups.setdefault((group_of.get(pair.tensor, pair.tensor), pair.precision), []).append(pair)
-    found = {}
-    for (_, precision), members in groups.items():
-        step = scale([pair.tensor for pair in members], precision)
-        found.update({pair: step * FINER_UNSIGNED if pair.codes == "uint8" else step for pair in members})
-    return found
-
-
-def calibrated(ranges: Ranges, method: str | None) -> Scale:
-    """Scales from ranges: the largest measured of the tensors; where no histogram was kept of any of them, nothing is clipped."""
-
-    def scale(tensors: Sequence[str], precision: str) -> float:
-        missing = [name for name in tensors if name not in ranges.tensors]
-        if missing:
-            raise InputError(f"there is no range of tensor {missing[0]!r}: run videodeblur calibrate on this model again")
-        measured = [name for name in tensors if ranges.tensors[name].histogram is not None]
-        if measured:
-            return max(ranges.scale(name, precision, method) for name in measured)
-        absmax = max(ranges.tensors[name].extent.absmax for name in tensors)
-        return known_scale(absmax if absmax >= NOT_ZERO else ZERO_ABSMAX, precision)
-
-    return scale
+    return list(groups.values())
 
 
 def quantise_weights(graph: onnx.GraphProto, quantised: Mapping[str, str], options: QdqOptions) -> None:
     """Rules 2, 3 and 7 for weights: replaces those of the quantised layers by codes and a DequantizeLinear, in place."""
+    axis = OUTPUT_CHANNELS if options.weights == "per-channel" else None
     constants = {tensor.name: tensor for tensor in graph.initializer}
     users: dict[tuple[str, str], list[onnx.NodeProto]] = {}
     for conv, precision in _quantised_convolutions(graph, quantised):
@@ -166,7 +152,8 @@ def quantise_weights(graph: onnx.GraphProto, quantised: Mapping[str, str], optio
         values = numpy_helper.to_array(constants[name])
         if alone:
             graph.initializer.remove(constants[name])
-        _add_weight(graph, dequantised, values, precision, options)
+        scale = rounded_up(weight_scales(values, "max", precision, axis), options.rest)
+        _add_weight(graph, dequantised, values, scale, precision)
         for conv in convs:
             conv.input[1] = dequantised
 
@@ -199,14 +186,12 @@ def rounded_up(scale: npt.ArrayLike, rest: str) -> npt.NDArray[np.float32]:
     return low if np.isfinite(low).all() or rest == "fp32" else rounded_up(exact, "fp32")
 
 
-def _check(model: onnx.ModelProto, quantised: Mapping[str, str], options: QdqOptions) -> None:
+def _check(model: onnx.ModelProto, quantised: Mapping[str, str], placement: str) -> None:
     if any(node.op_type in QDQ for node in model.graph.node):
         raise ModelError("the graph is quantised already, expected an fp32 graph: hand over the file that export/to_onnx.py wrote")
     fp32_values(model)
-    if options.placement == "cpu" and "fp8" in quantised.values():
+    if placement == "cpu" and "fp8" in quantised.values():
         raise InputError("placement 'cpu' is for int8, ONNX Runtime has no FP8 convolution on a CPU: use placement 'tensorrt'")
-    if options.placement == "cpu" and options.rest != "fp32":
-        raise InputError(f"placement 'cpu' needs rest 'fp32', got {options.rest!r}: ONNX Runtime's CPU kernels fuse fp32 Q/DQ only")
 
 
 def _quantised_convolutions(graph: onnx.GraphProto, quantised: Mapping[str, str]) -> Iterator[tuple[onnx.NodeProto, str]]:
@@ -261,9 +246,9 @@ def _groups(graph: onnx.GraphProto, tying: set[str]) -> dict[str, str]:
     return {value: root(value) for value in list(parent)}
 
 
-def _add_weight(graph: onnx.GraphProto, name: str, values: npt.NDArray[np.float32], precision: str, options: QdqOptions) -> None:
-    axis = OUTPUT_CHANNELS if options.weights == "per-channel" else None
-    scale = rounded_up(weight_scales(values, "max", precision, axis), options.rest)
+def _add_weight(
+    graph: onnx.GraphProto, name: str, values: npt.NDArray[np.float32], scale: npt.NDArray[np.float32], precision: str
+) -> None:
     steps = scale.reshape(-1, *[1] * (values.ndim - 1)) if scale.ndim else scale
     parts = {
         f"{name}_codes": to_codes(values / steps, precision),
@@ -271,7 +256,7 @@ def _add_weight(graph: onnx.GraphProto, name: str, values: npt.NDArray[np.float3
         f"{name}_zero": np.zeros(scale.shape, CODES[precision]),
     }
     graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
-    where = {"axis": OUTPUT_CHANNELS} if axis is not None else {}
+    where = {"axis": OUTPUT_CHANNELS} if scale.ndim else {}
     graph.node.insert(0, helper.make_node("DequantizeLinear", list(parts), [name], name=f"{name}/DequantizeLinear", **where))
 
 

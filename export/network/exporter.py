@@ -26,7 +26,7 @@ from export.shipped_clips import SIZE_COMPARED
 from model import VARIANTS, CheckpointError, DeblurNetwork, default_checkpoint, load_checkpoint
 from runtime.errors import InputError
 from runtime.files.contract import METADATA_KEY, Contract
-from runtime.files.on_disk import partial_onnx, refusals
+from runtime.files.on_disk import check_not_input, partial_onnx, refusals
 from runtime.pixels import padding, sample_codes
 from runtime.progress import Say
 
@@ -61,8 +61,9 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
     """
     begun = time.perf_counter()
     say = say or (lambda text: None)
-    network, sha256 = _network(options)
     path = options.output or _default_output(options)
+    check_not_input(path, options.checkpoint, options.clip)
+    network, sha256 = _network(options)
     with partial_onnx(path) as partial:
         say("exporting")
         core = _core_graph(network, options)

@@ -1,15 +1,20 @@
-"""Charts over the frames of a clip, as SVG that takes its colours from the page around it."""
+"""Charts as SVG: over the frames of a clip, with the colours of the page around them, and over layers, as a file of their own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 460, 240  # units of the drawing; a phone shows it at about four fifths of that
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 34  # margins
 STEPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # between grid lines
 GRID_LINES = 6  # at most
+NAMES, ROW = 260, 14  # of a chart over layers: width of the names, height of a row
+STYLE = (
+    "svg { background: #fff; font: 11px sans-serif } .grid { stroke: #ddd } .least { stroke: #b3261e } .scale { fill: #555 } "
+    ".chosen { fill: #1b7f5c } .candidate { fill: #d08a1d } .excluded { fill: #9aa0a6 }"
+)
 
 
 def line_chart(title: str, unit: str, before: Sequence[float], after: Sequence[float]) -> str:
@@ -40,6 +45,34 @@ def bar_chart(title: str, unit: str, values: Sequence[float]) -> str:
     return _drawing(told, axes, bars)
 
 
+def layer_chart(title: str, unit: str, rows: Sequence[tuple[str, float, str]], least: float, legend: Mapping[str, str]) -> str:
+    """A bar for each (layer, value, key of `legend`), and a line at the value `least`; a whole SVG file."""
+    low, high, step = _bounds([least, *(value for _, value, _ in rows)])
+    bottom, width = TOP + ROW * len(rows), NAMES + WIDTH
+
+    def x(value: float) -> float:
+        return round(NAMES + (WIDTH - RIGHT) * (value - low) / (high - low), 1)
+
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 2 * BOTTOM}" role="img">'
+    lines = [head, f"<title>{escape(title)}</title><style>{STYLE}</style>"]
+    for value, text in _grid_values(low, high, step):
+        lines.append(f'<path class="grid" d="M{x(value)} {TOP}V{bottom}"/>')
+        lines.append(f'<text class="scale" x="{x(value)}" y="{bottom + 14}" text-anchor="middle">{text}</text>')
+    for number, (name, value, kind) in enumerate(rows):
+        y = TOP + ROW * number
+        lines.append(f'<text x="{NAMES - 6}" y="{y + ROW - 3}" text-anchor="end">{escape(name)}</text>')
+        told = f"<title>{escape(name)}: {value:.4g}{unit}, {legend[kind]}</title>"
+        lines.append(
+            f'<rect class="{kind}" x="{NAMES}" y="{y + 1}" width="{x(value) - NAMES:.1f}" height="{ROW - 2}">{told}</rect>'
+        )
+    lines.append(f'<path class="least" d="M{x(least)} {TOP}V{bottom}"/>')
+    lines.append(f'<text class="scale" x="6" y="{bottom + 34}">{escape(title)}</text>')
+    for number, (kind, meaning) in enumerate(legend.items()):
+        start, y = NAMES + 160 * number, bottom + 54
+        lines.append(f'<path class="{kind}" d="M{start} {y}h10v-10h-10z"/><text x="{start + 15}" y="{y}">{escape(meaning)}</text>')
+    return "\n".join([*lines, "</svg>", ""])
+
+
 def _drawing(told: str, axes: _Axes, content: Iterable[str]) -> str:
     """`told` is the chart for those who do not see it."""
     head = f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}; the table has every frame">'
@@ -50,10 +83,7 @@ class _Axes:
     """Where a value of a frame is drawn."""
 
     def __init__(self, finite: Sequence[float], frames: int) -> None:
-        span = max(finite) - min(finite)
-        self.step = next((step for step in STEPS if span / step <= GRID_LINES - 2), STEPS[-1])  # between grid lines
-        self.low = math.floor(min(finite) / self.step) * self.step
-        self.high = max(math.ceil(max(finite) / self.step) * self.step, self.low + self.step)
+        self.low, self.high, self.step = _bounds(finite)
         self.frames = frames
         self.pitch = (WIDTH - LEFT - RIGHT) / frames  # between two frames
 
@@ -64,11 +94,23 @@ class _Axes:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.low) / (self.high - self.low), 1)
 
 
+def _bounds(finite: Sequence[float]) -> tuple[float, float, float]:
+    """The lowest and the highest grid line around these values, and the step between two."""
+    span = max(finite) - min(finite)
+    step = next((step for step in STEPS if span / step <= GRID_LINES - 2), STEPS[-1])
+    low = math.floor(min(finite) / step) * step
+    return low, max(math.ceil(max(finite) / step) * step, low + step), step
+
+
+def _grid_values(low: float, high: float, step: float) -> Iterator[tuple[float, str]]:
+    digits = max(0, math.ceil(-math.log10(step)))
+    for number in range(round((high - low) / step) + 1):
+        yield low + step * number, f"{low + step * number:.{digits}f}"
+
+
 def _grid(axes: _Axes) -> Iterator[str]:
-    digits = max(0, math.ceil(-math.log10(axes.step)))
-    for number in range(round((axes.high - axes.low) / axes.step) + 1):
-        value = axes.low + axes.step * number
-        y, text = axes.y(value), f"{value:.{digits}f}"
+    for value, text in _grid_values(axes.low, axes.high, axes.step):
+        y = axes.y(value)
         yield f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>'
         yield f'<text class="scale" x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{text}</text>'
 

@@ -143,11 +143,10 @@ class Stream:
 
 
 class Event:
-    """A point in a stream's work. With `timing`, `elapsed_since` measures on the GPU's clock."""
+    """A point in a stream's work."""
 
-    def __init__(self, timing: bool = False) -> None:
-        flags = cuda.cudaEventDefault if timing else cuda.cudaEventDisableTiming
-        self.handle = int(check(cuda.cudaEventCreateWithFlags(flags), "creating an event"))
+    def __init__(self) -> None:
+        self.handle = int(check(cuda.cudaEventCreateWithFlags(cuda.cudaEventDisableTiming), "creating an event"))
 
     def record(self, stream: Stream) -> None:
         """Marks the work queued on the stream so far."""
@@ -156,10 +155,6 @@ class Event:
     def synchronize(self) -> None:
         """Blocks until the marked work is done."""
         check(cuda.cudaEventSynchronize(self.handle), "waiting for the GPU")
-
-    def elapsed_since(self, earlier: Event) -> float:
-        """Milliseconds between two recorded events that are done."""
-        return float(check(cuda.cudaEventElapsedTime(earlier.handle, self.handle), "reading the GPU's clock"))
 
     def close(self) -> None:
         """Destroys the event."""

@@ -75,6 +75,13 @@ def refusals(folder: Path, flag: str | None = "--output") -> Iterator[None]:
         raise InputError(f"cannot write to the folder {folder.resolve()}: {error.strerror}: name another with {flag}") from error
 
 
+def check_not_input(output: Path | None, *inputs: Path | None) -> None:
+    """Raises InputError where a file to be written is one of those it is made from, whatever path or link leads there."""
+    for path in filter(None, inputs):
+        if output and output.exists() and path.exists() and output.samefile(path):
+            raise InputError(f"the output {output} is the input {path} too, which it would replace: name another output")
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

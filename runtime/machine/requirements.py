@@ -21,7 +21,6 @@ REQUIREMENTS = {  # package: (its extra in setup.cfg, the requirement there)
     "onnx": ("export", "onnx>=1.19"),
     "onnxscript": ("export", "onnxscript>=0.5"),
     "scikit-image": ("export", "scikit-image>=0.25"),
-    "matplotlib": ("export", "matplotlib>=3.9"),
 }
 
 

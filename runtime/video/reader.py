@@ -72,7 +72,7 @@ class VideoReader:
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         source = open_source(self.path)
-        self.container, self.pictures, self._rate = source.container, source.pictures, rate
+        self.container, self.pictures = source.container, source.pictures
         self._rgb_bits: int | None = None
         try:
             self.stream = _picture_stream(self.path, self.container)
