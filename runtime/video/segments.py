@@ -23,9 +23,10 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.files.records import parse_object, read_record
 from runtime.video.format import Frame, Plane, VideoInfo
+from runtime.video.muxer import segment_shift
 from runtime.video.output_writer import OutputWriter
 from runtime.video.reader import VideoReader
-from runtime.video.writer import VideoWriter, segment_shift
+from runtime.video.writer import VideoWriter
 
 log = logging.getLogger("videodeblur.run")
 log.addHandler(logging.NullHandler())
@@ -113,7 +114,7 @@ class ResumableWriter(OutputWriter):
         salvaged = self._reader.broke_off
         with VideoReader(self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged) as source:
             part = self._folder / f"joined{self.path.suffix}"
-            with VideoWriter(self.path, source, self._encoder, self._width, part) as joined:
+            with VideoWriter(self.path, source, self._encoder, self._width, part, coded=True) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)
             self.notes += joined.notes
         self._segments = []

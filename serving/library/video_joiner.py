@@ -45,7 +45,7 @@ def _joined(library: Library, entry: Entry) -> JoinRecord:
     with VideoReader(options.source) as reader:
         check_source(plan, describe_source(options.source, reader.info), folder)
         part = part_name(folder / f"joined{options.output.suffix}")
-        with VideoWriter(options.output, reader, options.encoder, part=part) as joined:
+        with VideoWriter(options.output, reader, options.encoder, part=part, coded=True) as joined:
             join(parts, reader, joined)
             if joined.frames != plan.frames:
                 raise VideoError(f"{joined.frames} frames were joined of {plan.frames}: delete {folder}, and begin again")
