@@ -83,10 +83,12 @@ def test_uneven_times_survive_an_encoder_that_counts_frames(tmp_path):
     assert read(tmp_path / "out.mp4").times == read(clip).times
 
 
-@pytest.mark.parametrize("suffix", [".ts", ".avi", ".flv", ".mp4"])
-def test_segments_are_joined_into_containers_without_a_place_for_headers(suffix, tmp_path):
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [(".ts", None), (".avi", None), (".flv", None), (".mp4", None), (".mpg", "mpeg2video"), (".avi", "mpeg4")]
+)
+def test_segments_are_joined_into_containers_without_a_place_for_headers(suffix, codec, tmp_path):
     output = tmp_path / f"out{suffix}"
-    rewrite(steady(tmp_path / "in.mp4"), output, resumed=True)
+    rewrite(steady(tmp_path / "in.mp4"), output, EncoderOptions(codec) if codec else None, resumed=True)
     with VideoReader(output) as reader:
         assert (reader.info.frame_rate, len(list(reader))) == (25, 30)
 

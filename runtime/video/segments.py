@@ -194,6 +194,7 @@ class ResumableWriter(OutputWriter):
         path = written.path
         with path.open("rb") as file:
             os.fsync(file.fileno())
+        check_encoder(path, self._extradata)  # now, not at the join
         segment = Segment(path.name, written.frames, path.stat().st_size, self._last_duration, file_sha256(path))
         self._segments.append(segment)
         self._append(asdict(segment))
@@ -234,9 +235,9 @@ def _times(path: Path, segment: Segment, source: VideoReader, extradata: bytes |
 
 
 def check_encoder(path: Path, extradata: bytes | None) -> None:
-    """Raises VideoError unless the encoder of a segment is the one that says so of its pictures."""
+    """Raises VideoError unless the encoder of a segment is the one that says this of all its pictures, if it says anything."""
     with av.open(str(path)) as container:
-        if container.streams.video[0].codec_context.extradata != extradata:
+        if extradata is not None and container.streams.video[0].codec_context.extradata != extradata:
             raise VideoError(f"{path}: was encoded by another encoder: delete the folder {path.parent}, and begin again")
 
 

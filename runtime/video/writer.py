@@ -52,7 +52,7 @@ class VideoWriter(OutputWriter):
         self.notes: list[str] = []
         self._reader, self._width = reader, width or reader.info.width
         self._written_until = Fraction(0)
-        self._part = part or self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
+        self._part = part or part_of(self.path)
         self._piped = self.path == STANDARD
         self._open = True
         plan = OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded)
@@ -157,3 +157,14 @@ class VideoWriter(OutputWriter):
     def _copy_packets(self, until: Fraction | None) -> None:
         for packet in self._reader.take_packets(until):
             self._muxer.copy(packet, packet.stream_index)
+
+
+def try_output(path: Path, reader: VideoReader, encoder: EncoderOptions) -> list[str]:
+    """Raises what a `VideoWriter` would raise at its start, and returns its notes on what the output cannot hold; for plans."""
+    _, notes = rehearse(OutputPlan(path, reader, encoder, reader.info.width), part_of(path))
+    return notes
+
+
+def part_of(path: Path) -> Path:
+    """The name of an output that is not complete."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
