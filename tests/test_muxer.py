@@ -110,8 +110,8 @@ def test_a_tag_that_is_none_is_refused(tmp_path):
         rewrite(steady(tmp_path / "in.mp4"), tmp_path / "out.mp4", EncoderOptions(options={"tag": "hvc"}))
 
 
-def with_sound(path, start=0, order=None, **more):
-    """Pictures and sound at 1/90000 s; `order` changes the sound's times of decoding."""
+def with_sound(path, start=0, **more):
+    """A second of pictures and sound, from `start` seconds on."""
     with av.open(str(path), "w", container_options=more) as container:
         video = container.add_stream("libx264", rate=25, options={"bf": "0"})
         video.width, video.height = 64, 48
@@ -150,6 +150,23 @@ def test_a_late_start_does_not_become_blank_hours(suffix, start, into, resumed, 
     if into != ".avi":
         lead = [float(packets[0][1] - contents.times[0]) for packets, contents in ((old, before), (new, after))]
         assert lead[0] == pytest.approx(lead[1], abs=0.002)
+
+
+def test_a_late_start_of_a_recorded_stream_does_not_become_blank_hours(tmp_path):
+    """MP4 in fragments, as of DASH: each says when it is shown since the stream began."""
+    source = with_sound(tmp_path / "in.mp4", movflags="frag_keyframe+empty_moov")
+    data = source.read_bytes()
+    pieces = data.split(b"tfdt")
+    assert len(pieces) > 2
+    for number, piece in enumerate(pieces[1:], 1):  # version 1, flags, and the time in 64 bits
+        track = int.from_bytes(pieces[number - 1].rpartition(b"tfhd")[2][4:8], "big")
+        scale = {1: 12800, 2: 48000}[track]
+        time = int.from_bytes(piece[4:12], "big") + 40000 * scale
+        pieces[number] = piece[:4] + time.to_bytes(8, "big") + piece[12:]
+    source.write_bytes(b"tfdt".join(pieces))
+    assert 40000 <= read(source).times[0] < 40001
+    rewrite(source, tmp_path / "out.mp4")
+    assert 0 <= read(tmp_path / "out.mp4").times[0] < 0.1
 
 
 @pytest.mark.parametrize(("suffix", "into"), [(".ts", ".ts"), (".mkv", ".mkv"), (".mp4", ".mp4")])

@@ -148,6 +148,13 @@ def test_what_phones_write_under_quicktime_keys_is_kept(suffix, tmp_path):
         assert PHONE.items() <= container.metadata.items()
 
 
+def test_a_title_stays_where_players_look_for_it(tmp_path):
+    """Keys of any name take its place in MP4; they are not for the sake of what is lost all the same."""
+    source = with_timecode(tmp_path / "in.mov", metadata={"title": "Tromsø"}.items())
+    assert rewrite(source, tmp_path / "out.m4v") == ["metadata is not in the output: .m4v cannot hold timecode"]
+    assert b"\xa9nam" in (tmp_path / "out.m4v").read_bytes()
+
+
 def test_metadata_that_a_container_cannot_hold_is_noted(tmp_path):
     source = with_timecode(tmp_path / "in.mov", None, metadata=PHONE.items())
     assert rewrite(source, tmp_path / "out.mkv") == []

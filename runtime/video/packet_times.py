@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -12,17 +14,19 @@ from runtime.video.format import MP4_LIKE, is_format
 from runtime.video.reader import VideoReader
 
 ANY_START = {"mpegts", "mpeg", "vob", "dvd", "svcd", "vcd", "nut"}  # containers whose clock may begin anywhere
+BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes of its index, which is short
 MATROSKA = {"matroska", "webm"}
 
 
 def common_start(reader: VideoReader, output: OutputContainer) -> Fraction:
     """Seconds, in whole ticks of the picture, that are subtracted from all times of the source: when its first stream begins.
 
-    0 where the output's clock may begin anywhere, and where the source's late start is meant: an MP4 says so in its edit list,
-    and a Matroska file in another shows the same.
+    0 where the output's clock may begin anywhere, and where the source's late start is meant: an MP4 that is not cut out of a
+    stream has it from an edit list, and a Matroska file in another shows the same.
     """
     same = is_format(reader.container, MATROSKA) and is_format(output, MATROSKA)
-    if reader.pictures or same or is_format(output, ANY_START) or is_format(reader.container, MP4_LIKE):
+    meant = is_format(reader.container, MP4_LIKE) and not _is_part_of_a_stream(reader.path)
+    if reader.pictures or same or meant or is_format(output, ANY_START):
         return Fraction(0)
     info = reader.info
     starts = [info.first_pts * info.time_base]
@@ -30,6 +34,23 @@ def common_start(reader: VideoReader, output: OutputContainer) -> Fraction:
         if stream.type in ("video", "audio") and stream.start_time is not None and stream.time_base:
             starts.append(stream.start_time * stream.time_base)
     return max(0, min(starts) // info.time_base) * info.time_base
+
+
+def _is_part_of_a_stream(path: Path) -> bool:
+    """Whether an MP4 is in fragments, as of DASH and HLS, whose clock is the stream's: no edit list says that it begins late."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        for _ in range(BOXES):
+            header = file.read(8)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:]
+            if kind == b"moov":
+                index = file.read(min(size, MOST_INDEX))
+                return b"mvex" in index and b"elst" not in index
+            if size < len(header) or kind == b"moof":
+                return False
+            file.seek(size - len(header), io.SEEK_CUR)
+    return False
 
 
 class RisingTimes:

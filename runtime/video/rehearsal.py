@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,12 +33,13 @@ from runtime.video.muxer import (
     metadata_of,
     timecode_of,
 )
-from runtime.video.reader import VideoReader
+from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, open_source
 
 FRAMES = 3  # that are tried: encoders that reorder want so many
 NOISE = 64  # pixels, the side of the square of them in a frame
 PACKETS = 40  # of each stream; some demuxers know a codec by its content, and want so many
+STEADY = 25  # frames from which on the rate that a file tells is reliable
 LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
 LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
 BY_CONTENT = {"flv"}  # containers without a list of their streams
@@ -55,6 +57,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     _check_name(plan.path)
     packets = _first_packets(plan.reader)
     plan, notes = _with_streams(plan)
+    plainly_lost: set[str] | None = None
     while True:
         try:
             unsaid, lost = _try(plan, packets, part)
@@ -64,10 +67,13 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
                 raise
         notes += [_left_out(plan, plan.reader.container.streams[index]) for index in unsaid]
         kept = tuple(index for index in plan.streams if index not in unsaid)
-        better = replace(plan, streams=kept, any_key=plan.any_key or (bool(lost) and _had_any_key(plan)))
-        if better == plan:
+        if not unsaid and plainly_lost is None and lost and _had_any_key(plan):
+            plainly_lost, plan = lost, replace(plan, any_key=True)
+        elif unsaid:
+            plan = replace(plan, streams=kept)
+        else:
             break
-        plan = better
+    plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
     if lost:
         notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
     return plan, notes
@@ -83,8 +89,18 @@ def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
     if before.side_data - now.side_data:
         lost = ", ".join(sorted(before.side_data - now.side_data))
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
+    if plan.reader.even and plan.reader.frames >= STEADY and _far(now.frame_rate, plan.rate):
+        yield f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {suffix} says {_rate_of(now)}"
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
+
+
+def _far(rate: Fraction | None, expected: Fraction) -> bool:
+    return rate is None or abs(rate - expected) > SAME_RATE * expected
+
+
+def _rate_of(info: VideoInfo) -> str:
+    return f"{float(info.frame_rate):.5g}" if info.frame_rate else "none"
 
 
 def read_back(plan: OutputPlan, written: Path) -> VideoInfo:
