@@ -110,6 +110,26 @@ def test_sound_that_a_container_can_say_is_not_refused(kind, suffix, tmp_path):
         assert container.streams.audio[0].name.startswith(kind)
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("klv", ".mov"), ("klv", ".avi"), ("timed_id3", ".mp4"), ("klv", ".ts")])
+def test_data_that_a_container_takes_but_cannot_say_is_noted(kind, suffix, tmp_path):
+    with av.open(str(tmp_path / "in.ts"), "w") as container:
+        video = container.add_stream("libx264", rate=25, options=FAST.options)
+        video.width, video.height = 64, 48
+        data = container.add_data_stream(kind)
+        for number in range(12):
+            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), format="yuv420p")
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(picture))
+            packet = av.Packet(b"\x06\x0e+4hello")
+            packet.stream, packet.time_base, packet.pts, packet.dts = data, Fraction(1, 25), number, number
+            container.mux(packet)
+        container.mux(video.encode(None))
+    notes = rewrite(tmp_path / "in.ts", tmp_path / f"out{suffix}")
+    kept = suffix == ".ts"
+    assert notes == [] if kept else [f"data stream 1 ({kind}) is not in the output: {suffix} cannot hold it"]
+    assert [stream for stream, *_ in read(tmp_path / f"out{suffix}").streams] == ["video", *["data"] * kept]
+
+
 def with_sound(path, kind):
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25, options=FAST.options)

@@ -6,6 +6,7 @@ What cannot be written is found here in a moment, not after an hour. `losses` lo
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -42,7 +43,7 @@ PACKETS = 40  # of each stream; some demuxers know a codec by its content, and w
 STEADY = 25  # frames from which on the rate that a file tells is reliable
 LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
 LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
-BY_CONTENT = {"flv"}  # containers without a list of their streams
+NAMELESS = "bin_data"
 
 
 Packets = dict[int, "list[av.Packet[Any]]"]  # by stream of the source
@@ -263,7 +264,7 @@ def _with_streams(plan: OutputPlan) -> tuple[OutputPlan, list[str]]:
 def _is_made_anew(plan: OutputPlan, source: Stream) -> bool:
     """MP4 keeps its chapters as a text track too, which `set_chapters` makes again, as the muxer does its timecodes."""
     reader = plan.reader
-    chapters = codec_name(source) == "bin_data" and is_format(reader.container, MP4_LIKE) and bool(reader.container.chapters())
+    chapters = codec_name(source) == NAMELESS and is_format(reader.container, MP4_LIKE) and bool(reader.container.chapters())
     return chapters or is_timecode_track(reader, source)
 
 
@@ -295,24 +296,20 @@ def _left_out(plan: OutputPlan, source: Stream) -> str:
 
 
 def _unsaid(plan: OutputPlan, found: InputContainer) -> list[int]:
-    """Sound and subtitles that were written and are there as something else: the container has no name for them."""
-    before = [stream for stream in map(plan.reader.container.streams.__getitem__, plan.streams) if _is_track(stream)]
-    after = [stream for stream in found.streams if _is_track(stream)][1:]  # the picture is the first
-    if plan.is_format(BY_CONTENT) or len(after) < len(before):
-        return []
-    return [
-        source.index for source, back in zip(before, after) if source.type in ("audio", "subtitle") and _said(source) != _said(back)
-    ]
+    """Streams that were written and are not there, or as something else: the container has no name for them."""
+    there, lost = Counter(_said(stream) for stream in found.streams), []
+    for source in map(plan.reader.container.streams.__getitem__, plan.streams):
+        if source.type not in ("audio", "subtitle", "data"):
+            continue  # fonts and covers, which were asked for by name
+        there[_said(source)] -= 1
+        if there[_said(source)] < 0:
+            lost.append(source.index)
+    return lost
 
 
-def _is_track(stream: Stream) -> bool:
-    """Whether a container lists it in the order in which it was added."""
-    return stream.type != "attachment" and not stream.disposition & Disposition.attached_pic
-
-
-def _said(stream: Stream) -> str | None:
+def _said(stream: Stream) -> tuple[str, str | None]:
     name = codec_name(stream)
-    return "mp3" if name in LAYERS else name
+    return stream.type, "mp3" if name in LAYERS else None if name == NAMELESS else name
 
 
 def codec_name(stream: Stream) -> str | None:
