@@ -52,8 +52,8 @@ Packets = dict[int, "list[av.Packet[Any]]"]  # by stream of the source
 def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     """The plan with the streams that the output can hold, all of which was written to `part`, and read; what it leaves out.
 
-    Nothing is left behind. Raises VideoError where the output cannot be written or read back, or cannot hold sound or subtitles
-    that are to be in it.
+    `part` is there afterwards, and the caller's. Raises VideoError where the output cannot be written or read back, or cannot
+    hold sound or subtitles that are to be in it.
     """
     _check_name(plan.path)
     packets = _first_packets(plan.reader)
@@ -170,22 +170,17 @@ def _culprits(plan: OutputPlan, packets: Packets, part: Path) -> list[int]:
 @contextmanager
 def _tried(plan: OutputPlan, packets: Packets, part: Path) -> Iterator[InputContainer]:
     """The whole output with a few frames and packets, open for reading."""
-    piped = plan.path == STANDARD
-    target: Path | BinaryIO = in_memory() if piped else part
-    try:
-        _write(plan, packets, target)
-        if not piped:
-            read_back(plan, part)
-        if not isinstance(target, Path):
-            target.seek(0)
-        with explained(plan.path, "what is written there cannot be read back", logged=True):
-            file = str(target.absolute()) if isinstance(target, Path) else target
-            found = av.open(file, "r", metadata_errors="surrogateescape")
-        with found:
-            yield found
-    finally:
-        if not piped:
-            part.unlink(missing_ok=True)
+    target: Path | BinaryIO = in_memory() if plan.path == STANDARD else part
+    _write(plan, packets, target)
+    if isinstance(target, Path):
+        read_back(plan, target)
+    else:
+        target.seek(0)
+    with explained(plan.path, "what is written there cannot be read back", logged=True):
+        file = str(target.absolute()) if isinstance(target, Path) else target
+        found = av.open(file, "r", metadata_errors="surrogateescape")
+    with found:
+        yield found
 
 
 def _write(plan: OutputPlan, packets: Packets, target: Path | BinaryIO) -> None:

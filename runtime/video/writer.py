@@ -56,11 +56,14 @@ class VideoWriter(OutputWriter):
         self._piped = self.path == STANDARD
         self._open = True
         plan = OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded)
-        if not segment:
-            plan, self.notes = rehearse(replace(plan, coded=False), self._part)
-            plan = replace(plan, coded=coded)
-        self._plan = plan
-        self._muxer = Muxer(plan, self._part)
+        try:
+            if not segment:
+                plan, self.notes = rehearse(replace(plan, coded=False), self._part)
+            self._plan = replace(plan, coded=coded)
+            self._muxer = Muxer(self._plan, self._part)
+        except BaseException:
+            self._drop_part()
+            raise
         reader.set_aside(set(plan.streams))
         self._clones = self._clone_graph()
 
@@ -125,6 +128,9 @@ class VideoWriter(OutputWriter):
             return
         self._open = False
         self._muxer.abandon()
+        self._drop_part()
+
+    def _drop_part(self) -> None:
         if not self._piped:
             self._part.unlink(missing_ok=True)
 
@@ -161,8 +167,12 @@ class VideoWriter(OutputWriter):
 
 def try_output(path: Path, reader: VideoReader, encoder: EncoderOptions) -> list[str]:
     """Raises what a `VideoWriter` would raise at its start, and returns its notes on what the output cannot hold; for plans."""
-    _, notes = rehearse(OutputPlan(path, reader, encoder, reader.info.width), part_of(path))
-    return notes
+    part = part_of(path)
+    try:
+        return rehearse(OutputPlan(path, reader, encoder, reader.info.width), part)[1]
+    finally:
+        if path != STANDARD:
+            part.unlink(missing_ok=True)
 
 
 def part_of(path: Path) -> Path:
