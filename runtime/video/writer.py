@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -132,7 +133,7 @@ class VideoWriter(OutputWriter):
 
     def _drop_part(self) -> None:
         if not self._piped:
-            self._part.unlink(missing_ok=True)
+            delete(self._part)
 
     def _clone_graph(self) -> Graph | None:
         """A filter that does nothing but hand out references, the one way PyAV has to copy a frame with its side data."""
@@ -172,7 +173,13 @@ def try_output(path: Path, reader: VideoReader, encoder: EncoderOptions) -> list
         return rehearse(OutputPlan(path, reader, encoder, reader.info.width), part)[1]
     finally:
         if path != STANDARD:
-            part.unlink(missing_ok=True)
+            delete(part)
+
+
+def delete(part: Path) -> None:
+    """Deletes an unfinished file, if there is one."""
+    with suppress(NotADirectoryError):  # in place of the folder is a file, which is told elsewhere
+        part.unlink(missing_ok=True)
 
 
 def part_of(path: Path) -> Path:
