@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -385,8 +384,3 @@ class _Y4mHeader:
             given, self._aspect = line.replace(b" A0:0", known) + end + rest, None
         self._file.write(given)
         return len(data)
-
-
-def in_memory() -> BinaryIO:
-    """A file that is not kept."""
-    return io.BytesIO()

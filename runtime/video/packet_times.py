@@ -57,7 +57,8 @@ class RisingTimes:
     """A stream's packets, moved as FFmpeg does where one is to be decoded before the last one, or shown before it is decoded."""
 
     def __init__(self, strict: bool) -> None:
-        self._least_step, self._last = int(strict), None  # type: int, int | None
+        self._least_step = int(strict)  # ticks
+        self._last: int | None = None
         self._moved, self._most = 0, Fraction(0)  # packets, and seconds
 
     def settle(self, packet: av.Packet[Any], time_base: Fraction) -> None:

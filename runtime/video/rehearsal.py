@@ -5,6 +5,7 @@ What cannot be written is found here in a moment, not after an hour. `losses` lo
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -29,7 +30,6 @@ from runtime.video.muxer import (
     Muxer,
     OutputPlan,
     explained,
-    in_memory,
     is_timecode_track,
     metadata_of,
     timecode_of,
@@ -170,7 +170,7 @@ def _culprits(plan: OutputPlan, packets: Packets, part: Path) -> list[int]:
 @contextmanager
 def _tried(plan: OutputPlan, packets: Packets, part: Path) -> Iterator[InputContainer]:
     """The whole output with a few frames and packets, open for reading."""
-    target: Path | BinaryIO = in_memory() if plan.path == STANDARD else part
+    target: Path | BinaryIO = io.BytesIO() if plan.path == STANDARD else part
     _write(plan, packets, target)
     if isinstance(target, Path):
         read_back(plan, target)
@@ -272,7 +272,7 @@ def _takes(plan: OutputPlan, source: Stream) -> bool:
     if source.type == "video" and not (source.disposition & Disposition.attached_pic and plan.is_format(MP4_LIKE)):
         return False  # a second picture would stay blurry; a cover becomes a picture elsewhere
     try:
-        with av.open(in_memory(), "w", format=plan.format) as trial:
+        with av.open(io.BytesIO(), "w", format=plan.format) as trial:
             trial.add_stream_from_template(source)
             trial.start_encoding()
     except (av.FFmpegError, ValueError):
