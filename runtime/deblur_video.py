@@ -177,14 +177,14 @@ def _begin(writer: OutputWriter, options: DeblurOptions, info: VideoInfo, engine
     """The frames that an earlier run has finished, and its tiles, since the memory at hand may be another now."""
     if not options.resume:
         return 0, grid
-    from runtime.video.segments import describe_source
+    from runtime.video.segments import describe_encoder, describe_source
 
     job = {
         **describe_source(options.source, info),
         "model": file_sha256(engine.path) if engine.path.is_file() else engine.contract.checkpoint_sha256,
         "engine": f"{engine.backend} {engine.precision}",
         **{name: getattr(options, name) for name in ("tile", "stride", "frames", "scene_threshold", "compare", "resume_every")},
-        "encoder": asdict(options.encoder),
+        **describe_encoder(options.encoder),
     }
     done, tile = writer.begin(job, grid.tile)
     return done, replace(grid, tile=tile)

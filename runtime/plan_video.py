@@ -8,10 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,18 @@ from runtime.command_line import command
 from runtime.engine import Engine
 from runtime.progress import clock_text
 from runtime.run import network_memory
-from runtime.run.arguments import add_network_arguments, network_options
+from runtime.run.arguments import (
+    add_container_argument,
+    add_encoder_arguments,
+    add_network_arguments,
+    network_options,
+    output_encoder,
+)
 from runtime.run.options import DeblurOptions, open_engine
 from runtime.run.tiling import Grid, TiledEngine, grid_for
+
+if TYPE_CHECKING:
+    from runtime.video import VideoReader
 
 NOWHERE = Path(os.devnull)  # nothing is written
 PROBES = 2  # timed runs of one tile, of which the faster counts; one more before them prepares the backend
@@ -48,6 +57,7 @@ class Forecast:
     seconds: float | None  # in all
     backend: str
     precision: str
+    notes: tuple[str, ...] = ()  # what the output cannot hold, a line each; none where no output was named
 
 
 @command
@@ -55,28 +65,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="videodeblur plan",
-        description="Predicts frames, tiles, memory and time of a run. For the time it runs a tile of the first window thrice.",
+        description="Predicts frames, tiles, memory and time of a run. For the time it runs a tile of the first window thrice."
+        " With OUTPUT it also tries a few frames of all streams there, and leaves nothing.",
     )
     parser.add_argument("source", type=Path, metavar="INPUT", help="the blurry video")
+    parser.add_argument(
+        "output", type=Path, nargs="?", default=NOWHERE, metavar="OUTPUT", help="the sharp video that a run would write"
+    )
     parser.add_argument("--frames", type=int, metavar="N", help="as if it ended after N frames")
     parser.add_argument("--json", action="store_true", help="the forecast as JSON")
     add_network_arguments(parser)
+    add_container_argument(add_encoder_arguments(parser))
     arguments = parser.parse_args(argv)
-    options = DeblurOptions(arguments.source, NOWHERE, frames=arguments.frames, overwrite=True, **network_options(arguments))
+    options = DeblurOptions(
+        arguments.source,
+        arguments.output,
+        frames=arguments.frames,
+        overwrite=True,
+        encoder=output_encoder(arguments),
+        **network_options(arguments),
+    )
     forecast = plan_video(options)
     print(json.dumps(asdict(forecast)) if arguments.json else _text(forecast))
     return 0
 
 
 def plan_video(options: DeblurOptions) -> Forecast:
-    """Opens the video and the engine, and times the network on one tile of the video's first window.
+    """Tries the output, opens the video and the engine, and times the network on one tile of the video's first window.
 
-    The time is that of the network: decoding and encoding overlap with it. Raises what `deblur_video` raises before its first
-    frame.
+    The time is that of the network: decoding and encoding overlap with it. No output is tried where that is `NOWHERE`, or
+    pictures. Raises what `deblur_video` raises before its first frame.
     """
     from runtime.video import VideoReader  # here, so that help needs no PyAV
+    from runtime.video.writer import try_output
 
-    with VideoReader(options.source, options.frames) as reader, open_engine(options, None) as engine:
+    with VideoReader(options.source, options.frames) as reader:
+        tried = options.output != NOWHERE and not options.to_pictures
+        notes = try_output(options.output, reader, options.encoder) if tried else []
+        return replace(_forecast(options, reader), notes=tuple(notes))
+
+
+def _forecast(options: DeblurOptions, reader: VideoReader) -> Forecast:
+    with open_engine(options, None) as engine:
         info, size = reader.info, engine.contract.frames
         first = [frame.luma for frame in islice(reader, size)]
         window = np.stack([first[min(number, len(first) - 1)] for number in range(size)])[None]
@@ -129,6 +159,7 @@ def _text(forecast: Forecast) -> str:
     ]
     if forecast.memory is not None:
         lines.append(f"memory   {forecast.memory:.1f} GB for the network, and the video's own frames")
+    lines += [f"note     {note}" for note in forecast.notes]
     lines.append(f"time     {clock_text(forecast.seconds) if forecast.seconds else 'unknown'}")
     return "\n".join(lines)
 

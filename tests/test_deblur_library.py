@@ -232,6 +232,27 @@ def test_a_segment_that_was_cut_off_is_done_again(output, alone):
     assert packets(output / "b.mkv") == alone["b.mkv"]
 
 
+def test_a_segment_whose_content_is_another_is_done_again(output, alone, capsys):
+    """Of the same size, as after a fault of the disk."""
+    assert run_segment.main([str(output), "0", "--of", "1"]) == 0
+    segment = work_of(output, "b") / "000001.nut"
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    assert join_library.main([str(output)]) == 1
+    assert "segments 1 of 5 are not finished" in capsys.readouterr().err
+    assert run_segment.main([str(output), "0", "--of", "1"]) == 0
+    assert join_library.main([str(output)]) == 0
+    assert packets(output / "b.mkv") == alone["b.mkv"]
+
+
+def test_what_only_concerns_the_join_of_a_library_may_be_another(output, tiny_model):
+    assert run_segment.main([str(output), "0", "--of", "1"]) == 0
+    assert drive(output, tiny_model, "--drop-unsupported", "--no-copy-audio-streams") == 0
+    with av.open(str(output / "b.mkv")) as container:
+        assert not container.streams.audio
+
+
 def test_another_model_is_refused(output, tmp_path, tiny_model, capsys):
     other = tmp_path / "other.onnx"
     other.write_bytes(tiny_model.read_bytes() + b"\0")
@@ -277,13 +298,13 @@ def test_a_name_may_be_as_long_as_the_file_system_takes(output, tiny_model):
 
 def test_another_run_does_not_go_on_with_it(output, tiny_model, capsys):
     assert drive(output, tiny_model, "--stride", "3") == 1
-    assert "begun differently (stride was None, is 3): go on as it was, or delete" in capsys.readouterr().err
+    assert "begun differently (--stride was not given, is 3): go on as it was, or delete" in capsys.readouterr().err
 
 
 def test_a_source_that_was_changed_is_refused(output, tiny_model, capsys):
     os.utime(output.parent / "in" / "b.mkv", ns=(1, 1))
     assert run_segment.main([str(output), "0"]) == 1
-    assert "b.mkv was changed after it was planned (changed was " in capsys.readouterr().err
+    assert "b.mkv was changed after it was planned (the input was changed since): delete " in capsys.readouterr().err
     assert drive(output, tiny_model) == 1
     assert "1 of 2 videos are done" in capsys.readouterr().out
 

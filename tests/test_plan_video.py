@@ -51,6 +51,35 @@ def test_a_stream_of_unknown_length_says_so(plan, tmp_path):
     assert "time     unknown" in out
 
 
+def test_what_the_output_cannot_hold_is_told(plan, tmp_path):
+    """By the same trial as a run's, which leaves nothing."""
+    source = Clip(audio=["aac"], subtitles=("Hei",)).write(tmp_path / "in.mkv")
+    status, _, err = plan(source, tmp_path / "out.ts")
+    assert status == 1
+    assert "error: .ts cannot hold subtitle stream 2 of " in err
+    status, out, _ = plan(source, tmp_path / "out.ts", "--drop-unsupported", "--json")
+    assert (status, json.loads(out)["notes"]) == (0, ["subtitle stream 2 (srt) is not in the output: .ts cannot hold it"])
+    status, out, _ = plan(source, tmp_path / "out.mkv", "-c", "ffv1")
+    assert status == 0
+    assert "note" not in out
+    assert plan(source, "-", "-f", "nut", "--drop-unsupported")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("output", "arguments", "message"),
+    [
+        ("out.mp4", ("-c", "nosuch"), "there is no encoder 'nosuch'"),
+        ("missing/out.mp4", (), "there is no folder"),
+        ("out.ts", ("-c", "ffv1"), "cannot be read back"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_told(output, arguments, message, plan, tmp_path):
+    status, out, err = plan(Clip().write(tmp_path / "in.mp4"), tmp_path / output, *arguments)
+    assert (status, out) == (1, "")
+    assert message in err
+
+
 def test_an_error_is_one_line(plan, tmp_path):
     status, out, err = plan(tmp_path / "in.mp4")
     assert (status, out) == (1, "")

@@ -20,6 +20,7 @@ from runtime import Engine
 from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.files.on_disk import file_sha256
 from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader, VideoWriter
 from runtime.video.segments import ResumableWriter
@@ -322,9 +323,17 @@ def test_a_segment_that_was_cut_off_is_done_again(stopped, engine, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stride": 3}, "stride was None, is 3"),
-        ({"encoder": EncoderOptions("ffv1")}, "encoder was .*libx264.*, is .*ffv1"),
-        ({"tile": 64}, "tile was None, is 64"),
+        ({"stride": 3}, "--stride was not given, is 3"),
+        (
+            {"encoder": EncoderOptions("ffv1")},
+            "-c was libx264, is ffv1; -e was crf=20 preset=ultrafast bf=3 b_strategy=0, is not given",
+        ),
+        (
+            {"encoder": replace(B_FRAMES, crf=None, options={"crf": "21"})},
+            "-e was crf=20 preset=ultrafast bf=3 b_strategy=0, is crf=21",
+        ),
+        ({"scene_threshold": 0.25}, "--scene-thresh was 0, is 0.25"),
+        ({"tile": 64}, "--tile was not given, is 64"),
         ({"memory": 0.5}, None),
     ],
 )
@@ -340,9 +349,82 @@ def test_another_run_does_not_go_on_with_it(change, message, stopped, engine):
     assert deblur_video(stopped, engine=engine).frames == 47  # which it left alone
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": "mov"},
+        {"leave_out": ("audio",)},
+        {"drop_unsupported": True},
+        {"options": {**B_FRAMES.options, "tag": "avc3"}},
+    ],
+)
+def test_what_only_concerns_the_join_may_be_another(change, stopped, engine):
+    said = []
+    other = replace(stopped, encoder=replace(stopped.encoder, **change))
+    assert deblur_video(other, say=said.append, engine=engine).frames == 47
+    assert "20 frames are done already" in said
+    found = read(stopped.output)
+    assert len(found.times) == 47
+    assert len(found.packets) == ("leave_out" not in change)
+
+
+def test_a_run_whose_join_failed_can_go_on_with_another(engine, tmp_path, monkeypatch):
+    """The work is not lost, and is not done again."""
+    options = DeblurOptions(rich(tmp_path / "in.mp4"), tmp_path / "out.mp4", resume=True, resume_every=10, encoder=B_FRAMES)
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoWriter, "write_coded", lambda *_: (_ for _ in ()).throw(VideoError("full")))
+        with pytest.raises(VideoError, match="full"):
+            deblur_video(options, engine=engine)
+    said = []
+    without = replace(options, encoder=replace(B_FRAMES, leave_out=("audio",)))
+    assert deblur_video(without, say=said.append, engine=engine).frames == 47
+    assert "47 frames are done already" in said
+
+
+def test_a_journal_of_an_earlier_version_is_gone_on_with(stopped, engine, tmp_path):
+    """Its encoder was one value, with what concerns the join, and its segments had no hashes."""
+    journal = tmp_path / "out.mp4.resume" / "journal.jsonl"
+    job, *segments = [json.loads(line) for line in journal.read_text().splitlines()]
+    job["encoder"] = {name: job.pop(name) for name in ("codec", "crf", "options")}
+    job["encoder"].update(format=None, leave_out=[], drop_unsupported=False)
+    for segment in segments:
+        del segment["sha256"]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in (job, *segments)))
+    said = []
+    assert deblur_video(stopped, say=said.append, engine=engine).notes == ()
+    assert "20 frames are done already" in said
+
+
+@pytest.mark.parametrize("damage", ["swapped lines", "swapped files", "flipped byte"])
+def test_segments_are_checked_by_content(damage, stopped, engine, tmp_path):
+    folder = tmp_path / "out.mp4.resume"
+    journal, first, second = folder / "journal.jsonl", folder / "000000.nut", folder / "000001.nut"
+    if damage == "swapped lines":
+        job, *lines = journal.read_text().splitlines(keepends=True)
+        journal.write_text("".join([job, *reversed(lines)]))
+    elif damage == "swapped files":
+        one, other = first.read_bytes(), second.read_bytes()
+        first.write_bytes(other)
+        second.write_bytes(one)
+    else:
+        data = bytearray(second.read_bytes())
+        data[len(data) // 2] ^= 1
+        second.write_bytes(data)
+    done = 10 if damage == "flipped byte" else 0
+    said = []
+    summary = deblur_video(stopped, say=said.append, engine=engine)
+    assert [line for line in said if "already" in line] == [f"{done} frames are done already"] * bool(done)
+    (note,) = summary.notes
+    assert "out.mp4.resume was damaged (" in note
+    assert f"all from segment {done // 10} on was done again" in note
+    whole = replace(stopped, output=tmp_path / "whole.mp4")
+    deblur_video(whole, engine=engine)
+    assert_equal(read(stopped.output), read(whole.output))
+
+
 def test_a_source_that_was_changed_is_another_run(stopped, engine):
     os.utime(stopped.source, ns=(1, 1))
-    with pytest.raises(InputError, match="changed was "):
+    with pytest.raises(InputError, match=r"begun differently \(the input was changed since\)"):
         deblur_video(stopped, engine=engine)
 
 
@@ -368,7 +450,7 @@ def test_segments_of_another_encoder_are_not_joined(stopped, engine, tmp_path):
     (tmp_path / "other.nut").replace(folder / "000000.nut")
     journal = folder / "journal.jsonl"
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    lines[1]["bytes"] = (folder / "000000.nut").stat().st_size
+    lines[1].update(bytes=(folder / "000000.nut").stat().st_size, sha256=file_sha256(folder / "000000.nut"))
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(VideoError, match=r"000000\.nut: was encoded by another encoder: delete the folder"):
         deblur_video(stopped, engine=engine)

@@ -39,7 +39,7 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.
         frames=arguments.frames,
         **network_options(arguments),
         compare=arguments.compare,
-        encoder=_encoder(arguments),
+        encoder=output_encoder(arguments),
         rate=arguments.rate,
         salvage=arguments.salvage,
         resume=arguments.resume,
@@ -130,6 +130,13 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._Argument
     return encoder
 
 
+def add_container_argument(encoder: argparse._ArgumentGroup) -> None:
+    """The option that names the container where the suffix of an output does not."""
+    encoder.add_argument(
+        "-f", "--format", help="FFmpeg's name of the container (default: by the suffix; y4m to standard output, where nut goes too)"
+    )
+
+
 def encoder_options(arguments: argparse.Namespace, codec: str = DEFAULT_CODEC, kind: str | None = None) -> EncoderOptions:
     """What `add_encoder_arguments` reads; `codec` where none is named."""
     leave_out = tuple(name for name in ("audio", "subtitle") if not getattr(arguments, f"copy_{name}"))
@@ -166,10 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
     add_network_arguments(parser)
-    encoder = add_encoder_arguments(parser)
-    encoder.add_argument(
-        "-f", "--format", help="FFmpeg's name of the container (default: by the suffix; y4m to standard output, where nut goes too)"
-    )
+    add_container_argument(add_encoder_arguments(parser))
     output = parser.add_argument_group("what is printed")
     output.add_argument(
         "--log-level", choices=LOG_LEVELS, default="warning", help="of Python's log on stderr (default: %(default)s)"
@@ -179,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _encoder(arguments: argparse.Namespace) -> EncoderOptions:
+def output_encoder(arguments: argparse.Namespace) -> EncoderOptions:
+    """What `add_encoder_arguments` and `add_container_argument` read, for `arguments.output`."""
     kind = PIPES.get(arguments.format, arguments.format)
     if kind is None and str(arguments.output) == "-":
         kind = PIPES["y4m"]

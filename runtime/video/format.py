@@ -20,6 +20,7 @@ from runtime.video.hdr import Hdr
 Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
 
 NOT_STATED, FULL = 0, 2  # of AVColorRange; 1 is limited
+FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
 MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
 
 

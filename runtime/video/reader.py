@@ -26,6 +26,7 @@ from av.stream import Disposition
 from runtime.errors import InputError, VideoError
 from runtime.pixels import rgb
 from runtime.video.format import (
+    FALLBACK_RATE,
     FULL,
     MP4_LIKE,
     NOT_STATED,
@@ -42,7 +43,8 @@ WIDE = 64  # pixels, divisible by every chroma subsampling
 CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration
 CUT_OFF = Fraction(1, 2)  # seconds; a Matroska file that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
-FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
+SAME_RATE = Fraction(2, 100)  # by which a short file's average is off the rate that its frames have
+MOST_AVERAGE, MOST_FRAMES = 70, 210  # frames per second; FFmpeg's bounds for an average that is one and a rate that is none
 BT601 = 6  # of AVColorSpace
 BIG_ENDIAN = {f"gray{bits}be": f"gray{bits}le" for bits in (10, 12, 16)}
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
@@ -122,6 +124,15 @@ class VideoReader:
                 self.frames = number
                 return True
         return False
+
+    @property
+    def even(self) -> bool:
+        """Whether the frames come at the stated rate, as far as the file tells."""
+        return bool(self.pictures) or self.info.frame_rate == self.stream.guessed_rate
+
+    def first_packets(self) -> dict[int, list[av.Packet[Any]]]:
+        """The first packets of all other streams that were come by so far, by stream; call it before the first frame."""
+        return {index: list(packets) for index, packets in self._packets.items()}
 
     def set_aside(self, streams: set[int]) -> None:
         """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame.
@@ -313,7 +324,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         codec=stream.codec_context.name,
         time_base=stream.time_base,
         first_pts=first.pts or 0,
-        frame_rate=stream.average_rate or stream.guessed_rate,
+        frame_rate=_rate(stream),
         frames=indexed or stream.frames or None,
         duration=float(duration) or None,
         sample_aspect_ratio=stream.sample_aspect_ratio,
@@ -322,6 +333,15 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         hdr=_hdr(first),
         side_data=frozenset(data.type.name for data in side_data_of(first)) - NOT_OF_THE_PICTURE,
     )
+
+
+def _rate(stream: av.VideoStream) -> Fraction | None:
+    """The one that all frames fit where the average is about that, or cannot be, as a clock of AVI that is taken for a rate."""
+    average, fitting = stream.average_rate, stream.guessed_rate
+    if average and fitting:
+        near = abs(average - fitting) <= SAME_RATE * fitting
+        return fitting if near or (average > MOST_FRAMES and fitting < MOST_AVERAGE) else average
+    return average or fitting
 
 
 def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:

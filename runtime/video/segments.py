@@ -1,8 +1,9 @@
 """`ResumableWriter`: a long run in segments that outlive the process, and their join.
 
 Beside OUTPUT lies the folder OUTPUT.resume while the run lasts: finished segments, which are NUT files of the picture alone with
-absolute times, and journal.jsonl, whose first line says what the run is and whose others name a finished segment each. A line is
-written when its file is whole and on the disk, so whatever is in the journal is done, and everything else is done again.
+absolute times, and journal.jsonl, whose first line says what the run is and whose others name a finished segment each, with the
+SHA-256 of its file. A line is written when its file is whole and on the disk, so whatever is in the journal is done, and
+everything else is done again. What only concerns the join (container, streams that are copied, tags) may be another each time.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ import av
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.files.differences import differences
+from runtime.files.on_disk import file_sha256
 from runtime.files.records import parse_object, read_record
 from runtime.video.format import Frame, Plane, VideoInfo
+from runtime.video.muxer import TAG, segment_shift
 from runtime.video.output_writer import OutputWriter
 from runtime.video.reader import VideoReader
-from runtime.video.writer import VideoWriter, segment_shift
+from runtime.video.writer import VideoWriter
 
 log = logging.getLogger("videodeblur.run")
 log.addHandler(logging.NullHandler())
@@ -42,6 +46,7 @@ class Segment:
     frames: int
     bytes: int  # of the file
     last_duration: int  # of its last frame, in the time base of the source
+    sha256: str = ""  # of the file; none in journals of earlier versions, which its size must do for
 
 
 class ResumableWriter(OutputWriter):
@@ -61,7 +66,9 @@ class ResumableWriter(OutputWriter):
         self._current: VideoWriter | None = None
         self._journal: TextIO | None = None
         self._last_duration = 0
-        VideoWriter(path, reader, encoder, width).close()  # what it refuses is refused now, not at the join
+        trial = VideoWriter(path, reader, encoder, width, coded=True)  # what it refuses is refused now, not at the join
+        self._extradata = trial.extradata
+        trial.close()
         reader.set_aside(set())  # the packets that it would have copied are copied at the join
 
     def begin(self, job: Mapping[str, Any], tile: tuple[int, int]) -> tuple[int, tuple[int, int]]:
@@ -69,7 +76,8 @@ class ResumableWriter(OutputWriter):
 
         The tiles are the given ones, or those that the run was begun with, since other tiles round differently.
 
-        Raises InputError when another process is at it, or the folder holds a run that was described differently.
+        Raises InputError when another process is at it, or the folder holds a run that was described differently; VideoError when
+        its segments were made by another encoder.
         """
         self._folder.mkdir(exist_ok=True)
         journal = (self._folder / JOURNAL).open("a+", encoding="utf-8")
@@ -87,6 +95,8 @@ class ResumableWriter(OutputWriter):
             raise
         self._journal = journal  # from here on the folder is ours to delete
         self.frames = sum(segment.frames for segment in self._segments)
+        for segment in self._segments:
+            check_encoder(self._folder / segment.file, self._extradata)
         self._clean()
         journal.truncate(whole)  # lines after a broken one would be misread
         if before is None:
@@ -100,7 +110,7 @@ class ResumableWriter(OutputWriter):
         if frame.starts_segment:
             self._end_segment()
         if self._current is None:
-            name = self._folder / f"{len(self._segments):06d}.nut"
+            name = self._folder / _name_of(len(self._segments))
             self._current = VideoWriter(name, self._reader, self._encoder, self._width, segment=True)
         self._current.write(frame, luma, chroma)
         self.frames, self._last_duration = self.frames + 1, frame.duration
@@ -113,7 +123,7 @@ class ResumableWriter(OutputWriter):
         salvaged = self._reader.broke_off
         with VideoReader(self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged) as source:
             part = self._folder / f"joined{self.path.suffix}"
-            with VideoWriter(self.path, source, self._encoder, self._width, part) as joined:
+            with VideoWriter(self.path, source, self._encoder, self._width, part, coded=True) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)
             self.notes += joined.notes
         self._segments = []
@@ -132,29 +142,38 @@ class ResumableWriter(OutputWriter):
 
     def _read(self) -> tuple[dict[str, Any] | None, list[Segment], int]:
         """The run in the journal, its segments up to the first whose line or file is not whole, and the bytes of these lines."""
-        job, segments, size = None, [], 0
+        job: dict[str, Any] | None = None
+        segments: list[Segment] = []
+        size = 0
         for line in (self._folder / JOURNAL).read_bytes().splitlines(keepends=True):
             try:
                 values = _parsed(line)
                 if job is None:
                     job = values
                 else:
-                    segments.append(self._whole(values))
-            except ValueError:
+                    segments.append(self._whole(values, len(segments)))
+            except ValueError as error:
+                if segments or job:
+                    self.notes.append(f"{self._folder} was damaged ({error}): all from segment {len(segments)} on was done again")
                 break
             size += len(line)
         return job, segments, size
 
-    def _whole(self, values: Mapping[str, Any]) -> Segment:
-        """The segment of a line. Raises ValueError unless its file is there."""
+    def _whole(self, values: Mapping[str, Any], number: int) -> Segment:
+        """Segment `number`, from its line. Raises ValueError unless its file is there, as it was written."""
         segment = read_record(Segment, values)
         path = self._folder / segment.file
+        if segment.file != _name_of(number):
+            raise ValueError(f"the journal names {segment.file} where {_name_of(number)} is due")
         if not path.is_file() or path.stat().st_size != segment.bytes:
-            raise ValueError(f"{path} is not whole")
+            raise ValueError(f"{segment.file} is not whole")
+        if segment.sha256 and file_sha256(path) != segment.sha256:
+            raise ValueError(f"{segment.file} is not what was written")
         return segment
 
     def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        other = [f"{name} was {before.get(name)!r}, is {value!r}" for name, value in now.items() if before.get(name) != value]
+        encoder = before.get("encoder")  # as earlier versions grouped it
+        other = differences({**before, **(encoder if isinstance(encoder, dict) else {})}, now)
         if other:
             raise InputError(
                 f"{self._folder} holds a run that was begun differently ({'; '.join(other)}): go on as it was, or delete the folder"
@@ -172,9 +191,11 @@ class ResumableWriter(OutputWriter):
             return
         written, self._current = self._current, None
         written.finish()
-        with written.path.open("rb") as file:
+        path = written.path
+        with path.open("rb") as file:
             os.fsync(file.fileno())
-        segment = Segment(written.path.name, written.frames, written.path.stat().st_size, self._last_duration)
+        check_encoder(path, self._extradata)  # now, not at the join
+        segment = Segment(path.name, written.frames, path.stat().st_size, self._last_duration, file_sha256(path))
         self._segments.append(segment)
         self._append(asdict(segment))
         log.info("%s: %d frames are done", self.path, self.frames)
@@ -206,14 +227,18 @@ def join(segments: list[tuple[Path, Segment]], source: VideoReader, joined: Vide
 
 def _times(path: Path, segment: Segment, source: VideoReader, extradata: bytes | None) -> list[int]:
     """When the pictures of a segment are shown, in order of decoding."""
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        if stream.codec_context.extradata != extradata:
-            raise VideoError(f"{path}: was encoded by another encoder: delete the folder {path.parent}, and begin again")
+    check_encoder(path, extradata)
     times = [round(packet.pts * packet.time_base / source.info.time_base) for packet in _packets(path) if packet.pts is not None]
     if len(times) != segment.frames:
         raise VideoError(f"{path}: has {len(times)} pictures of {segment.frames}: delete the folder {path.parent}, and begin again")
     return [time - segment_shift(source) for time in times]
+
+
+def check_encoder(path: Path, extradata: bytes | None) -> None:
+    """Raises VideoError unless the encoder of a segment is the one that says this of all its pictures, if it says anything."""
+    with av.open(str(path)) as container:
+        if extradata is not None and container.streams.video[0].codec_context.extradata != extradata:
+            raise VideoError(f"{path}: was encoded by another encoder: delete the folder {path.parent}, and begin again")
 
 
 def _packets(path: Path) -> Iterator[av.Packet[Any]]:
@@ -238,6 +263,16 @@ def _parsed(line: bytes) -> dict[str, Any]:
     if not line.endswith(b"\n"):
         raise ValueError("it has no end")
     return parse_object(line.decode())
+
+
+def _name_of(number: int) -> str:
+    return f"{number:06d}.nut"
+
+
+def describe_encoder(encoder: EncoderOptions) -> dict[str, Any]:
+    """What makes the coded pictures; the container, the streams beside them and the tag are the join's matter."""
+    options = {name: value for name, value in encoder.options.items() if name != TAG}
+    return {"codec": encoder.codec, "crf": encoder.crf, "options": options}
 
 
 def describe_source(path: Path, info: VideoInfo) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,8 +57,14 @@ class Settings:
 
     @property
     def fingerprint(self) -> str:
-        """Another for other settings."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Another for other settings, where segments depend on them."""
+        return hashlib.sha256(json.dumps(asdict(self.of_segments), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def of_segments(self) -> Settings:
+        """The same for all that only concerns the join."""
+        encoder = {name: value for name, value in self.encoder.items() if name != "tag"}
+        return replace(self, leave_out=(), drop_unsupported=False, encoder=encoder)
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,7 @@ class SegmentRecord:
     node: str  # the machine's name
     seconds: float
     sought: bool  # whether decoding began at a keyframe; False = at the start
+    sha256: str = ""  # of the file; none in records of earlier versions
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from runtime import Engine
 from runtime.default_model import default_model
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, ModelError
+from runtime.files.differences import differences
 from runtime.files.on_disk import file_sha256
 from runtime.progress import Say
 from serving.library.plan import PLAN, WORK, Entry, Library, Settings, folder_name, load_library, part_name, save
@@ -182,8 +183,8 @@ def _own_model(work: Path, say: Say) -> Path:
 
 
 def _check_same(before: Library, now: Library) -> None:
-    was, is_now = ({"source": library.source, **asdict(library.settings)} for library in (before, now))
-    other = [f"{name} was {was[name]!r}, is {value!r}" for name, value in is_now.items() if was[name] != value]
+    was, is_now = ({"source": library.source, **asdict(library.settings.of_segments)} for library in (before, now))
+    other = differences(was, is_now)
     outputs = {entry.file: entry.output for entry in before.videos}
     moved = [entry for entry in now.videos if outputs.get(entry.file, entry.output) != entry.output]
     if moved:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from runtime import Engine
 from runtime.errors import DeployError, InputError, VideoError
+from runtime.files.on_disk import file_sha256
 from runtime.run.frames_in_step import sharpen, take_up
 from runtime.run.pipeline import overlap
 from runtime.run.tiling import TiledEngine, whole_grid
@@ -93,7 +94,7 @@ def _made(library: Library, entry: Entry, number: int, engine: Engine) -> Segmen
         os.fsync(file.fileno())
     seconds, size = time.perf_counter() - started, path.stat().st_size
     arithmetic = f"{engine.backend} {engine.precision}"
-    record = SegmentRecord(segment.frames, size, arithmetic, platform.node(), seconds, sought)
+    record = SegmentRecord(segment.frames, size, arithmetic, platform.node(), seconds, sought, file_sha256(path))
     save(record, path.with_suffix(".json"))
     return record
 

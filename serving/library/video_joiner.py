@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from runtime.errors import DeployError, InputError, VideoError
+from runtime.files.on_disk import file_sha256
 from runtime.video import VideoReader, VideoWriter
 from runtime.video.segments import Segment, describe_source, join
 from serving.library.plan import JOINED, PLAN, Entry, JoinRecord, Library, SegmentRecord, VideoPlan, part_name, save
@@ -45,7 +46,7 @@ def _joined(library: Library, entry: Entry) -> JoinRecord:
     with VideoReader(options.source) as reader:
         check_source(plan, describe_source(options.source, reader.info), folder)
         part = part_name(folder / f"joined{options.output.suffix}")
-        with VideoWriter(options.output, reader, options.encoder, part=part) as joined:
+        with VideoWriter(options.output, reader, options.encoder, part=part, coded=True) as joined:
             join(parts, reader, joined)
             if joined.frames != plan.frames:
                 raise VideoError(f"{joined.frames} frames were joined of {plan.frames}: delete {folder}, and begin again")
@@ -60,7 +61,7 @@ def _joined(library: Library, entry: Entry) -> JoinRecord:
 
 def _records(library: Library, entry: Entry, plan: VideoPlan) -> list[SegmentRecord]:
     folder = library.folder(entry)
-    found = [finished_segment(folder, number) for number in range(len(plan.segments))]
+    found = [_checked(folder, number) for number in range(len(plan.segments))]
     records = [record for record in found if record]
     if len(records) < len(found):
         missing = [str(number) for number, record in enumerate(found) if record is None]
@@ -72,6 +73,15 @@ def _records(library: Library, entry: Entry, plan: VideoPlan) -> list[SegmentRec
     if other:
         raise InputError(f"some segments are {', '.join(other)}, not {library.settings.arithmetic}: delete {folder}")
     return records
+
+
+def _checked(folder: Path, number: int) -> SegmentRecord | None:
+    """The record of a segment whose file is what was written; otherwise it is done again, since its record goes."""
+    record, path = finished_segment(folder, number), segment_path(folder, number)
+    if record and record.sha256 and file_sha256(path) != record.sha256:
+        path.with_suffix(".json").unlink(missing_ok=True)
+        return None
+    return record
 
 
 def _delete_segments(folder: Path) -> None:

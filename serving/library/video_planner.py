@@ -11,6 +11,7 @@ from pathlib import Path
 from runtime import Engine
 from runtime.errors import InputError
 from runtime.files.contract import Contract
+from runtime.files.differences import differences
 from runtime.run.frames_in_step import Plane, sharpen
 from runtime.run.tiling import grid_for
 from runtime.streaming import StreamDeblurrer
@@ -142,9 +143,7 @@ def _checked(plan: VideoPlan, library: Library, source: dict[str, object], folde
 
 def check_source(plan: VideoPlan, source: dict[str, object], folder: Path) -> None:
     """Raises InputError when the source is not what was planned."""
-    other = [
-        f"{name} was {plan.source.get(name)!r}, is {value!r}" for name, value in source.items() if plan.source.get(name) != value
-    ]
+    other = differences(plan.source, source)
     if other:
         what = f"delete {folder} and the output to begin again" if (folder / JOINED).exists() else f"delete {folder} to begin again"
         raise InputError(f"{plan.file} was changed after it was planned ({'; '.join(other)}): {what}")

@@ -1,0 +1,386 @@
+"""`Muxer`: an output container from its header to its trailer, the encoder of its picture and the streams that it copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import av
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.container import OutputContainer
+from av.format import Flags
+from av.stream import Stream
+
+from runtime.encoder_options import EncoderOptions
+from runtime.errors import InputError, VideoError
+from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, ffmpeg_says, is_format
+from runtime.video.hdr import with_hdr
+from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
+from runtime.video.reader import VideoReader
+from runtime.video.sources import STANDARD
+
+NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
+STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
+Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
+PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
+SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
+FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
+SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
+ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
+COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
+TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
+TIMECODE = "timecode"
+DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """What is written."""
+
+    path: Path  # as the user named it, for errors; "-" for standard output
+    reader: VideoReader
+    encoder: EncoderOptions
+    width: int  # pixels
+    segment: bool = False  # the picture alone, to be joined
+    coded: bool = False  # the pictures come from segments
+    streams: tuple[int, ...] = ()  # of the source, which are copied
+    any_key: bool = False  # MP4 with QuickTime's metadata keys, which may have any name, instead of iTunes' few
+
+    @property
+    def kind(self) -> str | None:
+        """FFmpeg's name of the container; None = by the suffix."""
+        return "nut" if self.segment else self.encoder.format
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second that are stated."""
+        return self.reader.info.frame_rate or Fraction(FALLBACK_RATE)
+
+    @cached_property
+    def format(self) -> str:
+        """FFmpeg's name of the container. Raises InputError where there is none."""
+        try:
+            with av.open(self.path.name, "w", format=self.kind) as container:  # no file is made before the header is
+                found = str(container.format.name)
+        except ValueError as error:
+            raise InputError(
+                f"{self.path}: {self.path.suffix or 'no suffix'} is no video format: take .mp4, .mkv or .mov"
+            ) from error
+        if found.startswith("image2"):
+            raise InputError(f"{self.path}: {self.path.suffix} is a picture, expected a video format: take .mp4, .mkv or .mov")
+        return found
+
+    @property
+    def where(self) -> str:
+        """The container, as users know it."""
+        return self.path.suffix or {Y4M: "y4m"}.get(self.format, self.format)
+
+    def is_format(self, formats: set[str]) -> bool:
+        """Whether the container is one of these."""
+        return self.format in formats
+
+
+class Muxer:
+    """Writes pictures and packets of the source to `target`, a file's path or a file in memory; "-" in the plan is stdout.
+
+    The header is written at once. Raises VideoError when the encoder or the container refuses.
+    """
+
+    def __init__(self, plan: OutputPlan, target: Path | BinaryIO) -> None:
+        self._plan, self._info = plan, plan.reader.info
+        self.coded = 0  # pictures in the container
+        self._handed = 0  # pictures to the encoder
+        self._file: BinaryIO | None = None
+        self._counted: FrameTimes | None = None
+        self.container = self._open(target)
+        try:
+            self.start = Fraction(0) if plan.segment else common_start(plan.reader, self.container)
+            self._shift = segment_shift(plan.reader) if plan.segment else -round(self.start / self._info.time_base)
+            self.stream = self._add_picture()
+            self._copies = self._add_copies()
+            with explained(plan.path, "cannot be written", logged=True):
+                self.container.metadata.update(metadata_of(plan.reader.container.metadata, without=(TIMECODE,)))
+                self.container.set_chapters(_moved(plan.reader.container.chapters(), self.start))
+                self.container.start_encoding()
+            strict = not _has(self.container, Flags.ts_nonstrict)
+            self.times = {stream.index: RisingTimes(strict) for stream in self.container.streams}
+            self._headers = self._repeated_headers()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def blank(self) -> av.VideoFrame:
+        """A picture as the encoder takes it."""
+        return av.VideoFrame(self._plan.width, self._info.height, self.stream.pix_fmt or "")
+
+    def write(self, picture: av.VideoFrame, pts: int, duration: int) -> None:
+        """Encodes a picture; its time as the source counts."""
+        if self._counted is None:
+            picture.pts, picture.duration, picture.time_base = pts + self._shift, duration, self._info.time_base
+        else:
+            picture.pts, picture.duration, picture.time_base = self._handed, 1, 1 / self._counted.rate
+            self._counted.add(pts + self._shift, duration)
+        self._handed += 1
+        self._mux(self.stream.encode(picture))
+
+    def write_coded(self, packet: av.Packet[Any], pts: int, dts: int, duration: int) -> None:
+        """Takes a coded picture; its times as the source counts."""
+        packet.time_base = self._info.time_base
+        packet.pts, packet.dts, packet.duration = pts + self._shift, dts + self._shift, duration
+        for each in self._headers.filter(packet) if self._headers else [packet]:
+            self._send(each, self.stream)
+        self.coded += 1
+
+    def copy(self, packet: av.Packet[Any], index: int) -> None:
+        """Takes a packet of the source's stream of this index."""
+        moved = round(self.start / packet.time_base)
+        packet.pts, packet.dts = (None if time is None else time - moved for time in (packet.pts, packet.dts))
+        self._send(packet, self._copies[index])
+
+    def finish(self) -> None:
+        """Writes what the encoder still holds, and the trailer."""
+        if self._handed:
+            packets = self.stream.encode(None)
+            if self._handed < FEWEST_REORDERED:
+                for packet in packets:
+                    packet.dts = packet.pts  # libx265 makes decoding times up when there are so few
+            self._mux(packets)
+        self.container.close()
+        if self._file:
+            self._file.close()
+
+    def abandon(self) -> None:
+        """Closes all; what is written is of no use."""
+        with suppress(av.FFmpegError, OSError):  # the reason is already on its way
+            self.container.close()
+        if self._file:
+            with suppress(OSError):
+                self._file.close()
+
+    def notes(self) -> Iterator[str]:
+        """What was changed on the way."""
+        for index, copy in self._copies.items():
+            if times := self.times[copy.index].told():
+                yield f"{copy.type} stream {index}: {times}"
+        if times := self.times[self.stream.index].told():
+            yield f"the picture in {self._plan.where}: {times}"
+
+    def _mux(self, packets: list[av.Packet[Any]]) -> None:
+        for packet in packets:
+            self.coded += 1
+            if self._counted:
+                self._counted.put(packet, self._info.time_base)
+            self._send(packet, self.stream)
+
+    def _send(self, packet: av.Packet[Any], stream: Stream) -> None:
+        assert stream.time_base is not None  # the header is written
+        self.times[stream.index].settle(packet, stream.time_base)
+        packet.stream = stream
+        self.container.mux(packet)
+
+    def _open(self, target: Path | BinaryIO) -> OutputContainer:
+        plan, sink = self._plan, target
+        if isinstance(target, Path) and plan.is_format({Y4M}):
+            sink = self._file = open(1 if plan.path == STANDARD else target, "wb", closefd=plan.path != STANDARD)  # noqa: SIM115
+        if not isinstance(sink, Path) and plan.is_format({Y4M}):
+            sink = cast("BinaryIO", _Y4mHeader(sink, self._info.sample_aspect_ratio))
+        return open_output(plan, sink)
+
+    def _add_picture(self) -> av.VideoStream:
+        plan, info, codec = self._plan, self._info, self._plan.encoder.codec
+        stream = self._new_stream(codec)
+        context, options = stream.codec_context, plan.encoder.resolved()
+        tag = options.pop(TAG, "hvc1" if av.Codec(codec, "w").canonical_name == "hevc" and plan.is_format(MP4_LIKE) else "")
+        if tag and not plan.segment:
+            context.codec_tag = _four(tag)
+        context.width, context.height = plan.width, info.height
+        context.pix_fmt = _encoded_format(codec, info.pixel_format)
+        context.time_base = 1 / self._counted.rate if self._counted else info.time_base
+        stream.time_base = 1 / plan.rate if self._states_rate() else info.time_base
+        if info.sample_aspect_ratio:
+            context.sample_aspect_ratio = info.sample_aspect_ratio
+        stated, context.colorspace, context.color_primaries, context.color_trc = info.color_tags
+        context.color_range = FULL if info.color_range == "full" else stated
+        context.flags |= av.codec.context.Flags.frame_duration
+        if plan.coded:
+            context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container
+        context.options = with_hdr(codec, options, info.hdr)
+        stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE)))
+        timecode = timecode_of(plan.reader)  # from which MP4 and QuickTime make a track
+        if timecode and not (DROPS in timecode and round(plan.rate) % DROPPED_FRAMES):
+            stream.metadata[TIMECODE] = timecode
+        stream.disposition = plan.reader.stream.disposition
+        if info.display_matrix:
+            stream.set_display_matrix(info.display_matrix)
+        refused = f"{codec} refuses {plan.width}x{info.height} {context.pix_fmt}"
+        with explained(plan.path, refused, f"change its options, or {ANY_FORMAT}", logged=True):
+            context.open()
+        if context.options:
+            unknown = ", ".join(f"{name}={value}" for name, value in context.options.items())
+            raise InputError(f"{codec} has no option {unknown}: ffmpeg -h encoder={codec} lists what it has")
+        return stream
+
+    def _new_stream(self, codec: str) -> av.VideoStream:
+        plan = self._plan
+        try:
+            encoder = av.Codec(codec, "w")
+            if encoder.type != "video":
+                raise InputError(f"{codec} does not encode video: take {SOME_ENCODERS}")
+        except av.codec.codec.UnknownCodecError as error:
+            raise InputError(f"there is no encoder {codec!r} here: take {SOME_ENCODERS}") from error
+        self._counted = _counted(encoder, plan)
+        try:
+            rate = self._counted.rate if self._counted else plan.rate
+            return cast("av.VideoStream", self.container.add_stream(codec, rate=rate))
+        except ValueError as error:
+            usual = self.container.default_video_codec
+            raise InputError(
+                f"{plan.path.suffix} cannot hold {codec} video (usual there: {usual}): change -c or the suffix"
+            ) from error
+
+    def _states_rate(self) -> bool:
+        """Whether the container's clock is its frame rate, as in y4m and AVI; uneven times are kept where it can have them."""
+        variable = _has(self.container, Flags.variable_fps)
+        return self._plan.is_format({Y4M}) or (not variable and self._plan.reader.even)
+
+    def _add_copies(self) -> dict[int, Stream]:
+        """Output streams by the index of the source stream whose packets they take."""
+        copies = {}
+        for index in self._plan.streams:
+            source = self._plan.reader.container.streams[index]
+            copies[index] = copy = self.container.add_stream_from_template(source)
+            copy.metadata.update(metadata_of(source.metadata))
+            copy.disposition = source.disposition
+            _settle_layout(copy)
+        return copies
+
+    def _repeated_headers(self) -> BitStreamFilterContext | None:
+        """Segments say what is common to all pictures once; containers without a place for it want it at every keyframe."""
+        if not self._plan.coded or _has(self.container, Flags.global_header):
+            return None
+        return BitStreamFilterContext("dump_extra", self.stream) if self.stream.codec_context.extradata else None
+
+
+def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
+    """The plan's container, to be written to `target`. Raises InputError where it is none, VideoError without its folder."""
+    path, piped = plan.path, plan.path == STANDARD
+    if piped and plan.kind not in PIPED:
+        raise InputError(f"the format of standard output is {plan.kind}, expected one of {', '.join(PIPED)}")
+    if not path.parent.is_dir():
+        raise VideoError(f"{path}: there is no folder {path.parent}: make it first")
+    options, time_base = {"movflags": "+faststart"}, plan.reader.info.time_base  # the index in front: players start at once
+    if plan.any_key:
+        options["movflags"] += "+use_metadata_tags"
+    if time_base.numerator == 1:  # exact times; by default start times are rounded to milliseconds
+        options.update(movie_timescale=str(time_base.denominator), video_track_timescale=str(time_base.denominator))
+    if plan.is_format({Y4M}):
+        options = {"strict": "-1"}  # more than 8 bits
+    if plan.segment:
+        options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
+    file = ("pipe:1" if piped else str(target.absolute())) if isinstance(target, Path) else target
+    return av.open(file, "w", format=plan.format, container_options=options, metadata_errors="surrogateescape")
+
+
+def segment_shift(reader: VideoReader) -> int:
+    """What is added to a time of the video, in its time base, to have that of a segment, which is never negative."""
+    return round(SEGMENT_START / reader.info.time_base) - reader.info.first_pts
+
+
+def metadata_of(metadata: dict[str, str], without: tuple[str, ...] = ()) -> dict[str, str]:
+    """What is said of the content, not of the container that had it."""
+    return {
+        name: value
+        for name, value in metadata.items()
+        if name.lower() not in NOT_METADATA and not (without and name.startswith(without))
+    }
+
+
+def timecode_of(reader: VideoReader) -> str | None:
+    """The timecode of the first frame, which containers keep in several places."""
+    tracks = [track for track in reader.container.streams if is_timecode_track(reader, track)]
+    told = [reader.stream.metadata, reader.container.metadata, *(track.metadata for track in tracks)]
+    return next((metadata[TIMECODE] for metadata in told if metadata.get(TIMECODE)), None)
+
+
+def is_timecode_track(reader: VideoReader, source: Stream) -> bool:
+    """QuickTime's, whose content is a number that its metadata tell too."""
+    return source.type == "data" and TIMECODE in source.metadata and is_format(reader.container, MP4_LIKE)
+
+
+@contextmanager
+def explained(path: Path, what: str, remedy: str = "", logged: bool = False) -> Iterator[None]:
+    """Turns FFmpeg's errors into ours; `logged` adds what it says to its log, which costs time."""
+    said: list[str] = []
+    try:
+        with ffmpeg_says(said) if logged else nullcontext():
+            yield
+    except VideoError:
+        raise
+    except (av.FFmpegError, ValueError, OSError) as error:
+        reason = (said or [getattr(error, "strerror", None) or str(error)])[-1]
+        raise VideoError(f"{path}: {what} ({reason}): {remedy or 'choose another output'}") from error
+
+
+def _has(container: OutputContainer, flag: Any) -> bool:
+    return bool(container.format.flags & flag.value)
+
+
+def _counted(encoder: av.Codec, plan: OutputPlan) -> FrameTimes | None:
+    """The clock of encoders that take no other than one tick a frame, at one of the rates they know."""
+    rates = [Fraction(rate.num, rate.den) for rate in encoder.frame_rates or ()]
+    if not rates and encoder.name not in COUNT_FRAMES:
+        return None
+    return FrameTimes(min(rates or [plan.rate], key=lambda rate: abs(rate - plan.rate)))
+
+
+def _moved(chapters: list[Any], start: Fraction) -> list[Any]:
+    """Chapters of a video whose first moment is `start`."""
+
+    def moved(chapter: Any) -> Any:
+        shift = round(start / chapter["time_base"])
+        return {**chapter, "start": max(0, chapter["start"] - shift), "end": max(0, chapter["end"] - shift)}
+
+    return [moved(chapter) for chapter in chapters] if start else chapters
+
+
+def _four(tag: str) -> str:
+    if len(tag) != 4 or not tag.isascii():
+        raise InputError(f"the tag is {tag!r}, expected four letters such as hvc1")
+    return tag
+
+
+def _settle_layout(copy: Stream) -> None:
+    """Some containers only count the channels; others must be told which they are, and take the usual ones for the number."""
+    if isinstance(copy, AudioStream) and copy.layout.name.endswith(" channels"):
+        copy.codec_context.layout = f"{copy.layout.nb_channels}c"
+
+
+def _encoded_format(codec: str, pixel_format: str) -> str:
+    """The encoder's name for the source's format; yuvj420p is yuv420p with the full range said elsewhere."""
+    offered = [known.name for known in av.Codec(codec, "w").video_formats or ()]
+    for name in (pixel_format, pixel_format.replace("yuvj", "yuv")):
+        if not offered or name in offered:
+            return name
+    raise InputError(f"{codec} does not take {pixel_format}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
+
+
+class _Y4mHeader:
+    """A file to write to, in whose first line the sample aspect ratio is put, which PyAV has no way to tell the muxer."""
+
+    def __init__(self, file: BinaryIO, aspect: Fraction | None) -> None:
+        self._file, self._aspect = file, aspect
+
+    def write(self, data: bytes) -> int:
+        given = bytes(data)
+        if self._aspect and given.startswith(b"YUV4MPEG2"):
+            known = f" A{self._aspect.numerator}:{self._aspect.denominator}".encode()
+            line, end, rest = given.partition(b"\n")
+            given, self._aspect = line.replace(b" A0:0", known) + end + rest, None
+        self._file.write(given)
+        return len(data)

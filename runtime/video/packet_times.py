@@ -1,0 +1,115 @@
+"""Times of packets: `common_start` of a source, `RisingTimes` that muxers insist on, `FrameTimes` for encoders that only count."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import OutputContainer
+
+from runtime.video.format import MP4_LIKE, is_format
+from runtime.video.reader import VideoReader
+
+ANY_START = {"mpegts", "mpeg", "vob", "dvd", "svcd", "vcd", "nut"}  # containers whose clock may begin anywhere
+BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes of its index, which is short
+MATROSKA = {"matroska", "webm"}
+
+
+def common_start(reader: VideoReader, output: OutputContainer) -> Fraction:
+    """Seconds, in whole ticks of the picture, that are subtracted from all times of the source: when its first stream begins.
+
+    0 where the output's clock may begin anywhere, and where the source's late start is meant: an MP4 that is not cut out of a
+    stream has it from an edit list, and a Matroska file in another shows the same.
+    """
+    same = is_format(reader.container, MATROSKA) and is_format(output, MATROSKA)
+    meant = is_format(reader.container, MP4_LIKE) and not _is_part_of_a_stream(reader.path)
+    if reader.pictures or same or meant or is_format(output, ANY_START):
+        return Fraction(0)
+    info = reader.info
+    starts = [info.first_pts * info.time_base]
+    for stream in reader.container.streams:
+        if stream.type in ("video", "audio") and stream.start_time is not None and stream.time_base:
+            starts.append(stream.start_time * stream.time_base)
+    return max(0, min(starts) // info.time_base) * info.time_base
+
+
+def _is_part_of_a_stream(path: Path) -> bool:
+    """Whether an MP4 is in fragments, as of DASH and HLS, whose clock is the stream's: no edit list says that it begins late."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        for _ in range(BOXES):
+            header = file.read(8)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:]
+            if kind == b"moov":
+                index = file.read(min(size, MOST_INDEX))
+                return b"mvex" in index and b"elst" not in index
+            if size < len(header) or kind == b"moof":
+                return False
+            file.seek(size - len(header), io.SEEK_CUR)
+    return False
+
+
+class RisingTimes:
+    """A stream's packets, moved as FFmpeg does where one is to be decoded before the last one, or shown before it is decoded."""
+
+    def __init__(self, strict: bool) -> None:
+        self._least_step = int(strict)  # ticks
+        self._last: int | None = None
+        self._moved, self._most = 0, Fraction(0)  # packets, and seconds
+
+    def settle(self, packet: av.Packet[Any], time_base: Fraction) -> None:
+        """Gives a packet times in the output's time base."""
+        scale = packet.time_base / time_base
+        pts, dts = (None if time is None else round(time * scale) for time in (packet.pts, packet.dts))
+        given = dts = pts if dts is None else dts
+        if dts is not None:
+            if pts is not None and pts < dts:
+                dts = pts
+            if self._last is not None:
+                dts = max(dts, self._last + self._least_step)
+            pts = None if pts is None else max(pts, dts)
+            self._last = dts
+            self._count(abs(dts - given) * time_base if given is not None else Fraction(0))
+        packet.duration = round((packet.duration or 0) * scale)
+        packet.pts, packet.dts, packet.time_base = pts, dts, time_base
+
+    def told(self) -> str:
+        """A sentence on what was moved; nothing when nothing was."""
+        what = "1 packet was" if self._moved == 1 else f"{self._moved} packets were"
+        return f"{what} out of order, and moved by up to {float(self._most) * 1000:.3g} ms" if self._moved else ""
+
+    def _count(self, by: Fraction) -> None:
+        if by:
+            self._moved, self._most = self._moved + 1, max(self._most, by)
+
+
+class FrameTimes:
+    """The times of frames for an encoder whose clock counts them, put on the packets that come out of it."""
+
+    def __init__(self, rate: Fraction) -> None:
+        self.rate = rate  # frames per second, as the encoder states it
+        self._times: dict[int, tuple[int, int]] = {}  # by number, of those that may come out yet
+        self._first: tuple[int, int] | None = None
+        self._count = 0
+
+    def add(self, pts: int, duration: int) -> None:
+        """Notes when the next frame is shown."""
+        self._first = self._first or (pts, duration)
+        self._times[self._count] = pts, duration
+        self._count += 1
+
+    def put(self, packet: av.Packet[Any], time_base: Fraction) -> None:
+        """Gives a packet the time of its frame, and of its turn to be decoded that of the frame of this number."""
+        assert packet.pts is not None
+        assert self._first is not None
+        number = packet.pts if packet.dts is None else packet.dts
+        packet.pts, packet.duration = self._times[packet.pts]
+        early = self._first[0] + min(number, 0) * self._first[1]
+        packet.dts = early if number < 0 else self._times[number][0]
+        packet.time_base = time_base
+        for old in [each for each in self._times if each < number]:
+            del self._times[old]

@@ -1,0 +1,314 @@
+"""`rehearse`: all of an output tried on a few frames and packets, to its trailer and read back, before the work begins.
+
+What cannot be written is found here in a moment, not after an hour. `losses` looks at the finished file in the same way.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+
+from runtime.errors import VideoError
+from runtime.video.format import MP4_LIKE, VideoInfo, is_format, plane_of
+from runtime.video.muxer import (
+    STATISTICS,
+    TIMECODE,
+    Y4M,
+    Muxer,
+    OutputPlan,
+    explained,
+    is_timecode_track,
+    metadata_of,
+    timecode_of,
+)
+from runtime.video.reader import SAME_RATE, VideoReader
+from runtime.video.sources import STANDARD, open_source
+
+FRAMES = 3  # that are tried: encoders that reorder want so many
+NOISE = 64  # pixels, the side of the square of them in a frame
+PACKETS = 40  # of each stream; some demuxers know a codec by its content, and want so many
+STEADY = 25  # frames from which on the rate that a file tells is reliable
+LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
+LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
+NAMELESS = "bin_data"
+
+
+Packets = dict[int, "list[av.Packet[Any]]"]  # by stream of the source
+
+
+def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
+    """The plan with the streams that the output can hold, all of which was written to `part`, and read; what it leaves out.
+
+    `part` is there afterwards, and the caller's. Raises VideoError where the output cannot be written or read back, or cannot
+    hold sound or subtitles that are to be in it.
+    """
+    _check_name(plan.path)
+    packets = _first_packets(plan.reader)
+    plan, notes = _with_streams(plan)
+    if plan.is_format({Y4M}) and not plan.reader.even:
+        notes.append(f"the times of the frames are not in the output: {plan.where} has one rate, {float(plan.rate):.5g} per second")
+    plainly_lost: set[str] | None = None
+    while True:
+        try:
+            unsaid, lost = _try(plan, packets, part)
+        except VideoError:
+            unsaid, lost = _culprits(plan, packets, part), set()
+            if not unsaid:
+                raise
+        notes += [_left_out(plan, plan.reader.container.streams[index]) for index in unsaid]
+        kept = tuple(index for index in plan.streams if index not in unsaid)
+        if not unsaid and plainly_lost is None and lost and _had_any_key(plan):
+            plainly_lost, plan = lost, replace(plan, any_key=True)
+        elif unsaid:
+            plan = replace(plan, streams=kept)
+        else:
+            break
+    plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
+    if lost:
+        notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
+    return plan, notes
+
+
+def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
+    """What the encoder and the container dropped of the picture's facts, a line each."""
+    now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
+    if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
+        yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
+    if now.color_range != before.color_range or now.color_tags[1:] != before.color_tags[1:]:
+        yield f"the colour tags are not all in the output: {codec} in {suffix} lost some"
+    if before.side_data - now.side_data:
+        lost = ", ".join(sorted(before.side_data - now.side_data))
+        yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
+    if plan.reader.even and plan.reader.frames >= STEADY and _far(now.frame_rate, plan.rate):
+        yield f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {suffix} says {_rate_of(now)}"
+    if now.display_matrix != before.display_matrix:
+        yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
+
+
+def _far(rate: Fraction | None, expected: Fraction) -> bool:
+    return rate is None or abs(rate - expected) > SAME_RATE * expected
+
+
+def _rate_of(info: VideoInfo) -> str:
+    return f"{float(info.frame_rate):.5g}" if info.frame_rate else "none"
+
+
+def read_back(plan: OutputPlan, written: Path) -> VideoInfo:
+    """What the file says of its picture. Raises VideoError when it cannot be read."""
+    try:
+        with VideoReader(written) as reader:
+            return reader.info
+    except VideoError as error:
+        reason = str(error).replace(f"{written}: ", "").rsplit(": ", 1)[0]
+        raise VideoError(
+            f"{plan.path}: what {plan.encoder.codec} writes there cannot be read back ({reason}): take another codec or suffix"
+        ) from error
+
+
+def lost_metadata(plan: OutputPlan, found: InputContainer) -> set[str]:
+    """Names of what the source says of itself and the output does not, under that name or another."""
+    timecode = timecode_of(plan.reader)
+    told = {**metadata_of(plan.reader.container.metadata), **({TIMECODE: timecode} if timecode else {})}
+    back = {**found.metadata}
+    for stream in found.streams:
+        back.update(stream.metadata)
+    names = {name.lower() for name in back}
+    kept = set(back.values())
+    return {
+        name
+        for name, value in told.items()
+        if value and value not in kept and name.lower() not in names and not name.startswith(STATISTICS)
+    }
+
+
+def _had_any_key(plan: OutputPlan) -> bool:
+    """Phones put what they know under QuickTime's keys; a title from elsewhere is better where all players look for it."""
+    return is_format(plan.reader.container, MP4_LIKE) and plan.is_format(MP4_LIKE)
+
+
+def _check_name(path: Path) -> None:
+    if path == STANDARD:
+        return
+    if path.is_dir():
+        raise VideoError(f"{path}: is a folder, expected a file's name: choose another output")
+    if os.path.ismount(path):
+        raise VideoError(f"{path}: is a mount point, which a finished file cannot replace: choose a name in a mounted folder")
+
+
+def _try(plan: OutputPlan, packets: Packets, part: Path) -> tuple[list[int], set[str]]:
+    """Streams that the output has no name for, and metadata that it loses."""
+    with _tried(plan, packets, part) as found:
+        return [index for index in _unsaid(plan, found) if index in packets], lost_metadata(plan, found)
+
+
+def _culprits(plan: OutputPlan, packets: Packets, part: Path) -> list[int]:
+    """Streams that end a trial with none but them and the picture."""
+
+    def fails(streams: tuple[int, ...]) -> bool:
+        try:
+            _try(replace(plan, streams=streams), packets, part)
+        except VideoError:
+            return True
+        return False
+
+    return [] if fails(()) else [index for index in plan.streams if fails((index,))]
+
+
+@contextmanager
+def _tried(plan: OutputPlan, packets: Packets, part: Path) -> Iterator[InputContainer]:
+    """The whole output with a few frames and packets, open for reading."""
+    target: Path | BinaryIO = io.BytesIO() if plan.path == STANDARD else part
+    _write(plan, packets, target)
+    if isinstance(target, Path):
+        read_back(plan, target)
+    else:
+        target.seek(0)
+    with explained(plan.path, "what is written there cannot be read back", logged=True):
+        file = str(target.absolute()) if isinstance(target, Path) else target
+        found = av.open(file, "r", metadata_errors="surrogateescape")
+    with found:
+        yield found
+
+
+def _write(plan: OutputPlan, packets: Packets, target: Path | BinaryIO) -> None:
+    info, muxer = plan.reader.info, Muxer(plan, target)
+    step = max(1, round(1 / (info.time_base * plan.rate)))
+    try:
+        with explained(plan.path, "writing failed", logged=True):
+            for index in plan.streams:
+                for packet in _repeated(packets.get(index, []), PACKETS):
+                    muxer.copy(packet, index)
+            for number in range(FRAMES):
+                muxer.write(_picture(muxer, number), info.first_pts + number * step, step)
+            muxer.finish()
+    finally:
+        muxer.abandon()
+
+
+def _first_packets(reader: VideoReader) -> Packets:
+    """Of every stream, from the file once more where the frames that were read so far had none beside them."""
+    found = {index: [_copy(packet) for packet in packets] for index, packets in reader.first_packets().items()}
+    missing = {stream.index for stream in reader.container.streams} - {reader.stream.index, *found}
+    if not missing or reader.path == STANDARD or reader.pictures:
+        return found
+    with suppress(av.FFmpegError), open_source(reader.path).container as again:
+        for packet in islice(again.demux(), LOOK_THROUGH):
+            if packet.stream_index in missing and packet.size:
+                found.setdefault(packet.stream_index, []).append(_copy(packet))
+    return found
+
+
+def _repeated(packets: list[av.Packet[Any]], most: int) -> Iterator[av.Packet[Any]]:
+    """Packets of one stream over and over, with times that go on."""
+    if not packets:
+        return
+    starts = [_time(packet) for packet in packets]
+    span = max(starts) - min(starts) + max(1, packets[-1].duration or 0)
+    for number in range(most):
+        yield _copy(packets[number % len(packets)], number // len(packets) * span)
+
+
+def _copy(packet: av.Packet[Any], later: int = 0) -> av.Packet[Any]:
+    """A packet that does not need its container."""
+    copy: av.Packet[Any] = av.Packet(bytes(packet))
+    copy.time_base, copy.duration, copy.is_keyframe = packet.time_base, packet.duration, packet.is_keyframe
+    copy.pts, copy.dts = (None if time is None else time + later for time in (packet.pts, packet.dts))
+    return copy
+
+
+def _time(packet: av.Packet[Any]) -> int:
+    return (packet.pts if packet.dts is None else packet.dts) or 0
+
+
+def _picture(muxer: Muxer, seed: int) -> av.VideoFrame:
+    """Blank but for a corner of noise: what is coded to nothing is too short for a transport stream to be known as one."""
+    picture, noise = muxer.blank(), np.random.default_rng(seed)
+    for index in range(len(picture.planes)):
+        plane = plane_of(picture, index)
+        plane[:] = 0
+        corner = plane[:NOISE, :NOISE]
+        corner[:] = noise.integers(0, 1 << picture.format.components[0].bits, corner.shape)
+    picture.color_range, picture.colorspace = muxer.stream.color_range, muxer.stream.colorspace
+    return picture
+
+
+def _with_streams(plan: OutputPlan) -> tuple[OutputPlan, list[str]]:
+    """The plan with the streams that the muxer takes; notes on the others."""
+    reader, kept, notes = plan.reader, [], []
+    for source in reader.container.streams:
+        if source.index == reader.stream.index or source.type in plan.encoder.leave_out or _is_made_anew(plan, source):
+            continue
+        if _takes(plan, source):
+            kept.append(source.index)
+        else:
+            notes.append(_left_out(plan, source))
+    return replace(plan, streams=tuple(kept)), notes
+
+
+def _is_made_anew(plan: OutputPlan, source: Stream) -> bool:
+    """MP4 keeps its chapters as a text track too, which `set_chapters` makes again, as the muxer does its timecodes."""
+    reader = plan.reader
+    chapters = codec_name(source) == NAMELESS and is_format(reader.container, MP4_LIKE) and bool(reader.container.chapters())
+    return chapters or is_timecode_track(reader, source)
+
+
+def _takes(plan: OutputPlan, source: Stream) -> bool:
+    """Whether the output's muxer takes this stream, by writing a header with it alone."""
+    if source.type == "attachment":
+        return plan.is_format({"matroska"})
+    if source.type == "video" and not (source.disposition & Disposition.attached_pic and plan.is_format(MP4_LIKE)):
+        return False  # a second picture would stay blurry; a cover becomes a picture elsewhere
+    try:
+        with av.open(io.BytesIO(), "w", format=plan.format) as trial:
+            trial.add_stream_from_template(source)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _left_out(plan: OutputPlan, source: Stream) -> str:
+    """A note. Raises VideoError for sound and subtitles, unless they may be left out."""
+    reader, name, suffix = plan.reader, f"{source.type} stream {source.index}", plan.where
+    codec = codec_name(source) or "unknown codec"
+    wanted = source.type in ("audio", "subtitle") and not plan.encoder.drop_unsupported
+    if wanted and not plan.is_format({Y4M}):
+        raise VideoError(
+            f"{suffix} cannot hold {name} of {reader.path} ({codec}): write an .mkv, or leave it out with --drop-unsupported"
+        )
+    return f"{name} ({codec}) is not in the output: {suffix} cannot hold it"
+
+
+def _unsaid(plan: OutputPlan, found: InputContainer) -> list[int]:
+    """Streams that were written and are not there, or as something else: the container has no name for them."""
+    there, lost = Counter(_said(stream) for stream in found.streams), []
+    for source in map(plan.reader.container.streams.__getitem__, plan.streams):
+        if source.type not in ("audio", "subtitle", "data"):
+            continue  # fonts and covers, which were asked for by name
+        there[_said(source)] -= 1
+        if there[_said(source)] < 0:
+            lost.append(source.index)
+    return lost
+
+
+def _said(stream: Stream) -> tuple[str, str | None]:
+    name = codec_name(stream)
+    return stream.type, "mp3" if name in LAYERS else None if name == NAMELESS else name
+
+
+def codec_name(stream: Stream) -> str | None:
+    """FFmpeg's name; None where it has no decoder."""
+    return getattr(stream, "name", None) or None

@@ -1,0 +1,209 @@
+"""What an output cannot be is told before the work, and what it cannot hold is told at all."""
+
+import time
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from video_clips import Clip, read
+
+from runtime.encoder_options import EncoderOptions
+from runtime.errors import VideoError
+from runtime.video import VideoReader, VideoWriter
+from runtime.video.segments import ResumableWriter
+
+FAST = EncoderOptions(options={"preset": "ultrafast", "bf": "0"})
+RATE = Fraction(25)
+ENDS_IN_NOTHING = [(kind, suffix) for kind in ("pcm_s16le", "flac", "alac") for suffix in (".ts", ".m2ts")]
+
+
+def steady(path, **more):
+    return Clip(times=[number * 40 for number in range(12)], time_base=Fraction(1, 1000), options=FAST.options, **more).write(path)
+
+
+def rewrite(source, target, encoder=FAST):
+    with VideoReader(source) as reader, VideoWriter(target, reader, encoder) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    return writer.notes
+
+
+def with_timecode(path, timecode="01:02:03:04", rate=RATE, metadata=()):
+    """FFmpeg makes a track of it."""
+    options = {"movflags": "use_metadata_tags"} if metadata else {}
+    with av.open(str(path), "w", container_options=options) as container:
+        container.metadata.update(dict(metadata))
+        stream = container.add_stream("libx264", rate=rate, options=FAST.options)
+        stream.width, stream.height = 64, 48
+        if timecode:
+            stream.metadata["timecode"] = timecode
+        for number in range(12):
+            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 20 * number, np.uint8), format="yuv420p")
+            picture.pts, picture.time_base = number, 1 / rate
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def timecodes(path):
+    with av.open(str(path)) as container:
+        tracks = [stream.metadata.get("timecode") for stream in container.streams.data]
+        return container.streams.video[0].metadata.get("timecode") or container.metadata.get("timecode"), tracks
+
+
+@pytest.mark.parametrize(("suffix", "tracks"), [(".mov", 1), (".mp4", 1), (".mkv", 0)])
+def test_a_timecode_track_is_made_anew(suffix, tracks, tmp_path):
+    source = with_timecode(tmp_path / "in.mov")
+    assert timecodes(source) == ("01:02:03:04", ["01:02:03:04"])
+    assert rewrite(source, tmp_path / f"out{suffix}") == []
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        told = [container.metadata, *(stream.metadata for stream in container.streams)]
+        found = [{name.lower(): value for name, value in metadata.items()}.get("timecode") for metadata in told]
+    assert "01:02:03:04" in found
+    assert timecodes(tmp_path / f"out{suffix}")[1] == ["01:02:03:04"] * tracks
+
+
+def test_a_timecode_track_survives_a_resumed_run(tmp_path):
+    source = with_timecode(tmp_path / "in.mov", "00:59:59;28", Fraction(30000, 1001))
+    with VideoReader(source) as reader, ResumableWriter(tmp_path / "out.mov", reader, FAST) as writer:
+        writer.begin({}, (8, 8))
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    assert writer.notes == []
+    assert timecodes(tmp_path / "out.mov") == ("00:59:59;28", ["00:59:59;28"])
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".avi"])
+def test_a_timecode_that_is_lost_is_noted(suffix, tmp_path):
+    notes = rewrite(with_timecode(tmp_path / "in.mov"), tmp_path / f"out{suffix}")
+    assert any(f"metadata is not in the output: {suffix} cannot hold " in note and "timecode" in note for note in notes)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), ENDS_IN_NOTHING)
+def test_sound_that_a_container_takes_but_cannot_say_is_refused(kind, suffix, tmp_path):
+    source, output = steady(tmp_path / "in.mkv", audio=["aac"]), tmp_path / f"out{suffix}"
+    source = with_sound(tmp_path / "sound.mkv", kind)
+    with pytest.raises(VideoError, match=rf"\{suffix} cannot hold audio stream 1 of .*: write an \.mkv, or .*--drop-unsupported"):
+        rewrite(source, output)
+    assert not output.exists()
+    notes = rewrite(source, output, EncoderOptions(options=FAST.options, drop_unsupported=True))
+    assert [note for note in notes if note.startswith("audio stream 1 (") and f"{suffix} cannot hold it" in note]
+    assert [kind for kind, *_ in read(output).streams] == ["video"]
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
+@pytest.mark.parametrize("late", [False, True])
+def test_subtitles_that_a_container_takes_but_cannot_say_are_refused(suffix, late, tmp_path):
+    """Also where the first line comes long after the first frame."""
+    lines = ("",) * 4 + ("Hei",) if late else ("Hei", "du")
+    source = steady(tmp_path / "in.mkv", subtitles=lines)
+    with pytest.raises(VideoError, match=rf"\{suffix} cannot hold subtitle stream 1"):
+        rewrite(source, tmp_path / f"out{suffix}")
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("aac", ".ts"), ("aac", ".m2ts"), ("mp2", ".ts"), ("mp2", ".m2ts"), ("ac3", ".m2ts")])
+def test_sound_that_a_container_can_say_is_not_refused(kind, suffix, tmp_path):
+    """Some demuxers tell a codec by many packets of it, more than were read before the first frame."""
+    rewrite(with_sound(tmp_path / "in.mkv", kind), tmp_path / f"out{suffix}")
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        assert container.streams.audio[0].name.startswith(kind)
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("klv", ".mov"), ("klv", ".avi"), ("timed_id3", ".mp4"), ("klv", ".ts")])
+def test_data_that_a_container_takes_but_cannot_say_is_noted(kind, suffix, tmp_path):
+    with av.open(str(tmp_path / "in.ts"), "w") as container:
+        video = container.add_stream("libx264", rate=25, options=FAST.options)
+        video.width, video.height = 64, 48
+        data = container.add_data_stream(kind)
+        for number in range(12):
+            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), format="yuv420p")
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(picture))
+            packet = av.Packet(b"\x06\x0e+4hello")
+            packet.stream, packet.time_base, packet.pts, packet.dts = data, Fraction(1, 25), number, number
+            container.mux(packet)
+        container.mux(video.encode(None))
+    notes = rewrite(tmp_path / "in.ts", tmp_path / f"out{suffix}")
+    kept = suffix == ".ts"
+    assert notes == [] if kept else [f"data stream 1 ({kind}) is not in the output: {suffix} cannot hold it"]
+    assert [stream for stream, *_ in read(tmp_path / f"out{suffix}").streams] == ["video", *["data"] * kept]
+
+
+def with_sound(path, kind):
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options=FAST.options)
+        video.width, video.height = 64, 48
+        sound = container.add_stream(kind, rate=48000, layout="stereo")
+        size = sound.codec_context.frame_size or 1024
+        for number in range(25):
+            picture = av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), format="yuv420p")
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(picture))
+        for number in range(48000 // size):
+            noise = np.random.default_rng(number).standard_normal((2, size)).astype(np.float32) / 10
+            samples = av.AudioFrame.from_ndarray(noise, "fltp", "stereo")
+            samples.sample_rate, samples.pts = 48000, number * size
+            fit = av.AudioResampler(format=sound.codec_context.format.name, layout="stereo", rate=48000, frame_size=size)
+            for each in fit.resample(samples):
+                container.mux(sound.encode(each))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))
+    return path
+
+
+PHONE = {
+    "com.apple.quicktime.make": "Apple",
+    "com.apple.quicktime.location.ISO6709": "+69.6500+018.9600/",
+    "com.android.version": "15",
+    "title": "Tromsø",
+}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_what_phones_write_under_quicktime_keys_is_kept(suffix, tmp_path):
+    source = with_timecode(tmp_path / "in.mov", None, metadata=PHONE.items())
+    assert rewrite(source, tmp_path / f"out{suffix}") == []
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        assert PHONE.items() <= container.metadata.items()
+
+
+def test_a_title_stays_where_players_look_for_it(tmp_path):
+    """Keys of any name take its place in MP4; they are not for the sake of what is lost all the same."""
+    source = with_timecode(tmp_path / "in.mov", metadata={"title": "Tromsø"}.items())
+    assert rewrite(source, tmp_path / "out.m4v") == ["metadata is not in the output: .m4v cannot hold timecode"]
+    assert b"\xa9nam" in (tmp_path / "out.m4v").read_bytes()
+
+
+def test_metadata_that_a_container_cannot_hold_is_noted(tmp_path):
+    source = with_timecode(tmp_path / "in.mov", None, metadata=PHONE.items())
+    assert rewrite(source, tmp_path / "out.mkv") == []
+    (note,) = rewrite(source, tmp_path / "out.avi")
+    assert note.startswith("metadata is not in the output: .avi cannot hold com.android.version, com.apple.quicktime.")
+    assert "title" not in note
+
+
+def test_a_trailer_that_cannot_be_written_is_found_before_the_work(tmp_path, monkeypatch):
+    """As that of a timecode track that is copied."""
+    monkeypatch.setattr("runtime.video.rehearsal.is_timecode_track", lambda reader, source: False)
+    with VideoReader(with_timecode(tmp_path / "in.mov")) as reader, VideoWriter(tmp_path / "out.mov", reader, FAST) as writer:
+        assert any("data stream 1 (unknown codec) is not in the output: .mov cannot hold it" in note for note in writer.notes)
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    assert len(read(tmp_path / "out.mov").times) == 12
+
+
+def test_a_folder_in_the_place_of_the_output_is_found_before_the_work(tmp_path):
+    source = steady(tmp_path / "in.mkv")
+    (tmp_path / "out.mp4").mkdir()
+    with VideoReader(source) as reader, pytest.raises(VideoError, match=r"out\.mp4: is a folder, expected a file's name"):
+        VideoWriter(tmp_path / "out.mp4", reader, FAST)
+
+
+def test_a_rehearsal_is_short_and_leaves_nothing(tmp_path):
+    source = steady(tmp_path / "in.mkv", audio=["aac"], subtitles=("a",), size=(640, 360))
+    with VideoReader(source) as reader:
+        started = time.perf_counter()
+        VideoWriter(tmp_path / "out.mkv", reader, FAST).close()
+        assert time.perf_counter() - started < 1
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
