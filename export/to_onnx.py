@@ -117,6 +117,8 @@ def _report(result: ExportResult) -> None:
         f"{result.path}: {result.path.stat().st_size / 1e6:.1f} MB, opset {result.opset}, {contract.io}, {contract.frames} frames,"
         f" {size}, receptive field {contract.receptive_field} pixels, {result.seconds:.0f} s"
     )
+    if result.note:
+        print(f"note: {result.note}")
     if contract.checkpoint_sha256.startswith("none"):
         print(f"weights: {contract.checkpoint_sha256}; its output is not a sharp video")
     count, _, height, width = result.windows
