@@ -7,7 +7,7 @@ from the operator that makes it to the last that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ from runtime.errors import BackendError, ModelError
 ERRORS_ONLY = 3  # log severity
 FP8 = onnx.TensorProto.FLOAT8E4M3FN
 Array = npt.NDArray[Any]
+Rounding = Callable[[str, Array], Array]  # (name of a tensor, what an operator made) -> what the tensor holds
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class OperatorRunner:
     """A graph as a sequence of one-operator sessions on the CPU; a context manager.
 
     `model` has the type of every tensor in its value_info, as `onnx.shape_inference.infer_shapes` leaves it. `threads` is the
-    number of cores, all when None. Raises ModelError when the graph has an operator that ONNX Runtime cannot run.
+    number of cores, all when None; `rounding` is applied to all that operators make. Raises ModelError when the graph has an
+    operator that ONNX Runtime cannot run.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int | None = None, rounding: Rounding = lambda _, value: value) -> None:
+        self._rounding = rounding
         self._input = model.graph.input[0].name
         self._steps = _steps(model, threads)
         self._fp8 = {value.name for value in typed_values(model.graph) if value.type.tensor_type.elem_type == FP8}
@@ -62,7 +65,7 @@ class OperatorRunner:
                 values = step.session.run(step.makes, {name: self._typed(name, alive[name]) for name in step.reads})
             except Exception as error:  # its exceptions share no base but Exception
                 raise BackendError(f"ONNX Runtime failed in {step.name} on input {feed.shape}: {error}") from error
-            alive.update(zip(step.makes, values))
+            alive.update((name, self._rounding(name, value)) for name, value in zip(step.makes, values))
             del values
             for name in step.makes:
                 yield name, alive[name]

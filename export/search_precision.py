@@ -15,7 +15,6 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
@@ -160,8 +159,7 @@ def _pareto(bench: PrecisionBench, options: SearchOptions, candidates: Sequence[
     points = [bench.point("fp32", [], "fp32")]
     if options.rest != "fp32":
         points.append(bench.point(options.rest, [], options.rest))
-    if find_spec("openvino"):  # ONNX Runtime has no bf16 convolution on a CPU
-        points.append(bench.point("bf16", [], "bf16"))
+    points.append(bench.point("bf16", [], "bf16"))
     points.append(bench.point(f"{options.precision}, every candidate", candidates, options.rest))
     if 0 < len(chosen) < len(candidates):
         points.append(bench.point("mixed, within the budget", chosen, options.rest))

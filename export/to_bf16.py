@@ -31,10 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def to_bf16(source: Path, output: Path, clip: Path = DEFAULT_CLIP) -> TypedFile:
-    """Writes the BF16 file. Inputs and outputs stay fp32, or codes. No range can overflow. Raises what `write_typed` raises.
-
-    ONNX Runtime has no BF16 convolution on a CPU, so that OpenVINO is what judges it.
-    """
+    """Writes the BF16 file. Inputs and outputs stay fp32, or codes. No range can overflow. Raises what `write_typed` raises."""
     model, _ = load_fp32(source)
     return write_typed(retype(model, "bf16"), source, output, "bf16", clip, {"default": "bf16"})
 

@@ -195,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="videodeblur verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    form = "FILE[@BACKEND[:PRECISION]], a checkpoint, an .onnx file, an engine or a bundle; @literal rounds as an FP16 file says"
+    form = "FILE[@BACKEND[:PRECISION]], a checkpoint, an .onnx file, an engine or a bundle; @literal rounds as the file says"
     parser.add_argument("reference", metavar="A", help=f"what is right: {form}; runs in exact arithmetic unless it says otherwise")
     parser.add_argument("candidate", metavar="B", help="what is held to it, the same form")
     parser.add_argument("--clips", type=Path, required=True, help="a video, a folder of frames, or a folder of such")

@@ -132,10 +132,7 @@ def _measured(
 def _backends(model: onnx.ModelProto) -> tuple[tuple[str, str], ...]:
     """What to run a file on, and in which arithmetic; what computes it as its graph says first."""
     usual = [("onnxruntime", "auto"), *(("openvino", word) for word in openvino_precisions())]
-    judge = exact_backend(model)
-    if judge == LITERAL:
-        return ((judge, "auto"), *usual)
-    return tuple(sorted(usual, key=lambda pair: pair[0] != judge))
+    return ((LITERAL, "auto"), *usual) if exact_backend(model) == LITERAL else tuple(usual)
 
 
 def _parity(runner: RunsModel, samples: npt.NDArray[Any], expected: npt.NDArray[Any]) -> tuple[Parity, str]:
