@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 from onnx import helper
 
+from calibration.onnx_file import brief
 from calibration.tensors import typed_values
 from runtime.errors import BackendError, ModelError
 
@@ -64,7 +65,7 @@ class OperatorRunner:
             try:
                 values = step.session.run(step.makes, {name: self._typed(name, alive[name]) for name in step.reads})
             except Exception as error:  # its exceptions share no base but Exception
-                raise BackendError(f"ONNX Runtime failed in {step.name} on input {feed.shape}: {error}") from error
+                raise BackendError(f"ONNX Runtime failed in {step.name} on input {feed.shape}: {brief(error)}") from error
             alive.update((name, self._rounding(name, value)) for name, value in zip(step.makes, values))
             del values
             for name in step.makes:
@@ -129,4 +130,4 @@ def _session(model: onnx.ModelProto, node: onnx.NodeProto, threads: int | None) 
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception
-        raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot run {node.op_type} {node.name}: {error}") from error
+        raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot run {node.op_type} {node.name}: {brief(error)}") from error

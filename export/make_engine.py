@@ -47,6 +47,7 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     that and `build_engine` raise, and BackendError when too little of the arithmetic runs in the types that were asked for.
     """
     library = load_library(request.build.library)
+    _check_model(request.build.onnx)
     with refusals(request.engine.parent, "--saveEngine"):
         request.engine.parent.mkdir(parents=True, exist_ok=True)
     with partial_file(request.engine, "--saveEngine") as partial:
@@ -55,6 +56,14 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
         record = replace(made.record, sha256=file_sha256(partial))
         record.save(request.engine)  # an engine without its record, or the other way round, is refused when it is loaded
     return replace(made, record=record)
+
+
+def _check_model(path: Path) -> None:
+    """Raises ModelError where a file is not what its contract says, as far as onnx is there to look."""
+    if find_spec("onnx"):
+        from calibration.onnx_file import load_model
+
+        load_model(path)
 
 
 def _made(request: EngineRequest, library: Library, progress: Progress | None, say: Say) -> tuple[MadeEngine, BuiltEngine]:

@@ -22,14 +22,14 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 import onnx
 
-from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
 from export.compare.precision_trials import Point, PrecisionBench, SearchOptions, error_of
+from export.compare.typed_file import load_fp32
 from export.graph.layer_cost import total
 from export.graph.layer_precision import QUANTISED, layers, why_not
 from export.report.records import KINDS, kind_of
 from export.shipped_clips import DEFAULT_PAIR
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.errors import MissingPackageError
 from runtime.files.on_disk import partial_file, refusals
 from runtime.machine.requirements import requirement
@@ -91,14 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.chart:
         save_chart(arguments.chart, result.sensitivities, options.min_psnr)
         print(f"sensitivity by layer: {arguments.chart}")
-    files = f"--onnx {options.onnx} --ranges {options.ranges} --layers {arguments.output}"
-    print(f"next: python export/to_qdq.py {files} --rest {options.rest}")
+    files = ("--onnx", options.onnx, "--ranges", options.ranges, "--layers", arguments.output)
+    print(f"next: {quoted('videodeblur', 'quantize', *files, '--rest', options.rest, '--output', 'int8.onnx')}")
     return 0
 
 
 def search(options: SearchOptions, progress: Callable[[int, int | None], None] | None = None) -> SearchResult:
     """Runs the three steps above. Raises ModelError when the ranges are of another graph, InputError when there are no windows."""
-    model, ranges = load_onnx(options.onnx), Ranges.load(options.ranges)
+    (model, _), ranges = load_fp32(options.onnx), Ranges.load(options.ranges)
     ranges.check(model)
     with PrecisionBench(model, ranges, options, progress) as bench:
         sensitivities = _sensitivities(bench, model, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Optional
@@ -39,6 +40,11 @@ def command(main: Main) -> Main:
             return _report(f"{error.filename or 'writing'}: {error.strerror}")
 
     return guarded
+
+
+def quoted(*words: object) -> str:
+    """A command as a shell takes it, for those who paste what we print."""
+    return shlex.join(str(word) for word in words)
 
 
 def _report(message: str) -> int:

@@ -7,7 +7,9 @@ import onnx
 import pytest
 from measured_ranges import measured_ranges
 from onnx import helper, numpy_helper
+from signed import save_signed
 
+from calibration.fingerprints import model_hash
 from calibration.operator_runner import OperatorRunner
 from calibration.ranges import Ranges
 from export import to_bf16, to_fp16
@@ -43,8 +45,7 @@ def scaled_up(model_path, layer, factor, output):
     for tensor in model.graph.initializer:
         if tensor.name in (f"{layer}.weight", f"{layer}.bias"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
-    onnx.save(model, output)
-    return output
+    return save_signed(model, output)
 
 
 def test_the_file_carries_its_contract_and_what_was_measured(fp16, tiny_model):
@@ -52,7 +53,8 @@ def test_the_file_carries_its_contract_and_what_was_measured(fp16, tiny_model):
     assert after.precision == "fp16"
     assert after.parity["onnxruntime:fp16"] >= MIN_PARITY["fp16"]
     assert "openvino:fp32" in after.parity
-    assert dataclasses.replace(after, precision="fp32", parity=before.parity) == before
+    assert dataclasses.replace(after, precision="fp32", parity=before.parity, graph_sha256=before.graph_sha256) == before
+    assert after.graph_sha256 == model_hash(onnx.load(fp16))
     assert fp16.stat().st_size < 0.6 * tiny_model.stat().st_size
 
 
@@ -209,7 +211,7 @@ def overflowing(model_path, output):
     model = onnx.load(output)
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "temporal.generator.layer4.weight")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) / np.float32(factor), weight.name))
-    onnx.save(model, output)
+    save_signed(model, output)
     return retype(model, "fp16")
 
 

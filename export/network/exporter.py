@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import nn
 
+from calibration.fingerprints import model_hash
 from export.compare import parity
 from export.compare.parity import Parity
 from export.export_options import ExportOptions
@@ -74,7 +75,7 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
         say(f"verifying on {len(windows)} windows of {options.clip.name}, {windows.shape[-1]}x{windows.shape[-2]}")
         model, parities = _verified(network, core, contract, windows, partial, options.opset)
         measured = {f"{found.backend}:{found.precision}": round(found.decibels, 2) for found in parities}
-        contract = replace(contract, parity=measured)
+        contract = replace(contract, parity=measured, graph_sha256=model_hash(model))
         _write(model, contract, partial)
     seconds, note = time.perf_counter() - begun, merging_note(network.config, rewritten.config)
     return ExportResult(path, contract, options.opset, tuple(parities), windows.shape, seconds, note)
