@@ -49,7 +49,7 @@ class CollectOptions:
     """What is measured on what."""
 
     data: Path  # a video, a folder of frames, or a folder above such
-    onnx: Path  # fp32, from export/to_onnx.py
+    onnx: Path  # fp32, from videodeblur export
     windows: int = WINDOWS  # at most
     crop: tuple[int, int] | None = CROP  # height and width of the part of each window that is run, None for whole frames
     batch: int = 1  # windows run at once; the result does not depend on it, memory does
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, writes the ranges, prints the largest."""
     parser = argparse.ArgumentParser(prog="videodeblur calibrate", description=__doc__)
     parser.add_argument("data", type=Path, help="the VideoDeblurring data set, any folder of frames or videos, or a video")
-    parser.add_argument("--onnx", type=Path, required=True, help="model in fp32, from export/to_onnx.py")
+    parser.add_argument("--onnx", type=Path, required=True, help="model in fp32, from videodeblur export")
     parser.add_argument("--output", type=Path, default=Path("ranges.json"), help="default %(default)s")
     parser.add_argument("--windows", type=int, default=WINDOWS, help="windows to measure, at most (default %(default)s)")
     parser.add_argument("--crop", type=_size, default=CROP, metavar="HxW", help="pixels run of each, or 'full' (default 256x448)")

@@ -113,7 +113,7 @@ def _alone(
 ) -> onnx.ModelProto:
     untyped = [name for name in (*reads, *makes) if not types.get(name)]
     if untyped:
-        raise ModelError(f"the type of tensor {untyped[0]!r} cannot be inferred: export the model again with export/to_onnx.py")
+        raise ModelError(f"the type of tensor {untyped[0]!r} cannot be inferred: export the model again with videodeblur export")
     inputs, outputs = ([helper.make_tensor_value_info(name, types[name], None) for name in names] for names in (reads, makes))
     constants = [weights[name] for name in dict.fromkeys(node.input) if name in weights]
     graph = helper.make_graph([node], "operator", inputs, outputs, constants)

@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="videodeblur search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, defaults = parser.add_argument, SearchOptions
-    add("--onnx", type=Path, required=True, help="fp32 graph from export/to_onnx.py")
+    add("--onnx", type=Path, required=True, help="fp32 graph from videodeblur export")
     add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of the same graph")
     add(
         "--clips",

@@ -43,7 +43,7 @@ RECORDED = ("numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "te
 class BundleRequest:
     """What goes into a bundle."""
 
-    reference: Path  # fp32 ONNX file from export/to_onnx.py, which the golden frames are made with; a member, too
+    reference: Path  # fp32 ONNX file from videodeblur export, which the golden frames are made with; a member, too
     models: tuple[Path, ...]  # other ONNX files and engines, in the order in which they are tried; the reference comes last
     output: Path  # a folder that is not there yet
     attachments: tuple[Path, ...] = ()  # ranges.json, reports and whatever else should travel, unread
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes the bundle, prints what is in it."""
     parser = argparse.ArgumentParser(prog="videodeblur bundle", description=__doc__)
     parser.add_argument(
-        "--onnx", type=Path, required=True, help="fp32 model from export/to_onnx.py: the reference, and the last member"
+        "--onnx", type=Path, required=True, help="fp32 model from videodeblur export: the reference, and the last member"
     )
     parser.add_argument(
         "--engine",

@@ -17,7 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from export.compare.parity import Parity
 from export.export_options import CODE_BITS, DEFAULT_REWRITES, IO_KINDS, OPSETS, REWRITES, ExportOptions
 from export.shipped_clips import DEFAULT_CLIP
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.errors import InputError, MissingPackageError
 from runtime.files.contract import MIN_PARITY
 from runtime.machine.requirements import requirement
@@ -127,7 +127,7 @@ def _report(result: ExportResult) -> None:
         print(_parity_line(parity, contract.bits is not None))
     if not any(parity.backend == "openvino" for parity in result.parities):
         print(f"  openvino: not installed, not measured; often faster on a CPU: pip install '{requirement('openvino')}'")
-    print(f"next: python -m runtime.deblur_video blurry.mp4 sharp.mp4 --model {result.path}")
+    print(f"next: {quoted('videodeblur', 'run', 'blurry.mp4', 'sharp.mp4', '--model', result.path)}")
 
 
 def _parity_line(parity: Parity, codes: bool) -> str:

@@ -100,7 +100,7 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = node.name or node.output[0]
         if node.name in seen:
             raise ModelError(
-                f"two nodes are called {node.name}, names must be unique: export the model again with export/to_onnx.py"
+                f"two nodes are called {node.name}, names must be unique: export the model again with videodeblur export"
             )
         seen.add(node.name)
     return model
@@ -117,7 +117,7 @@ def fp32_values(model: onnx.ModelProto) -> set[str]:
     for name, elem_type in types.items():
         if elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
             kind = TensorProto.DataType.Name(elem_type).lower()
-            raise ModelError(f"{name} is {kind}, expected an fp32 graph: hand over the file that export/to_onnx.py wrote")
+            raise ModelError(f"{name} is {kind}, expected an fp32 graph: hand over the file that videodeblur export wrote")
     return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
 
 
