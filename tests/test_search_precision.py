@@ -158,7 +158,9 @@ def test_truth_windows_are_spread_and_the_same_in_both(tmp_path):
     pair = clip(tmp_path / "blurry.mkv", 31), clip(tmp_path / "sharp.mkv", 31)
     blurry, sharp = precision_trials._truth_windows(5, SearchOptions(CLIP, CLIP, CLIP, truth=pair, limit=2, crop=(64, 64)))
     assert [window.shape for window in blurry] == [(1, 5, 48, 64)] * 2
-    expected = [np.stack([np.random.default_rng(start + i).integers(0, 256, (48, 64)) for i in range(5)]) for start in (0, 15)]
+    expected = [
+        np.stack([np.random.default_rng(start + i).integers(0, 256, (48, 64), np.uint8) for i in range(5)]) for start in (0, 15)
+    ]
     for window, other, codes in zip(blurry, sharp, expected, strict=True):
         np.testing.assert_array_equal(window, other)
         np.testing.assert_allclose(window[0], codes / 255, atol=1e-6)
