@@ -129,7 +129,10 @@ def make_models(work: Path, steps: Steps) -> None:
     Raises BackendError when a command fails.
     """
     work.mkdir(parents=True, exist_ok=True)
-    for model, rewrites in ((MODEL, "fold,whole-window"), (SPLIT, "fold,whole-window,split-heads")):
+    for model, rewrites in (
+        (MODEL, "merge-duplicates,fold,whole-window"),
+        (SPLIT, "merge-duplicates,fold,whole-window,split-heads"),
+    ):
         _make(work / model, "export", "--rewrites", rewrites)
         windows = str(steps.calibration)
         ranges = work / f"{Path(model).stem}.ranges.json"

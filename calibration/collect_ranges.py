@@ -23,13 +23,13 @@ from calibration import scales
 from calibration.clips import Window, windows
 from calibration.fingerprints import graph_hash, weights_hash
 from calibration.histograms import Extent, Histogram
-from calibration.onnx_file import load_onnx
+from calibration.onnx_file import load_model
 from calibration.operator_runner import OperatorRunner
 from calibration.ranges import MeasuredWindow, Ranges, TensorRange, with_scales
 from calibration.tensors import Activation, activations, scaled_tensors
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.errors import InputError, ModelError
-from runtime.files.contract import Contract, read_contract
+from runtime.files.contract import Contract
 from runtime.pixels import padding, sample_codes
 from runtime.progress import ProgressBar
 
@@ -49,7 +49,7 @@ class CollectOptions:
     """What is measured on what."""
 
     data: Path  # a video, a folder of frames, or a folder above such
-    onnx: Path  # fp32, from export/to_onnx.py
+    onnx: Path  # fp32, from videodeblur export
     windows: int = WINDOWS  # at most
     crop: tuple[int, int] | None = CROP  # height and width of the part of each window that is run, None for whole frames
     batch: int = 1  # windows run at once; the result does not depend on it, memory does
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, writes the ranges, prints the largest."""
     parser = argparse.ArgumentParser(prog="videodeblur calibrate", description=__doc__)
     parser.add_argument("data", type=Path, help="the VideoDeblurring data set, any folder of frames or videos, or a video")
-    parser.add_argument("--onnx", type=Path, required=True, help="model in fp32, from export/to_onnx.py")
+    parser.add_argument("--onnx", type=Path, required=True, help="model in fp32, from videodeblur export")
     parser.add_argument("--output", type=Path, default=Path("ranges.json"), help="default %(default)s")
     parser.add_argument("--windows", type=int, default=WINDOWS, help="windows to measure, at most (default %(default)s)")
     parser.add_argument("--crop", type=_size, default=CROP, metavar="HxW", help="pixels run of each, or 'full' (default 256x448)")
@@ -87,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ranges = collect(options, bar)
     ranges.save(output)
     print(table(ranges))
-    print(f"wrote {output}; next: videodeblur quantize --onnx {options.onnx} --ranges {output} --precision int8 --output int8.onnx")
+    files = ("--onnx", options.onnx, "--ranges", output, "--precision", "int8", "--output", "int8.onnx")
+    print(f"wrote {output}; next: {quoted('videodeblur', 'quantize', *files)}")
     return 0
 
 
@@ -97,10 +98,10 @@ def collect(options: CollectOptions, progress: Progress = lambda done, total: No
     Holds one batch of windows and the tensors that are alive at one operator, whatever the number of windows. Raises ModelError
     when the model is not in fp32 or yields NaN or infinite values, InputError when there are no windows or they do not fit.
     """
-    contract = read_contract(options.onnx)
+    model, contract = load_model(options.onnx)
     if contract.precision != "fp32":
         raise ModelError(f"{options.onnx} is in {contract.precision}, expected fp32: calibrate the model that was exported first")
-    model = onnx.shape_inference.infer_shapes(load_onnx(options.onnx))
+    model = onnx.shape_inference.infer_shapes(model)
     survey = _Survey(activations(model.graph), scaled_tensors(model.graph))
     seen: list[MeasuredWindow] = []
     with OperatorRunner(model, options.threads) as runner:

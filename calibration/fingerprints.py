@@ -1,4 +1,4 @@
-"""Hashes that tell whether ranges belong to a graph: one of its structure, one of its weights."""
+"""Hashes of a graph: one of its structure, one of its weights, and of both, which tells whether a file was changed."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def weights_hash(model: onnx.ModelProto) -> str:
         digest.update(tensor.name.encode())
         digest.update(numpy_helper.to_array(tensor).tobytes())
     return digest.hexdigest()
+
+
+def model_hash(model: onnx.ModelProto) -> str:
+    """SHA-256 of the two, as a contract's `graph_sha256`."""
+    return hashlib.sha256(f"{graph_hash(model)} {weights_hash(model)}".encode()).hexdigest()

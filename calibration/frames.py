@@ -18,6 +18,7 @@ from runtime.video import VideoReader, read_luma
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".y4m", ".ts"}
 GROUND_TRUTH = {"gt", "sharp", "groundtruth", "ground_truth", "target"}  # names of folders, in lower case, without blurry frames
+CACHE = b"TRT-"  # how a calibration cache begins
 LONGEST = 3000  # frames of a video that are looked at, two minutes: more scenes come from more clips
 
 Luma = npt.NDArray[np.float32]  # (H, W), BT.601 in [0, 1]
@@ -58,12 +59,23 @@ def find_clips(path: Path) -> tuple[Clip, ...]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, expected clips: name a video or a folder of frames")
     if path.is_file():
+        _check_video(path)
         return (Clip(path.name, (path,), is_video=True),)
     clips = tuple(clip for folder in _folders(path) for clip in _clips_in(folder, path))
     if not clips:
         kinds = f"folders of numbered pictures ({_listed(PICTURES)}) or videos ({_listed(VIDEOS)})"
         raise InputError(f"{path} holds no clips, expected {kinds}: name the data set, a folder of frames or a video")
     return clips
+
+
+def _check_video(path: Path) -> None:
+    """Raises InputError on files that people hand over in place of clips; another that is no video is told when it is read."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head == CACHE:
+        raise InputError(f"{path} is a calibration cache of TensorRT, expected clips: name a video or a folder of frames")
+    if path.suffix == ".json":
+        raise InputError(f"{path} is JSON, expected clips: ranges that were measured before are given with --ranges")
 
 
 def _folders(path: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from the operator that makes it to the last that reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -17,12 +17,14 @@ import onnx
 import onnxruntime
 from onnx import helper
 
+from calibration.onnx_file import brief
 from calibration.tensors import typed_values
 from runtime.errors import BackendError, ModelError
 
 ERRORS_ONLY = 3  # log severity
 FP8 = onnx.TensorProto.FLOAT8E4M3FN
 Array = npt.NDArray[Any]
+Rounding = Callable[[str, Array], Array]  # (name of a tensor, what an operator made) -> what the tensor holds
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class OperatorRunner:
     """A graph as a sequence of one-operator sessions on the CPU; a context manager.
 
     `model` has the type of every tensor in its value_info, as `onnx.shape_inference.infer_shapes` leaves it. `threads` is the
-    number of cores, all when None. Raises ModelError when the graph has an operator that ONNX Runtime cannot run.
+    number of cores, all when None; `rounding` is applied to all that operators make. Raises ModelError when the graph has an
+    operator that ONNX Runtime cannot run.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int | None = None) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int | None = None, rounding: Rounding = lambda _, value: value) -> None:
+        self._rounding = rounding
         self._input = model.graph.input[0].name
         self._steps = _steps(model, threads)
         self._fp8 = {value.name for value in typed_values(model.graph) if value.type.tensor_type.elem_type == FP8}
@@ -61,8 +65,8 @@ class OperatorRunner:
             try:
                 values = step.session.run(step.makes, {name: self._typed(name, alive[name]) for name in step.reads})
             except Exception as error:  # its exceptions share no base but Exception
-                raise BackendError(f"ONNX Runtime failed in {step.name} on input {feed.shape}: {error}") from error
-            alive.update(zip(step.makes, values))
+                raise BackendError(f"ONNX Runtime failed in {step.name} on input {feed.shape}: {brief(error)}") from error
+            alive.update((name, self._rounding(name, value)) for name, value in zip(step.makes, values))
             del values
             for name in step.makes:
                 yield name, alive[name]
@@ -109,7 +113,7 @@ def _alone(
 ) -> onnx.ModelProto:
     untyped = [name for name in (*reads, *makes) if not types.get(name)]
     if untyped:
-        raise ModelError(f"the type of tensor {untyped[0]!r} cannot be inferred: export the model again with export/to_onnx.py")
+        raise ModelError(f"the type of tensor {untyped[0]!r} cannot be inferred: export the model again with videodeblur export")
     inputs, outputs = ([helper.make_tensor_value_info(name, types[name], None) for name in names] for names in (reads, makes))
     constants = [weights[name] for name in dict.fromkeys(node.input) if name in weights]
     graph = helper.make_graph([node], "operator", inputs, outputs, constants)
@@ -126,4 +130,4 @@ def _session(model: onnx.ModelProto, node: onnx.NodeProto, threads: int | None) 
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base but Exception
-        raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot run {node.op_type} {node.name}: {error}") from error
+        raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot run {node.op_type} {node.name}: {brief(error)}") from error

@@ -13,8 +13,15 @@ OPSETS = (20, 17)  # 17 for TensorRT 8.6
 CODE_BITS = {"u8": 8, "u16": 10}  # bits of a sample where none are named: of 16-bit containers, nearly all video is 10
 IO_KINDS = ("f32", *CODE_BITS)
 DEFAULT_RANGE = "limited"  # what video is unless it says otherwise
-REWRITES = ("fold", "whole-window", "group", "merge-gates", "split-heads")  # in the order in which they are applied
-DEFAULT_REWRITES = ("fold", "whole-window")  # measured: export/network/rewrites.py
+REWRITES = (
+    "merge-duplicates",
+    "fold",
+    "whole-window",
+    "group",
+    "merge-gates",
+    "split-heads",
+)  # in the order in which they are applied
+DEFAULT_REWRITES = ("merge-duplicates", "fold", "whole-window")  # measured: export/network/rewrites.py
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     """
     library = load_library(request.library)
     strong = strongly_typed(library)
+    _check_model(request.onnx)
     layers = checked(request, strong)
     with refusals(request.engine.parent, "--saveEngine"):
         request.engine.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,14 @@ def make_engine(request: EngineRequest, progress: Progress | None = None, say: S
     if request.layer_information:
         request.layer_information.write_text(built.layer_log)
     return MadeEngine(request.engine, request.onnx, typed, record, log, (*notes, *built.notes, *told))
+
+
+def _check_model(path: Path) -> None:
+    """Raises ModelError where a file is not what its contract says, as far as onnx is there to look."""
+    if find_spec("onnx"):
+        from calibration.onnx_file import load_model
+
+        load_model(path)
 
 
 def checked(request: EngineRequest, strong: bool) -> Mapping[str, str] | None:

@@ -15,7 +15,6 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
@@ -23,15 +22,15 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 import onnx
 
-from calibration.onnx_file import load_onnx
 from calibration.ranges import Ranges
 from export.compare.precision_trials import Point, PrecisionBench, SearchOptions, error_of
+from export.compare.typed_file import load_fp32
 from export.graph.layer_cost import total
 from export.graph.layer_precision import QUANTISED, layers, why_not
 from export.report.chart import layer_chart
 from export.report.records import KINDS, kind_of
 from export.shipped_clips import DEFAULT_PAIR
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.files.on_disk import partial_file, refusals
 from runtime.progress import ProgressBar
 
@@ -89,14 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.chart:
         save_chart(arguments.chart, result.sensitivities, options.min_psnr)
         print(f"sensitivity by layer: {arguments.chart}")
-    files = f"--onnx {options.onnx} --ranges {options.ranges} --layers {arguments.output}"
-    print(f"next: python export/to_qdq.py {files} --rest {options.rest}")
+    files = ("--onnx", options.onnx, "--ranges", options.ranges, "--layers", arguments.output)
+    print(f"next: {quoted('videodeblur', 'quantize', *files, '--rest', options.rest, '--output', 'int8.onnx')}")
     return 0
 
 
 def search(options: SearchOptions, progress: Callable[[int, int | None], None] | None = None) -> SearchResult:
     """Runs the three steps above. Raises ModelError when the ranges are of another graph, InputError when there are no windows."""
-    model, ranges = load_onnx(options.onnx), Ranges.load(options.ranges)
+    (model, _), ranges = load_fp32(options.onnx), Ranges.load(options.ranges)
     ranges.check(model)
     with PrecisionBench(model, ranges, options, progress) as bench:
         sensitivities = _sensitivities(bench, model, options)
@@ -157,8 +156,7 @@ def _pareto(bench: PrecisionBench, options: SearchOptions, candidates: Sequence[
     points = [bench.point("fp32", [], "fp32")]
     if options.rest != "fp32":
         points.append(bench.point(options.rest, [], options.rest))
-    if find_spec("openvino"):  # ONNX Runtime has no bf16 convolution on a CPU
-        points.append(bench.point("bf16", [], "bf16"))
+    points.append(bench.point("bf16", [], "bf16"))
     points.append(bench.point(f"{options.precision}, every candidate", candidates, options.rest))
     if 0 < len(chosen) < len(candidates):
         points.append(bench.point("mixed, within the budget", chosen, options.rest))
@@ -225,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="videodeblur search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, defaults = parser.add_argument, SearchOptions
-    add("--onnx", type=Path, required=True, help="fp32 graph from export/to_onnx.py")
+    add("--onnx", type=Path, required=True, help="fp32 graph from videodeblur export")
     add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of the same graph")
     text = "a video, a folder of frames, or a folder of such; other parts than calibration's are used"
     add("--clips", type=Path, required=True, help=text)

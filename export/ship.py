@@ -94,7 +94,10 @@ def ship(options: ShipOptions, say: Say) -> list[Gate]:
     with _workshop(options.output) as folder:
         say("exporting")
         checkpoint = options.checkpoint or default_checkpoint()
-        reference = export_onnx(ExportOptions(checkpoint=checkpoint, output=folder / f"{checkpoint.stem}.onnx")).path
+        exported = export_onnx(ExportOptions(checkpoint=checkpoint, output=folder / f"{checkpoint.stem}.onnx"))
+        if exported.note:
+            say(exported.note)
+        reference = exported.path
         ranges = folder / "ranges.json"
         say(f"measuring {options.clips}")
         collect(CollectOptions(data=options.clips, onnx=reference, windows=CALIBRATION_WINDOWS)).save(ranges)
@@ -108,7 +111,7 @@ def ship(options: ShipOptions, say: Say) -> list[Gate]:
 
 def table(gates: Sequence[Gate]) -> str:
     """The gates as text."""
-    lines = ["against the PyTorch network in fp32, on real clips:"]
+    lines = ["against the PyTorch network in fp32, on real clips, each model computed as its file says:"]
     for gate in gates:
         parity = "equal" if gate.parity is None else f"{gate.parity:.1f} dB"
         relation = "passed" if gate.passed else "FAILED"

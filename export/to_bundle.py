@@ -18,15 +18,16 @@ import numpy as np
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from calibration.onnx_file import load_model
 from export.compare.parity import clip_windows
 from export.shipped_clips import DEFAULT_CLIP
 from runtime import backends
 from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, middle, mirrored, run_golden, self_test
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.arrays import read_array
-from runtime.files.contract import Contract, read_contract
+from runtime.files.contract import Contract
 from runtime.files.engine_record import SUFFIXES, load_record, record_path
 from runtime.files.manifest import Golden, Manifest, Member
 from runtime.files.on_disk import file_sha256, partial_folder
@@ -43,7 +44,7 @@ RECORDED = ("numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "te
 class BundleRequest:
     """What goes into a bundle."""
 
-    reference: Path  # fp32 ONNX file from export/to_onnx.py, which the golden frames are made with; a member, too
+    reference: Path  # fp32 ONNX file from videodeblur export, which the golden frames are made with; a member, too
     models: tuple[Path, ...]  # other ONNX files and engines, in the order in which they are tried; the reference comes last
     output: Path  # a folder that is not there yet
     attachments: tuple[Path, ...] = ()  # ranges.json, reports and whatever else should travel, unread
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes the bundle, prints what is in it."""
     parser = argparse.ArgumentParser(prog="videodeblur bundle", description=__doc__)
     parser.add_argument(
-        "--onnx", type=Path, required=True, help="fp32 model from export/to_onnx.py: the reference, and the last member"
+        "--onnx", type=Path, required=True, help="fp32 model from videodeblur export: the reference, and the last member"
     )
     parser.add_argument(
         "--engine",
@@ -80,11 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write_bundle(request: BundleRequest) -> Manifest:
     """Writes the folder; it appears whole or not at all.
 
-    Raises InputError when the folder is there, ModelError when a member is of another checkpoint, what reading the members raises.
+    Raises InputError when the folder is there, ModelError when a member is of another checkpoint or was changed since it was made,
+    what reading the members raises.
     """
     if request.output.exists():
         raise InputError(f"{request.output} is there already: name another folder with --output, or remove it")
-    contract = read_contract(request.reference)
+    _, contract = load_model(request.reference)
     if contract.precision != "fp32":
         raise ModelError(f"{request.reference} is in {contract.precision}, expected the fp32 file that the others were made of")
     with partial_folder(request.output) as partial:
@@ -100,7 +102,7 @@ def summary(folder: Path, manifest: Manifest) -> str:
     for member in manifest.members:
         ran = f"run by {member.measured_on}: {member.parity:.1f} dB" if member.parity is not None else "not run here"
         lines.append(f"  {member.file}: {member.precision}, {ran}")
-    lines.append(f"next: videodeblur run IN.mp4 OUT.mp4 --model {folder}")
+    lines.append(f"next: {quoted('videodeblur', 'run', 'IN.mp4', 'OUT.mp4', '--model', folder)}")
     return "\n".join(lines)
 
 
@@ -129,7 +131,7 @@ def _fill(folder: Path, request: BundleRequest, contract: Contract) -> Manifest:
 
 
 def _contract_of(path: Path) -> Contract:
-    return load_record(path).contract if path.suffix in SUFFIXES else read_contract(path)
+    return load_record(path).contract if path.suffix in SUFFIXES else load_model(path)[1]
 
 
 def _precision_of(path: Path, contract: Contract) -> str:

@@ -18,7 +18,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from calibration.ranges import Ranges
 from calibration.scales import METHODS, ZERO_ABSMAX, known_scale
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.errors import InputError
 from runtime.files.on_disk import partial_file
 
@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = calibration_cache(Ranges.load(given.ranges), given.version, given.method)
     with partial_file(given.output) as partial:
         partial.write_text(text)
-    print(f"wrote {given.output}, {len(text.splitlines()) - 1} tensors; next: trtexec --onnx=MODEL --int8 --calib={given.output}")
+    build = quoted("trtexec", "--onnx=MODEL", "--int8", f"--calib={given.output}")
+    print(f"wrote {given.output}, {len(text.splitlines()) - 1} tensors; next: {build}")
     return 0
 
 

@@ -16,7 +16,7 @@ from export.compare.typed_file import TypedFile, load_fp32, report, write_typed
 from export.graph.fp16_range import SAFE_SHARE, fp32_nodes, subnormal_weights
 from export.graph.typed_graph import retype
 from export.shipped_clips import DEFAULT_CLIP
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.files.on_disk import check_not_input
 from runtime.progress import ProgressBar
 
@@ -27,7 +27,7 @@ SCANNED_WINDOWS = 4  # of the clip, where no ranges were measured beforehand
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, scans, writes, prints."""
     parser = argparse.ArgumentParser(prog="videodeblur fp16", description=__doc__)
-    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file from export/to_onnx.py")
+    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file from videodeblur export")
     parser.add_argument("--output", type=Path, required=True, help="the FP16 file")
     parser.add_argument("--ranges", type=Path, help="from videodeblur calibrate, of this file (default: scan the clip now)")
     parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="scanned and compared on (default: the shipped clip)")
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report(found))
     for node, reason in kept.items():
         print(f"fp32: {node}: {reason}")
-    print(f"next: python export/to_engine.py --onnx {found.path}, or python -m runtime.deblur_video --model {found.path}")
+    build, run = quoted("videodeblur", "build", "--onnx", found.path), quoted("--model", found.path)
+    print(f"next: {build}, or videodeblur run IN.mp4 OUT.mp4 {run}")
     return 0
 
 

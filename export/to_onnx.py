@@ -15,7 +15,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 from export.compare.parity import Parity
 from export.export_options import CODE_BITS, DEFAULT_REWRITES, IO_KINDS, OPSETS, REWRITES, ExportOptions
 from export.shipped_clips import DEFAULT_CLIP
-from runtime.command_line import clean_up_when_stopped, command
+from runtime.command_line import clean_up_when_stopped, command, quoted
 from runtime.errors import InputError, MissingPackageError
 from runtime.files.contract import MIN_PARITY
 from runtime.machine.requirements import requirement
@@ -114,6 +114,8 @@ def _report(result: ExportResult) -> None:
         f"{result.path}: {result.path.stat().st_size / 1e6:.1f} MB, opset {result.opset}, {contract.io}, {contract.frames} frames,"
         f" {size}, receptive field {contract.receptive_field} pixels, {result.seconds:.0f} s"
     )
+    if result.note:
+        print(f"note: {result.note}")
     if contract.checkpoint_sha256.startswith("none"):
         print(f"weights: {contract.checkpoint_sha256}; its output is not a sharp video")
     count, _, height, width = result.windows
@@ -122,7 +124,7 @@ def _report(result: ExportResult) -> None:
         print(_parity_line(parity, contract.bits is not None))
     if not any(parity.backend == "openvino" for parity in result.parities):
         print(f"  openvino: not installed, not measured; often faster on a CPU: pip install '{requirement('openvino')}'")
-    print(f"next: python -m runtime.deblur_video blurry.mp4 sharp.mp4 --model {result.path}")
+    print(f"next: {quoted('videodeblur', 'run', 'blurry.mp4', 'sharp.mp4', '--model', result.path)}")
 
 
 def _parity_line(parity: Parity, codes: bool) -> str:

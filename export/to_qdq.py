@@ -30,7 +30,7 @@ from export.graph.layer_precision import (
 from export.graph.qdq_rules import PLACEMENTS, WEIGHTS, QdqOptions, quantize
 from export.graph.typed_graph import FLOATS
 from export.shipped_clips import DEFAULT_CLIP
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.files.on_disk import check_not_input
 
 
@@ -38,7 +38,7 @@ from runtime.files.on_disk import check_not_input
 class QuantizeRequest:
     """What to quantise, how, and where to."""
 
-    onnx: Path  # fp32, from export/to_onnx.py
+    onnx: Path  # fp32, from videodeblur export
     ranges: Path  # from videodeblur calibrate, of this file
     output: Path
     precision: str = "int8"  # or "fp8"
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report(found))
     if request.layers is None and verbose:
         print(reasons(request))
-    print(f"next: videodeblur verify {request.onnx} {found.path} --clips YOUR_CLIPS, and videodeblur types {found.path}")
+    compare = quoted("videodeblur", "verify", request.onnx, found.path, "--clips", "YOUR_CLIPS")
+    print(f"next: {compare}, and {quoted('videodeblur', 'types', found.path)}")
     return 0
 
 
@@ -97,7 +98,7 @@ def reasons(request: QuantizeRequest) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="videodeblur quantize", description=__doc__)
     add, defaults = parser.add_argument, QdqOptions()
-    add("--onnx", type=Path, required=True, help="fp32 file from export/to_onnx.py")
+    add("--onnx", type=Path, required=True, help="fp32 file from videodeblur export")
     add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of this file")
     add("--output", type=Path, required=True, help="the quantised file")
     add("--precision", choices=QUANTISED, default="int8", help="default %(default)s")

@@ -18,13 +18,14 @@ from onnx import helper, numpy_helper
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from calibration.onnx_file import load_onnx
+from calibration.fingerprints import model_hash
+from calibration.onnx_file import brief, load_model
 from export.compare.parity import compared
 from export.graph.opset17 import lower_to_opset17
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.engine import Engine
 from runtime.errors import ModelError
-from runtime.files.contract import METADATA_KEY, Contract, read_contract
+from runtime.files.contract import METADATA_KEY, Contract
 from runtime.files.on_disk import check_not_input, partial_onnx, refusals
 from runtime.pixels.sample_codes import from_unit
 
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     decibels = to_trt8(given.onnx, given.output)
     print(f"{decibels:.1f} dB of {given.onnx} on ONNX Runtime")
-    print(f"wrote {given.output}; next, there: python export/to_engine.py --onnx={given.output} --runtime tensorrt --for 720p")
+    build = quoted("videodeblur", "build", f"--onnx={given.output}", "--runtime", "tensorrt", "--for", "720p")
+    print(f"wrote {given.output}; next, there: {build}")
     return 0
 
 
@@ -53,13 +55,16 @@ def to_trt8(source: Path, output: Path) -> float:
     Raises ModelError where opset 17 has no such graph or it computes something else, InputError when `output` cannot be written.
     """
     check_not_input(output, source)
-    contract = read_contract(source)
+    read, contract = load_model(source)
     try:
-        model = for_tensorrt_8(load_onnx(source))
+        model = for_tensorrt_8(read)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"opset 17 has no form of {source} ({reason}): quantise with --rest fp32, 8.6 lowers the rest") from error
-    helper.set_model_props(model, {**_properties(model), METADATA_KEY: replace(contract, parity={}).to_json()})
+        raise ModelError(
+            f"opset 17 has no form of {source} ({brief(error)}): quantise with --rest fp32, 8.6 lowers the rest"
+        ) from error
+    helper.set_model_props(
+        model, {**_properties(model), METADATA_KEY: replace(contract, parity={}, graph_sha256=model_hash(model)).to_json()}
+    )
     noise = _noise(contract)
     with partial_onnx(output) as partial:
         with refusals(output.parent):

@@ -9,17 +9,21 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import onnx
+
 from calibration.onnx_file import load_onnx
 from export.engine.built_types import inspector_types, tensorrt_types
 from export.graph.layer_types import NOT_FOUND, NOT_READ, LayerType, fixed_size, granted_share, layer_types, shares
 from export.shipped_clips import SIZE_COMPARED
 from runtime.command_line import USER_ERROR, command
+from runtime.errors import ModelError
 from runtime.pixels.padding import padded_size
 
 LEAST_GRANTED = 0.95  # share of the convolution FLOPs that must run in the type that the file asks for
@@ -40,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", action="store_true", help="also print every convolution")
     options = parser.parse_args(argv)
     model = load_onnx(options.model)
+    check_recognised(model, options.model)
     size = options.size or fixed_size(model, SIZE_COMPARED)
     missing = NOT_FOUND
     if options.layer_log:
@@ -53,6 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = layer_types(model, ran, *size, missing)
     print(table(rows, options.layers))
     return 0 if granted_share(rows) >= LEAST_GRANTED else USER_ERROR
+
+
+def check_recognised(model: onnx.ModelProto, path: Path) -> None:
+    """Raises ModelError where a graph has no convolution whose type can be told, or others beside those."""
+    operators = Counter(node.op_type for node in model.graph.node)
+    others = {word: count for word, count in operators.items() if "Conv" in word and word != "Conv"}
+    if others or not operators["Conv"]:
+        found = ", ".join(f"{count} {word}" for word, count in others.items()) or "none"
+        raise ModelError(f"{path}: no convolution recognised ({found}), expected Conv alone, as videodeblur quantize writes it")
 
 
 def openvino_types(path: Path, precision: str, height: int, width: int) -> dict[str, str]:

@@ -22,7 +22,9 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.clips import Window, windows
-from export.compare.open_any import open_any
+from export.compare.luma import as_codes_hold, graph_input
+from export.compare.open_any import Opened, open_any
+from runtime.bundle import MIN_PARITY_OF_CODES
 from runtime.command_line import USER_ERROR, command
 from runtime.errors import InputError
 from runtime.files.contract import MIN_PARITY
@@ -103,14 +105,28 @@ def verify(options: VerifyOptions, worst: Path | None = None) -> Verdict:
             )
         scores, errors, seen = [], [], _Worst()
         for window in windows(options.clips, reference.frames, "verification", options.limit):
-            expected, got = (runner.run(window.luma[None])[0] for runner in (reference, candidate))
+            expected, got = _both(reference, candidate, window.luma[None])
             scores.append(score(str(window), expected, got))
             errors.append(mean_squared_error(expected, got))
             seen.offer(scores[-1].psnr, expected, got)
         if worst:
             seen.save(worst)
-        minimum = MIN_PARITY[candidate.precision] if options.min_psnr is None else options.min_psnr
+        minimum = _least(reference, candidate) if options.min_psnr is None else options.min_psnr
         return Verdict(reference.what, candidate.what, tuple(scores), decibels(float(np.mean(errors))), minimum)
+
+
+def _both(reference: Opened, candidate: Opened, luma: Planes) -> Iterator[Planes]:
+    """What each makes of one window. Where one takes codes, both are handed what these can say, and compared in them."""
+    contracts = reference.contract, candidate.contract
+    held = as_codes_hold(luma, *contracts)
+    for opened in (reference, candidate):
+        yield as_codes_hold(opened.run(held), *contracts)[0]
+
+
+def _least(reference: Opened, candidate: Opened) -> float:
+    """dB that the candidate must come to: by its precision, or what codes allow that round the other way."""
+    takes_codes = any(opened.contract and opened.contract.io != "f32" for opened in (reference, candidate))
+    return MIN_PARITY_OF_CODES if takes_codes else MIN_PARITY[candidate.precision]
 
 
 def score(window: str, expected: Planes, got: Planes) -> Score:
@@ -153,6 +169,8 @@ def drift_table(options: VerifyOptions) -> str:
     with open_any(options.reference, exact=True) as reference:
         chosen = windows(options.clips, reference.frames, "verification", options.limit)
         crops = [_middle(window)[None] for window in islice(chosen, 2)]
+        if reference.contract:
+            crops = [graph_input(reference.contract, crop) for crop in crops]
     rows = layer_drift(*(load_onnx(path) for path in paths), crops)
     return "\n".join(["SQNR of each convolution's output, both graphs on ONNX Runtime's CPU kernels:", *_drift_lines(rows)])
 
@@ -195,7 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="videodeblur verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    form = "FILE[@BACKEND[:PRECISION]], a checkpoint, an .onnx file, an engine or a bundle; @literal rounds as an FP16 file says"
+    form = "FILE[@BACKEND[:PRECISION]], a checkpoint, an .onnx file, an engine or a bundle; @literal rounds as the file says"
     parser.add_argument("reference", metavar="A", help=f"what is right: {form}; runs in exact arithmetic unless it says otherwise")
     parser.add_argument("candidate", metavar="B", help="what is held to it, the same form")
     parser.add_argument("--clips", type=Path, required=True, help="a video, a folder of frames, or a folder of such")

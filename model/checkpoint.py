@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from pathlib import Path
 
 import torch
@@ -18,6 +17,10 @@ from model.sizes import DEFAULT_SIZE
 
 WEIGHTS = Path(__file__).parent / "weights"
 CONFIG_KEY = "videodeblur.config"  # in the safetensors metadata, a JSON object
+HOLDERS = ("params_ema", "ema", "ema_state_dict", "state_dict", "model_state_dict", "params", "model", "net")  # an average first
+PREFIXES = ("module.", "_orig_mod.", "ema_model.", "model.", "net.")  # of DataParallel, torch.compile, averages, Lightning
+COUNTERS = ("initted", "step", "n_averaged")  # of averages of weights
+LFS_POINTER = b"version https://git-lfs"
 
 
 class CheckpointError(ValueError):
@@ -53,8 +56,9 @@ def load_checkpoint(path: Path | None = None, config: NetworkConfig | None = Non
     """The network in a checkpoint, in float32, on the CPU, in evaluation mode.
 
     `path` defaults to the shipped checkpoint. `.safetensors` files carry their configuration; for the `.pth` and `.pt` state
-    dictionaries of others (read with `weights_only=True`) `config` says which network they hold, I5T3 when it is None.
-    Raises CheckpointError when the file is missing, broken, or of another configuration than `config`.
+    dictionaries of others (read with `weights_only=True`) `config` says which network they hold, I5T3 when it is None. They may
+    lie under a key of HOLDERS, and names may have any of PREFIXES. Raises CheckpointError when the file is missing, broken, of
+    another configuration than `config`, or holds numbers that are none.
     """
     path = path or default_checkpoint()
     if not path.is_file():
@@ -64,7 +68,7 @@ def load_checkpoint(path: Path | None = None, config: NetworkConfig | None = Non
         raise CheckpointError(
             f"{path} holds another network: {_differences(stored, config)}; drop the variant, or bring its checkpoint"
         )
-    _check_fit(_without_memory(stored or config, path), tensors, path)
+    tensors = _fitted(_without_memory(stored or config, path), tensors, path)
     network = DeblurNetwork(stored or config)
     network.load_state_dict(tensors)
     return network.float().eval()
@@ -77,20 +81,40 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig | No
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return tensors, NetworkConfig.from_dict(json.loads(text)) if text else None
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not a readable checkpoint: {_what_it_is(path) or error}") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is not a state dictionary that can be read safely (weights_only=True): {reason}") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    except Exception as error:  # a file that is no pickle raises anything; PyTorch's advice to load it unsafely is not passed on
+        reason = _what_it_is(path) or "it is broken, cut off, or holds more than tensors, which could run code"
+        raise CheckpointError(
+            f"{path} is not a state dictionary that can be read safely: {reason}; save network.state_dict() alone, or copy it again"
+        ) from error
+    return _state_dictionary(content, path)
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file is that is no checkpoint, where its first bytes tell; empty where they do not."""
+    with path.open("rb") as file:
+        head = file.read(256).lstrip().lower()
+    if head.startswith(LFS_POINTER):
+        return "it is a pointer of Git LFS, not the file: run git lfs pull"
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page, not the file: download it again from its raw address"
+    return "" if head else "it is empty"
+
+
+def _state_dictionary(content: object, path: Path) -> dict[str, Tensor]:
+    """The tensors by name, wherever a training script put them."""
+    for key in HOLDERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            return _state_dictionary(content[key], path)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path} holds {type(content).__name__}, expected a dictionary of tensors")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+        held = f"a dictionary of {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path} holds {held}, expected tensors by name, or such a dictionary under {', '.join(HOLDERS)}")
+    return {str(name): value for name, value in content.items()}
 
 
 def _without_memory(config: NetworkConfig | None, path: Path) -> DeblurNetwork:
@@ -102,15 +126,34 @@ def _without_memory(config: NetworkConfig | None, path: Path) -> DeblurNetwork:
         raise CheckpointError(f"{path} describes a network that cannot be ({str(error).splitlines()[0]})") from error
 
 
-def _check_fit(network: DeblurNetwork, tensors: dict[str, Tensor], path: Path) -> None:
+def _fitted(network: DeblurNetwork, tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     expected = network.state_dict()
+    tensors = _without_prefixes(tensors, expected)
     wrong = [name for name in expected if name not in tensors or tensors[name].shape != expected[name].shape]
     extra = sorted(set(tensors) - set(expected))
     if wrong or extra:
         raise CheckpointError(
             f"{path} does not fit the configuration: {len(wrong)} tensors missing or of another shape {wrong[:2]}, "
-            f"{len(extra)} unknown {extra[:2]}; name the variant that it was trained as"
+            f"{len(extra)} unknown {extra[:2]}; {_remedy(wrong, expected)}"
         )
+    unsound = [name for name, value in tensors.items() if not value.isfinite().all()]
+    if unsound:
+        raise CheckpointError(f"{path} holds NaN or infinite numbers in {len(unsound)} tensors {unsound[:2]}: take one from before")
+    return tensors
+
+
+def _remedy(wrong: list[str], expected: dict[str, Tensor]) -> str:
+    if len(wrong) == len(expected):
+        return "it is of another network than this project's"
+    return "name the variant that it was trained as"
+
+
+def _without_prefixes(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without what wrappers put before every name, in any order, and what an average counts beside the weights."""
+    tensors = {name: value for name, value in tensors.items() if name not in COUNTERS}
+    while prefix := next((each for each in PREFIXES if tensors and all(name.startswith(each) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _differences(stored: NetworkConfig, asked: NetworkConfig) -> str:

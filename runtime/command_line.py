@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import shlex
 import signal
 import sys
 import threading
@@ -57,6 +58,11 @@ def clean_up_when_stopped() -> None:
 
 def _stop(number: int, _: object) -> None:
     raise Stopped(128 + number)
+
+
+def quoted(*words: object) -> str:
+    """A command as a shell takes it, for those who paste what we print."""
+    return shlex.join(str(word) for word in words)
 
 
 def _report(message: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import USER_ERROR, clean_up_when_stopped, command
+from runtime.command_line import USER_ERROR, clean_up_when_stopped, command, quoted
 from serving.library.arguments import library_parser, only_one, request_of, say
 
 
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{summary.output}: {summary.videos} videos, {summary.segments} segments{refused}, {summary.joined} are done already")
         if summary.joined < summary.videos and summary.segments:
             every = f"for every INDEX from 0 to {summary.segments - 1}"
-            print(f"next: videodeblur run-segment {request.output} INDEX, {every}; then videodeblur join {request.output}")
+            run, join = quoted("run-segment", request.output), quoted("join", request.output)
+            print(f"next: videodeblur {run} INDEX, {every}; then videodeblur {join}")
     return USER_ERROR if summary.failures else 0
 
 

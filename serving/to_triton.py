@@ -10,7 +10,7 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import command
+from runtime.command_line import command, quoted
 from runtime.run import arguments
 from serving.start_triton import LOOPBACK
 from serving.triton_server.host import Hosting
@@ -34,9 +34,9 @@ def summary(repository: Repository, backend: str) -> str:
         [
             f"{repository.path}: {', '.join(repository.models)}; {repository.size / 1e6:.1f} MB",
             f"the server needs {repository.source.needs}",
-            f"next: tritonserver --model-repository={path} {addresses}",
+            f"next: {quoted('tritonserver', f'--model-repository={path}')} {addresses}",
             *(
-                [f"  or: videodeblur start-triton {repository.path}, where nvidia-pytriton is installed"]
+                [f"  or: {quoted('videodeblur', 'start-triton', repository.path)}, where nvidia-pytriton is installed"]
                 if backend == "python"
                 else []
             ),

@@ -237,3 +237,13 @@ def test_broken_pictures_are_named(broken, tmp_path):
 def test_options_out_of_range(options, data_set):
     with pytest.raises(InputError, match="expected"):
         windows(data_set, FRAMES, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [("calib.cache", "TRT-8600-EntropyCalibration2\nblurry: 3c010a14\n", "calibration cache"), ("ranges.json", "{}", "is JSON")],
+)
+def test_what_people_hand_over_in_place_of_clips_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name} is .*{message.removeprefix('is ')}.*, expected clips"):
+        find_clips(tmp_path / name)

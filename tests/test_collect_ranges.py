@@ -18,6 +18,7 @@ from calibration.collect_ranges import CollectOptions, collect, main, table
 from calibration.operator_runner import OperatorRunner
 from calibration.ranges import Ranges
 from calibration.tensors import activations, scaled_tensors
+from export.graph.typed_graph import retype
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import METADATA_KEY, Contract, read_contract
 
@@ -204,23 +205,25 @@ def test_all_black_clips_have_stated_scales(tiny_model, tmp_path):
     assert facts(Ranges.load(tmp_path / "ranges.json")) == facts(black)
 
 
-@pytest.mark.parametrize(("value", "says"), [(np.nan, r"has \d+ NaN and 0 infinite"), (np.inf, r"has \d+ NaN and \d+ infinite")])
-def test_activations_that_are_no_numbers(value, says, data, small_model, tmp_path):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(value, data, small_model, tmp_path):
     broken = changed(small_model, tmp_path, lambda model: with_weight(model, "c2.weight", value))
-    with pytest.raises(ModelError, match=rf"layer c2\) {says}.* on clip a, frames from 0"):
+    with pytest.raises(ModelError, match=r"holds NaN or infinite numbers in c2\.weight"):
         collect(CollectOptions(data, broken, crop=None))
 
 
 def test_overflow_in_the_graph_is_found(data, small_model, tmp_path):
     broken = changed(small_model, tmp_path, lambda model: with_weight(model, "c2.weight", 3e38, 3e38))
-    with pytest.raises(ModelError, match="infinite values on clip"):
+    with pytest.raises(ModelError, match=r"layer c2\) has \d+ NaN and \d+ infinite values on clip a, frames from 0"):
         collect(CollectOptions(data, broken, crop=None))
 
 
 def test_models_in_other_precisions_are_refused(data, small_model, tmp_path):
-    half = changed(small_model, tmp_path, lambda model: with_contract(model, precision="fp16"))
+    typed = retype(onnx.load(small_model), "fp16")
+    with_contract(typed, precision="fp16")
+    onnx.save(typed, tmp_path / "half.onnx")
     with pytest.raises(ModelError, match=r"is in fp16, expected fp32"):
-        collect(CollectOptions(data, half))
+        collect(CollectOptions(data, tmp_path / "half.onnx"))
 
 
 def test_fixed_sizes(data, small_model, tmp_path):

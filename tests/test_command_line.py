@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import videodeblur
-from runtime.command_line import Stopped, command
+from runtime.command_line import Stopped, command, quoted
 from runtime.errors import InputError, MissingPackageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,3 +75,13 @@ def test_umbrella_leads_to_files(module, _):
 def test_umbrella_names_the_nearest_command(capsys):
     assert videodeblur.main(["exprot"]) == 2
     assert "did you mean 'export'?" in capsys.readouterr().err
+
+
+def test_commands_that_are_printed_can_be_pasted():
+    assert quoted("videodeblur", "run", Path("My Holiday (1).mp4"), 3) == "videodeblur run 'My Holiday (1).mp4' 3"
+
+
+def test_next_lines_name_commands_of_an_installed_package():
+    for path in (path for folder in ("export", "calibration", "serving") for path in (ROOT / folder).glob("**/*.py")):
+        for line in path.read_text().splitlines():
+            assert not ("next" in line and ("python export/" in line or "python -m " in line)), f"{path}: {line.strip()}"

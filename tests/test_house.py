@@ -71,6 +71,7 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
     "export/compare/": ("export/graph/", "export/shipped_clips.py", "calibration/", "runtime/"),
     "export/compare/open_any.py": ("export/compare/", "model/", "runtime/"),
     "export/network/": (
+        "calibration/fingerprints.py",
         "export/graph/",
         "export/compare/",
         "export/export_options.py",

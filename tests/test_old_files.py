@@ -17,6 +17,7 @@ from runtime.files.manifest import MANIFEST, load_manifest
 from runtime.files.records import parse_object, read_record
 
 OLD = Path(__file__).with_name("old_files")
+YOUNGER = {"graph_sha256": None}  # fields of a contract that these files had not
 
 
 def test_manifest(tmp_path):
@@ -32,13 +33,14 @@ def test_engine_record(tmp_path):
     assert record == read_record(EngineRecord, parse_object(old.read_text()))
     assert record.profiles == (Profile((1, 5, 64, 96), (1, 5, 64, 96), (1, 5, 64, 96)),)
     record.save(tmp_path / "tiny.engine")
-    assert (tmp_path / "tiny.engine.json").read_text() == old.read_text()
+    saved, before = (json.loads(path.read_text()) for path in (tmp_path / "tiny.engine.json", old))
+    assert saved == {**before, "contract": {**before["contract"], **YOUNGER}}
 
 
 def test_contract():
     text = (OLD / "contract.json").read_text().strip()
     assert Contract.from_json(text).parity["openvino:bf16"] == 79.01
-    assert json.loads(Contract.from_json(text).to_json()) == json.loads(text)
+    assert json.loads(Contract.from_json(text).to_json()) == {**json.loads(text), **YOUNGER}
 
 
 def test_ranges(tmp_path):

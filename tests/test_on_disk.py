@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from runtime.errors import InputError
+from runtime.errors import InputError, ModelError
 from runtime.files.on_disk import partial_file, partial_folder, partial_onnx
 
 
@@ -51,3 +51,9 @@ def test_a_folder_is_replaced_when_that_was_asked_for(tmp_path):
         (partial / "missing").unlink()
     assert names(tmp_path / "a") == ["1"]
     assert names(tmp_path) == ["a"]
+
+
+def test_internal_names_of_parts_are_not_told(tmp_path):
+    with pytest.raises(ModelError, match=r"m\.onnx is not a model") as caught, partial_onnx(tmp_path / "m.onnx") as partial:
+        raise ModelError(f"{partial} is not a model")
+    assert str(caught.value) == f"{tmp_path / 'm.onnx'} is not a model"

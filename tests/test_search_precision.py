@@ -4,6 +4,7 @@ import json
 import math
 from xml.etree import ElementTree
 
+import av
 import numpy as np
 import onnx
 import pytest
@@ -13,9 +14,11 @@ from calibration.ranges import Ranges
 from export import search_precision
 from export.compare import precision_trials
 from export.compare.precision_trials import PrecisionBench, SearchOptions
+from export.export_options import ExportOptions
 from export.graph.layer_cost import measured_costs, modelled_costs, total
 from export.graph.layer_precision import layers, read_precisions
 from export.graph.qdq_rules import QdqOptions, quantize
+from export.network.exporter import export_onnx
 from export.shipped_clips import CLIPS
 from runtime import Engine, InputError
 
@@ -60,7 +63,7 @@ def test_generous_budget_takes_every_candidate(tiny_model, ranges, tmp_path, cap
     drawn = [title.text for title in ElementTree.parse(chart).iter("{http://www.w3.org/2000/svg}title")][1:]
     assert len(drawn) == len(found["sensitivities"])
     assert sum("quantised" in text for text in drawn) == len(chosen)
-    assert "next: python export/to_qdq.py" in capsys.readouterr().out
+    assert "next: videodeblur quantize --onnx" in capsys.readouterr().out
 
 
 def test_chart_of_another_suffix_is_refused_before_the_search(tiny_model, ranges, tmp_path, capsys):
@@ -130,6 +133,45 @@ def test_a_point_beside_fp16_is_rounded_as_fp16(tiny_model, ranges, tmp_path):
         with Engine(tmp_path / "fp16.onnx", "onnxruntime") as engine:  # in fp32 between its operators
             unrounded = precision_trials._parity([engine.run(window) for window in bench._windows], bench._expected)
     assert options.min_psnr < found.parity < unrounded - 3
+
+
+def test_models_of_codes_are_searched(tiny_checkpoint, tmp_path, capsys):
+    model = export_onnx(ExportOptions(tiny_checkpoint, output=tmp_path / "u8.onnx", io="u8")).path
+    ranges = measured_ranges(model)
+    status, output = run(model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", "20")
+    assert status == 0
+    assert "int8" in read_precisions(output).values()
+
+
+def clip(path, frames, size=(64, 48)):
+    """A video of noise; the luma of a frame is the same in every video of this size."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "gray"
+        for number in range(frames):
+            luma = np.random.default_rng(number).integers(0, 256, (size[1], size[0]), np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(luma, "gray")))
+        file.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(("frames", "size"), [(11, (64, 48)), (12, (48, 64))])
+def test_truth_of_two_videos_that_do_not_belong_together_is_refused(tmp_path, frames, size):
+    truth = clip(tmp_path / "blurry.mkv", 12), clip(tmp_path / "sharp.mkv", frames, size)
+    with pytest.raises(InputError, match=r"blurry.mkv has 12 frames of 64x48, .* expected the same video, blurry and sharp"):
+        precision_trials._truth_windows(5, SearchOptions(CLIP, CLIP, CLIP, truth=truth))
+
+
+def test_truth_windows_are_spread_and_the_same_in_both(tmp_path):
+    pair = clip(tmp_path / "blurry.mkv", 31), clip(tmp_path / "sharp.mkv", 31)
+    blurry, sharp = precision_trials._truth_windows(5, SearchOptions(CLIP, CLIP, CLIP, truth=pair, limit=2, crop=(64, 64)))
+    assert [window.shape for window in blurry] == [(1, 5, 48, 64)] * 2
+    expected = [
+        np.stack([np.random.default_rng(start + i).integers(0, 256, (48, 64), np.uint8) for i in range(5)]) for start in (0, 15)
+    ]
+    for window, other, codes in zip(blurry, sharp, expected, strict=True):
+        np.testing.assert_array_equal(window, other)
+        np.testing.assert_allclose(window[0], codes / 255, atol=1e-6)
 
 
 def test_what_is_no_number_passes_no_gate():

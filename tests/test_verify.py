@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -9,8 +10,12 @@ import pytest
 
 from export import verify
 from export.compare.layer_drift import layer_drift
+from export.compare.luma import as_codes_hold, graph_input, run_luma
 from export.compare.open_any import open_any
+from export.export_options import ExportOptions
+from export.network.exporter import export_onnx
 from runtime import InputError
+from runtime.bundle import MIN_PARITY_OF_CODES
 from runtime.files.model_spec import parse
 from runtime.video import read_luma
 
@@ -106,6 +111,37 @@ def test_literal_takes_no_precision(tiny_model):
 def test_checkpoint_is_the_network_itself(tiny_checkpoint, tiny_model, capsys):
     assert verify.main([str(tiny_checkpoint), f"{tiny_model}@onnxruntime", "--clips", CLIP, "--windows", "1"]) == 0
     assert "torch fp32" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def codes_model(tiny_checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("codes") / "u8.onnx"
+    return export_onnx(ExportOptions(tiny_checkpoint, output=path, io="u8")).path
+
+
+@pytest.mark.parametrize("reference", ["tiny_checkpoint", "tiny_model", "codes_model"])
+def test_models_of_codes_are_held_to_floats_in_codes(reference, codes_model, request, capsys):
+    given = request.getfixturevalue(reference)
+    assert verify.main([str(given), f"{codes_model}@onnxruntime", "--clips", CLIP, "--windows", "1", "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["min_psnr"] == MIN_PARITY_OF_CODES
+    assert verdict["psnr"] is None or verdict["psnr"] > 70  # rounded to 8 bits alone it were 59
+
+
+def test_layers_of_models_of_codes(codes_model, capsys):
+    spec = f"{codes_model}@onnxruntime"
+    assert verify.main([spec, spec, "--clips", CLIP, "--windows", "1", "--layers"]) == 0
+    assert "inf dB  c1" in capsys.readouterr().out
+
+
+def test_luma_through_16_bit_codes():
+    contract = SimpleNamespace(io="u16", bits=10, color_range="limited")
+    luma = np.random.default_rng(0).random((1, 5, 8, 8), np.float32)
+    assert graph_input(contract, luma).shape == (1, 5, 8, 8, 2)
+    held = as_codes_hold(luma, None, contract)
+    np.testing.assert_array_equal(as_codes_hold(held, contract), held)
+    np.testing.assert_array_equal(run_luma(SimpleNamespace(contract=contract, run=lambda codes: codes), luma), held)
+    assert 0 < np.abs(held - luma).max() < 0.6 / 876
 
 
 def test_default_threshold_is_that_of_the_precision(tiny_model):

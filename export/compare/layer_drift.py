@@ -24,10 +24,9 @@ class LayerDrift:
     sqnr: float  # dB, power of the reference's output over that of the difference; infinite when equal
 
 
-def layer_drift(
-    reference: onnx.ModelProto, candidate: onnx.ModelProto, windows: Iterable[npt.NDArray[np.float32]]
-) -> list[LayerDrift]:
-    """Compares the output of every convolution that both graphs have, in the reference's order, over (1, F, H, W) windows.
+def layer_drift(reference: onnx.ModelProto, candidate: onnx.ModelProto, windows: Iterable[npt.NDArray[Any]]) -> list[LayerDrift]:
+    """Compares the output of every convolution that both graphs have, in the reference's order, over (1, F, H, W) windows in
+    the type of the graphs' input.
 
     Runs on ONNX Runtime's CPU kernels, one operator at a time. Convolutions are matched by their node names, which the typed
     graphs keep from the graph that they were made of. Raises ModelError when none match.
@@ -54,7 +53,7 @@ def _outputs(model: onnx.ModelProto) -> dict[str, str]:
     return {node.name.removesuffix("/Conv"): node.output[0] for node in model.graph.node if node.op_type == "Conv"}
 
 
-def _layer_values(runner: OperatorRunner, model: onnx.ModelProto, window: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+def _layer_values(runner: OperatorRunner, model: onnx.ModelProto, window: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
     names = {tensor: layer for layer, tensor in _outputs(model).items()}
     return {names[tensor]: value.astype(np.float32) for tensor, value in runner.run(window) if tensor in names}
 

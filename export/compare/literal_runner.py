@@ -1,6 +1,6 @@
-"""Computes a model file as its graph literally says, which matters where that says FP16.
+"""Computes a model file as its graph literally says, which matters where that says FP16 or BF16.
 
-On most CPUs neither ONNX Runtime nor OpenVINO multiplies in FP16: they compute such a graph in fp32 from end to end, and what would
+On most CPUs neither ONNX Runtime nor OpenVINO multiplies in these: they compute in fp32 from end to end, if at all, and what would
 round or overflow between two operators does not. An operator that runs alone has to hand over what its type holds.
 """
 
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, shape_inference
+from onnx import TensorProto
 
 from calibration.onnx_file import load_onnx
 from calibration.operator_runner import OperatorRunner
+from export.graph.bf16_in_fp32 import bf16_in_fp32
 from runtime.engine import Engine
 from runtime.errors import BackendError
 from runtime.files.contract import OUTPUT, read_contract
@@ -39,7 +40,8 @@ class LiteralRunner:
         self.contract = read_contract(path)
         self.precision = self.contract.precision
         self.reason = f"{LITERAL} {self.precision}: one operator at a time, rounded to the graph's types in between"
-        self._runner = OperatorRunner(shape_inference.infer_shapes(load_onnx(path)))
+        model, rounding = bf16_in_fp32(load_onnx(path))
+        self._runner = OperatorRunner(model, rounding=rounding)
 
     def run(self, window: Array) -> Array:
         """(N, F, H, W) -> the same shape: float32 luma of any size, or the codes that the model takes.
@@ -76,9 +78,6 @@ def open_backend(path: Path, backend: str, precision: str = "auto") -> Engine | 
 
 
 def exact_backend(model: onnx.ModelProto) -> str:
-    """What computes a graph as it says: ONNX Runtime, but LITERAL where it holds FP16, and OpenVINO where it holds BF16, of which
-    ONNX Runtime has no convolution on a CPU."""
+    """What computes a graph as it says: ONNX Runtime, but LITERAL where it holds FP16 or BF16."""
     types = {tensor.data_type for tensor in model.graph.initializer}  # of weights, or of the scales beside their codes
-    if TensorProto.BFLOAT16 in types:
-        return "openvino"
-    return LITERAL if TensorProto.FLOAT16 in types else "onnxruntime"
+    return LITERAL if types & {TensorProto.FLOAT16, TensorProto.BFLOAT16} else "onnxruntime"

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from export.compare.literal_runner import LITERAL, open_backend
+from export.compare.luma import run_luma
 from runtime import InputError
+from runtime.files.contract import Contract
 from runtime.files.model_spec import parse
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
@@ -33,10 +36,11 @@ class Opened:
     frames: int  # of a window
     precision: str  # a key of runtime.files.contract.MIN_PARITY
     what: str  # file, backend and precision in words
+    contract: Contract | None  # None: the network itself
 
-    def run(self, window: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """float32 (N, F, H, W) luma in [0, 1], any H and W -> the same shape."""
-        return self.runner.run(window)
+    def run(self, window: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 (N, F, H, W) luma in [0, 1], any H and W -> the same shape, whatever the model's own input is."""
+        return self.runner.run(window) if self.contract is None else run_luma(self.runner, window)
 
 
 @contextmanager
@@ -57,7 +61,7 @@ def open_any(spec: str, exact: bool = False) -> Iterator[Opened]:
     with open_backend(path, backend or "auto", precision or ("fp32" if exact else "auto")) as engine:
         kept = engine.contract.precision
         lowered = engine.precision if kept == "fp32" else kept  # a typed graph is judged by its types
-        yield Opened(engine, engine.contract.frames, lowered, f"{path}, {engine.reason}")
+        yield Opened(engine, engine.contract.frames, lowered, f"{path}, {engine.reason}", engine.contract)
 
 
 @contextmanager
@@ -72,4 +76,4 @@ def _open_network(path: Path, backend: str, precision: str) -> Iterator[Opened]:
     except CheckpointError as error:
         raise InputError(str(error)) from error
     with TorchRunner(network, precision or "fp32") as runner:
-        yield Opened(runner, network.config.frames, precision or "fp32", f"{path}, torch {precision or 'fp32'}")
+        yield Opened(runner, network.config.frames, precision or "fp32", f"{path}, torch {precision or 'fp32'}", None)

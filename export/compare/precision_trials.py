@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import onnx
 from calibration.clips import windows
 from calibration.ranges import Ranges
 from export.compare.literal_runner import exact_backend, open_backend
+from export.compare.luma import run_luma
 from export.graph.fp16_range import fp32_nodes
 from export.graph.layer_cost import LayerCost, measured_costs, modelled_costs, total
 from export.graph.layer_precision import QUANTISED, layers
@@ -33,7 +35,7 @@ Planes = npt.NDArray[np.float32]  # (1, F, H, W), luma in [0, 1]
 class SearchOptions:
     """What is searched, on what, within what."""
 
-    onnx: Path  # fp32, from export/to_onnx.py
+    onnx: Path  # fp32, from videodeblur export
     ranges: Path  # from videodeblur calibrate, of the same graph
     clips: Path  # held-out windows are taken from their verification part
     precision: str = "int8"  # or "fp8"
@@ -78,11 +80,11 @@ class PrecisionBench:
         self.beyond_fp16 = {name for name, layer in layers(model).items() if nodes.keys() & set(layer.nodes)}
         held_out = windows(options.clips, frames, "verification", options.limit)
         self._windows = [_middle(window.luma[None], options.crop) for window in held_out]
-        self._blurry, self._sharp = (_truth_windows(path, frames, options) for path in options.truth)
+        self._blurry, self._sharp = _truth_windows(frames, options)
         self._folder, self._built = tempfile.TemporaryDirectory(), 0
         with Engine(options.onnx, "onnxruntime", "fp32") as engine:
-            self._expected = [engine.run(window) for window in self._windows]
-            self._quality = _quality([engine.run(window) for window in self._blurry], self._sharp)
+            self._expected = [run_luma(engine, window) for window in self._windows]
+            self._quality = _quality([run_luma(engine, window) for window in self._blurry], self._sharp)
 
     def precisions(self, quantised: Sequence[str], rest: str) -> dict[str, str]:
         """The precision of every layer with these quantised; what does not fit FP16 stays in fp32."""
@@ -109,7 +111,7 @@ class PrecisionBench:
         graph = quantize(self._model, self._ranges, precisions, QdqOptions(rest=rest))
         onnx.save(graph, path)
         with open_backend(path, exact_backend(graph)) as runner:
-            value = judge([runner.run(window) for window in inputs])
+            value = judge([run_luma(runner, window) for window in inputs])
         self._built += 1
         if self._progress:
             self._progress(self._built, len(self.costs))
@@ -128,20 +130,39 @@ def _costs(model: onnx.ModelProto, options: SearchOptions) -> dict[str, LayerCos
     return modelled_costs(model, *options.crop)
 
 
-def _truth_windows(path: Path, frames: int, options: SearchOptions) -> list[Planes]:
-    """Windows spread over a clip, so that each scene is seen."""
-    with VideoReader(path) as reader:
-        planes = [to_unit(frame.luma, reader.info.bits, reader.info.color_range) for frame in reader]
-    starts = range(0, len(planes) - frames + 1, frames)
+def _truth_windows(frames: int, options: SearchOptions) -> tuple[list[Planes], list[Planes]]:
+    """The same windows of both videos, spread so that each scene is seen; one frame is held beside those of the windows.
+
+    Raises InputError where the two differ in size or length, or are shorter than a window.
+    """
+    blurry, sharp = (_length_and_size(path) for path in options.truth)
+    if blurry != sharp:
+        told = (f"{path} has {count} frames of {size}" for path, (count, size) in zip(options.truth, (blurry, sharp)))
+        raise InputError(f"{', '.join(told)}: expected the same video, blurry and sharp")
+    starts = range(0, blurry[0] - frames + 1, frames)
     if not starts:
-        raise InputError(f"{path} has {len(planes)} frames, expected at least {frames}")
+        raise InputError(f"{options.truth[0]} has {blurry[0]} frames, expected at least {frames}")
     spread = sorted({starts[i * len(starts) // options.limit] for i in range(options.limit)})
-    return [_middle(np.stack(planes[start : start + frames])[None], options.crop) for start in spread]
+    return _windows_at(options.truth[0], spread, frames, options), _windows_at(options.truth[1], spread, frames, options)
 
 
-def _middle(window: Planes, crop: tuple[int, int]) -> Planes:
-    top, left = (max(0, (have - want) // 2) for have, want in zip(window.shape[2:], crop))
-    return np.ascontiguousarray(window[..., top : top + crop[0], left : left + crop[1]])
+def _length_and_size(path: Path) -> tuple[int, str]:
+    """Counted, since containers may lie."""
+    with VideoReader(path) as reader:
+        return sum(1 for _ in reader), f"{reader.info.width}x{reader.info.height}"
+
+
+def _windows_at(path: Path, starts: Sequence[int], frames: int, options: SearchOptions) -> list[Planes]:
+    wanted = {start + offset for start in starts for offset in range(frames)}
+    with VideoReader(path) as reader:
+        bits, color_range = reader.info.bits, reader.info.color_range
+        held = {frame.number: _middle(frame.luma, options.crop) for frame in reader if frame.number in wanted}
+    return [to_unit(np.stack([held[start + i] for i in range(frames)])[None], bits, color_range) for start in starts]
+
+
+def _middle(window: npt.NDArray[Any], crop: tuple[int, int]) -> npt.NDArray[Any]:
+    top, left = (max(0, (have - want) // 2) for have, want in zip(window.shape[-2:], crop))
+    return window[..., top : top + crop[0], left : left + crop[1]].copy()
 
 
 def _parity(got: Sequence[Planes], expected: Sequence[Planes]) -> float:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import onnx
 
 from calibration.clips import windows
-from calibration.onnx_file import load_onnx
+from calibration.fingerprints import model_hash
+from calibration.onnx_file import brief, load_model
 from export.compare.literal_runner import LITERAL, exact_backend, open_backend
 from export.compare.parity import Parity, RunsModel, compared, computed_by, fit, openvino_precisions
 from export.graph.layer_types import fixed_size, layer_types, shares
@@ -47,11 +48,11 @@ class LostParityError(DeployError):
 
 
 def load_fp32(path: Path) -> tuple[onnx.ModelProto, Contract]:
-    """A graph to be typed, and its contract. Raises ModelError when the file is broken, foreign, or not in fp32."""
-    contract = read_contract(path)
+    """A graph to be typed, and its contract. Raises ModelError when the file is broken, foreign, changed, or not in fp32."""
+    model, contract = load_model(path)
     if contract.precision != "fp32":
-        raise ModelError(f"{path} is in {contract.precision} already, expected fp32: hand over what export/to_onnx.py wrote")
-    return load_onnx(path), contract
+        raise ModelError(f"{path} is in {contract.precision} already, expected fp32: hand over what videodeblur export wrote")
+    return model, contract
 
 
 def write_typed(
@@ -65,13 +66,14 @@ def write_typed(
     `precision`, 0 dB where one fails; `notes` go beside it.
     Raises InputError when `clip` is too short or `output` cannot be written, BackendError when nothing here runs the file.
     """
-    contract = replace(read_contract(source), precision=precision, parity={})
+    contract = replace(read_contract(source), precision=precision, parity={}, graph_sha256=model_hash(model))
     samples = held_out_windows(clip, contract)
     with Engine(source, "onnxruntime") as engine:
         expected = computed_by(engine, samples)
     with partial_onnx(output) as partial:
         _write(model, contract, notes, partial)
-        parities, remarks = _measured(model, partial, samples, expected)
+        parities, told = _measured(model, partial, samples, expected)
+        remarks = tuple(remark.replace(partial.name, output.name) for remark in told)
         contract = replace(contract, parity={f"{row.backend}:{row.precision}": round(row.decibels, 2) for row in parities})
         _write(model, contract, notes, partial)
     sizes = source.stat().st_size, output.stat().st_size
@@ -114,7 +116,7 @@ def _measured(
         try:
             runner = open_backend(path, backend, precision)
         except (ModelError, BackendError) as error:
-            remarks.append(f"{backend} does not run this file: {_first_line(error)}")
+            remarks.append(f"{backend} does not run this file: {brief(error)}")
             continue
         with runner:
             parity, failure = _parity(runner, samples, expected)
@@ -132,10 +134,7 @@ def _measured(
 def _backends(model: onnx.ModelProto) -> tuple[tuple[str, str], ...]:
     """What to run a file on, and in which arithmetic; what computes it as its graph says first."""
     usual = [("onnxruntime", "auto"), *(("openvino", word) for word in openvino_precisions())]
-    judge = exact_backend(model)
-    if judge == LITERAL:
-        return ((judge, "auto"), *usual)
-    return tuple(sorted(usual, key=lambda pair: pair[0] != judge))
+    return ((LITERAL, "auto"), *usual) if exact_backend(model) == LITERAL else tuple(usual)
 
 
 def _parity(runner: RunsModel, samples: npt.NDArray[Any], expected: npt.NDArray[Any]) -> tuple[Parity, str]:
@@ -143,17 +142,13 @@ def _parity(runner: RunsModel, samples: npt.NDArray[Any], expected: npt.NDArray[
     try:
         return compared(runner, computed_by(runner, samples), expected), ""
     except BackendError as error:
-        return Parity(runner.backend, runner.precision, FAILED, expected.size, expected.size), _first_line(error)
+        return Parity(runner.backend, runner.precision, FAILED, expected.size, expected.size), brief(error)
 
 
 def _lost(judged: Parity, failure: str, precision: str) -> str:
     found = failure or f"{precision} comes to {judged.decibels:.1f} dB of the fp32 file on {judged.backend} {judged.precision}"
     remedy = "keep more layers in a higher type (videodeblur search finds which)"
     return f"{found}, expected at least {MIN_PARITY[precision]:.0f}{' dB of the fp32 file' if failure else ''}: {remedy}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
 
 
 def _write(model: onnx.ModelProto, contract: Contract, notes: Mapping[str, Any], path: Path) -> None:

@@ -78,7 +78,7 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
             weight = quantisation[weight]
         if weight not in shapes:
             raise ModelError(
-                f"the weight of {node.name} is computed in the graph, expected a constant: export it with export/to_onnx.py"
+                f"the weight of {node.name} is computed in the graph, expected a constant: export it with videodeblur export"
             )
         outputs, inputs, *kernel = shapes[weight]
         groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)

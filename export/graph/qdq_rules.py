@@ -188,7 +188,7 @@ def rounded_up(scale: npt.ArrayLike, rest: str) -> npt.NDArray[np.float32]:
 
 def _check(model: onnx.ModelProto, quantised: Mapping[str, str], placement: str) -> None:
     if any(node.op_type in QDQ for node in model.graph.node):
-        raise ModelError("the graph is quantised already, expected an fp32 graph: hand over the file that export/to_onnx.py wrote")
+        raise ModelError("the graph is quantised already, expected an fp32 graph: hand over the file that videodeblur export wrote")
     fp32_values(model)
     if placement == "cpu" and "fp8" in quantised.values():
         raise InputError("placement 'cpu' is for int8, ONNX Runtime has no FP8 convolution on a CPU: use placement 'tensorrt'")

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from calibration.onnx_file import brief
 from runtime.errors import InputError, ModelError
 
 FLOATS = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -99,7 +100,7 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = node.name or node.output[0]
         if node.name in seen:
             raise ModelError(
-                f"two nodes are called {node.name}, names must be unique: export the model again with export/to_onnx.py"
+                f"two nodes are called {node.name}, names must be unique: export the model again with videodeblur export"
             )
         seen.add(node.name)
     return model
@@ -110,13 +111,13 @@ def fp32_values(model: onnx.ModelProto) -> set[str]:
     try:
         graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True).graph
     except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"the graph is not valid ONNX ({error}): export it again with export/to_onnx.py") from error
+        raise ModelError(f"the graph is not valid ONNX ({brief(error)}): export it again with videodeblur export") from error
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     for name, elem_type in types.items():
         if elem_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
             kind = TensorProto.DataType.Name(elem_type).lower()
-            raise ModelError(f"{name} is {kind}, expected an fp32 graph: hand over the file that export/to_onnx.py wrote")
+            raise ModelError(f"{name} is {kind}, expected an fp32 graph: hand over the file that videodeblur export wrote")
     return {name for name, elem_type in types.items() if elem_type == TensorProto.FLOAT}
 
 

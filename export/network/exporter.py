@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import nn
 
+from calibration.fingerprints import model_hash
 from export.compare import parity
 from export.compare.parity import Parity
 from export.export_options import ExportOptions
@@ -21,9 +22,10 @@ from export.graph.opset17 import lower_to_opset17
 from export.graph.receptive_field import receptive_field
 from export.graph.sample_code_graph import wrap_sample_codes
 from export.network.graph import network_to_onnx
+from export.network.merged_channels import merging_note
 from export.network.rewrites import apply_rewrites
 from export.shipped_clips import SIZE_COMPARED
-from model import VARIANTS, CheckpointError, DeblurNetwork, default_checkpoint, load_checkpoint
+from model import VARIANTS, CheckpointError, DeblurNetwork, NetworkConfig, default_checkpoint, load_checkpoint
 from runtime.errors import InputError
 from runtime.files.contract import METADATA_KEY, Contract
 from runtime.files.on_disk import check_not_input, partial_onnx, refusals
@@ -49,6 +51,7 @@ class ExportResult:
     parities: tuple[Parity, ...]  # ONNX Runtime's first, then OpenVINO's
     windows: tuple[int, ...]  # shape of what was compared, (N, F, H, W)
     seconds: float  # that it took
+    note: str = ""  # what the user should know
 
 
 def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
@@ -66,15 +69,17 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
     network, sha256 = _network(options)
     with partial_onnx(path) as partial:
         say("exporting")
-        core = _core_graph(network, options)
-        contract = _contract(network, core, options, sha256)
+        rewritten = apply_rewrites(network, options.rewrites)
+        core = _core_graph(rewritten, options)
+        contract = _contract(rewritten.config, core, options, sha256)
         windows = _windows(contract, options)
         say(f"verifying on {len(windows)} windows of {options.clip.name}, {windows.shape[-1]}x{windows.shape[-2]}")
         model, parities = _verified(network, core, contract, windows, partial, options.opset)
         measured = {f"{found.backend}:{found.precision}": round(found.decibels, 2) for found in parities}
-        contract = replace(contract, parity=measured)
+        contract = replace(contract, parity=measured, graph_sha256=model_hash(model))
         _write(model, contract, partial)
-    return ExportResult(path, contract, options.opset, tuple(parities), windows.shape, time.perf_counter() - begun)
+    seconds, note = time.perf_counter() - begun, merging_note(network.config, rewritten.config)
+    return ExportResult(path, contract, options.opset, tuple(parities), windows.shape, seconds, note)
 
 
 def _network(options: ExportOptions) -> tuple[DeblurNetwork, str]:
@@ -107,16 +112,16 @@ def _default_output(options: ExportOptions) -> Path:
     return Path(f"{stem}{'' if options.io == 'f32' else f'_{options.io}'}.onnx")
 
 
-def _core_graph(network: DeblurNetwork, options: ExportOptions) -> onnx.ModelProto:
+def _core_graph(rewritten: DeblurNetwork, options: ExportOptions) -> onnx.ModelProto:
     height, width = options.height, options.width
     if height is not None and width is not None:
         height, width = padding.padded_size(height, width, padding.MULTIPLE)
-    return network_to_onnx(apply_rewrites(network, options.rewrites), options.batch, height, width)
+    return network_to_onnx(rewritten, options.batch, height, width)
 
 
-def _contract(network: DeblurNetwork, core: onnx.ModelProto, options: ExportOptions, sha256: str) -> Contract:
+def _contract(config: NetworkConfig, core: onnx.ModelProto, options: ExportOptions, sha256: str) -> Contract:
     return Contract(
-        frames=network.config.frames,
+        frames=config.frames,
         multiple=padding.MULTIPLE,
         receptive_field=receptive_field(core, padding.MULTIPLE),
         io=options.io,
@@ -127,7 +132,7 @@ def _contract(network: DeblurNetwork, core: onnx.ModelProto, options: ExportOpti
         width=options.width,
         precision="fp32",
         checkpoint_sha256=sha256,
-        configuration=network.config.to_dict(),
+        configuration=config.to_dict(),
     )
 
 

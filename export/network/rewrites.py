@@ -7,9 +7,9 @@ convolution without bias folds into the convolution after it, convolutions of on
 states out of the variants that have them. The others are chosen by name (`REWRITES`) and applied in the order of that table.
 
 What they save on a CPU is a few percent at most, and merging or grouping the gates costs some: "fold,whole-window" is the
-default, with the fewest nodes among the fastest. CPU ms of one thread for 1x5x184x320, median (least) of 11 interleaved rounds
-(today: processor_ms of `videodeblur bench FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and other work to
-do; 2 % are noise:
+default, with the fewest nodes of the fastest, after "merge-duplicates", which saves what duplicates cost and is younger than this
+table. CPU ms of one thread for 1x5x184x320, median (least) of 11 interleaved rounds (today: processor_ms of `videodeblur bench
+FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and other work to do; 2 % are noise:
 
                                   OpenVINO bf16    OpenVINO fp32    ONNX Runtime fp32
     none                           407.0 (389.8)    786.7 (769.4)    883.6 (803.8)
@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from export.network.merged_channels import merge_duplicates
 from model import DeblurNetwork
 from model.convgru import ConvGRU, ConvLSTM
 from model.network import TemporalBlock, TemporalConv3d
@@ -104,6 +105,7 @@ def canonical(network: DeblurNetwork) -> DeblurNetwork:
 
 
 REWRITES: dict[str, Callable[[DeblurNetwork], DeblurNetwork]] = {
+    "merge-duplicates": merge_duplicates,
     "fold": fold_projections,
     "whole-window": whole_window,
     "group": group_temporal_cells,
@@ -113,7 +115,8 @@ REWRITES: dict[str, Callable[[DeblurNetwork], DeblurNetwork]] = {
 
 
 def apply_rewrites(network: DeblurNetwork, names: Iterable[str]) -> DeblurNetwork:
-    """The named rewrites after `canonical`, in the order of `REWRITES`; the network handed over is not touched."""
+    """The named rewrites after `canonical`, in the order of `REWRITES`; the network handed over is not touched, and the new one's
+    `config` tells its widths."""
     chosen = set(names)
     network = canonical(network)
     for name, rewrite in REWRITES.items():

@@ -45,6 +45,7 @@ class Contract:
     checkpoint_sha256: str  # of the checkpoint file
     configuration: dict[str, Any] = field(default_factory=dict)  # model.NetworkConfig's fields
     parity: dict[str, float] = field(default_factory=dict)  # dB by "backend:precision", measured when the file was made
+    graph_sha256: str | None = None  # of graph and weights, by calibration/fingerprints.py; None in older files
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

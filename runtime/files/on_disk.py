@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime.errors import InputError
+from runtime.errors import DeployError, InputError
 
 PART_ONNX = ".part.onnx"  # of one that is opened before it is complete
 
@@ -37,11 +37,18 @@ def partial_file(path: Path, flag: str | None = None, suffix: str = ".part") -> 
 
 @contextmanager
 def partial_onnx(path: Path) -> Iterator[Path]:
-    """The same for a model file that --output names. Raises InputError on another suffix than .onnx too."""
+    """The same for a model file that --output names. Raises InputError on another suffix than .onnx too.
+
+    Errors of this project that the block raises name `path` where they named the unfinished file.
+    """
     if path.suffix != ".onnx":
         raise InputError(f"output is {path}, expected a name that ends with .onnx")
     with partial_file(path, "--output", PART_ONNX) as partial:
-        yield partial
+        try:
+            yield partial
+        except DeployError as error:
+            error.args = tuple(str(text).replace(partial.name, path.name) for text in error.args)
+            raise
 
 
 @contextmanager
