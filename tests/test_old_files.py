@@ -1,4 +1,5 @@
-"""Files written before the folders had rooms are read, and would be written again as they are: formats stay when code moves.
+"""Files written before the folders had rooms are read, and would be written again as they are but for younger fields:
+formats stay when code moves.
 
 `old_files/` has them of a tiny network: a bundle's manifest, an engine's record, the contract in an ONNX file, and of the ranges
 the first tensors.

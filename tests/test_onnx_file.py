@@ -126,13 +126,6 @@ def test_weights_that_are_no_numbers_are_refused(tiny_model, tmp_path, value):
         load_model(save_signed(model, tmp_path / "nan.onnx"))
 
 
-def as_qlinear(model):
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            node.op_type = "QLinearConv"
-    return model
-
-
 def with_half_input(model):
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
     return model
@@ -152,7 +145,7 @@ def test_the_graph_is_looked_at_and_not_its_contract_alone(tiny_model, tmp_path,
         load_model(save_signed(convert(onnx.load(tiny_model)), tmp_path / "converted.onnx"))
 
 
-def quantised_statically(path, output):
+def quantised_by_onnxruntime(path, output):
     """By ONNX Runtime's own tool, which keeps our metadata."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -164,7 +157,7 @@ def quantised_statically(path, output):
 
 
 def test_what_onnxruntime_quantised_is_neither_fp32_nor_certified(tiny_model, tmp_path, capsys):
-    foreign = quantised_statically(tiny_model, tmp_path / "dynamic.onnx")
+    foreign = quantised_by_onnxruntime(tiny_model, tmp_path / "dynamic.onnx")
     for read in READERS:
         with pytest.raises(ModelError, match="holds int8, its contract says fp32"):
             read(foreign, tmp_path)
