@@ -162,6 +162,26 @@ def test_folders_with_some_ground_truth(tmp_path):
         video_from_folders(tmp_path / "blur", tmp_path / "sharp")
 
 
+def test_a_sheet_shows_the_middle_of_frames_with_truth(tmp_path):
+    for i in range(6):
+        save(tmp_path / "blur" / f"{i}.png", picture(i))
+    save(tmp_path / "sharp" / "4.png", picture(9))
+    save_checkpoint(DeblurNetwork(NetworkConfig(widths=PAPER.divided(16))), tmp_path / "tiny.safetensors")
+    folders = [
+        "--blurry",
+        str(tmp_path / "blur"),
+        "--sharp",
+        str(tmp_path / "sharp"),
+        "--model",
+        str(tmp_path / "tiny.safetensors"),
+    ]
+    assert evaluate.main([*folders, "--protocol", "P2", "--sheet", str(tmp_path / "sheet.png")]) == 0
+    sheet, (height, width) = np.asarray(Image.open(tmp_path / "sheet.png")), picture(4).shape[:2]
+    assert sheet.shape == (height, 3 * width, 3)
+    assert np.array_equal(sheet[:, :width], picture(4))
+    assert np.array_equal(sheet[:, 2 * width :], picture(9))
+
+
 def test_tables_beside_the_papers(tmp_path, capsys):
     root = make_tree(tmp_path / "data", frames=2)
     save_checkpoint(DeblurNetwork(NetworkConfig(widths=PAPER.divided(16))), tmp_path / "tiny.safetensors")

@@ -18,18 +18,22 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import numpy as np
 import torch
+from PIL import Image
 
 from model import default_checkpoint, load_checkpoint
 from model.reference import PRECISIONS, TorchRunner
 from runtime import Engine
 from runtime.command_line import command
 from runtime.errors import InputError
-from training.datasets import SPLITS, Dataset, find_dataset, video_from_folders
-from training.evaluation import WINDOWS, Run, VideoScore, mean_of_videos, score_videos
+from training.datasets import SPLITS, Dataset, PairedVideo, find_dataset, read_frames, video_from_folders
+from training.evaluation import WINDOWS, Run, VideoScore, deblur_frames, mean_of_videos, score_videos
+from training.media import read_image
 from training.protocols import PROTOCOLS
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
+SHEET = (320, 480)  # pixels of a frame on a sheet, height and width
 
 
 @command
@@ -42,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     windows = WINDOWS if arguments.windows == "both" else (arguments.windows,)
     with _opened(arguments.model or default_checkpoint(), arguments.precision, arguments.device) as (run, frames):
         scores = _with_progress(score_videos(dataset.videos, run, frames, arguments.protocol, windows), len(dataset.videos))
+        if arguments.sheet:
+            sheet(dataset.videos[0], run, frames).save(arguments.sheet)
     if arguments.frames:
         print(frame_table(scores))
     print(table(arguments.protocol, scores))
@@ -69,6 +75,25 @@ def frame_table(scores: Sequence[VideoScore]) -> str:
     lines = ["RGB PSNR of each frame, dB: input, " + ", ".join(scores[0].outputs)]
     lines += [f"{s.name}/{file}  " + "  ".join(f"{v:.2f}" for v in values) for s in scores for file, values in s.frame_psnr.items()]
     return "\n".join(lines)
+
+
+def sheet(video: PairedVideo, run: Run, frames: int) -> Image.Image:
+    """A row for each frame with ground truth: the middle of it blurry, deblurred in windows that follow one another, and true."""
+    blurry = read_frames([pair.blurry for pair in video.frames])
+    deblurred = deblur_frames(blurry, run, frames, stride=frames)
+    rows = [
+        np.concatenate([_middle(each) for each in (blurry[i], deblurred[i], read_image(pair.sharp))], axis=1)
+        for i, pair in enumerate(video.frames)
+        if pair.sharp
+    ]
+    return Image.fromarray(np.concatenate(rows))
+
+
+def _middle(frame: np.ndarray) -> np.ndarray:
+    height, width = frame.shape[:2]
+    rows, columns = min(height, SHEET[0]), min(width, SHEET[1])
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return frame[top : top + rows, left : left + columns]
 
 
 @contextmanager
@@ -112,6 +137,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--precision", default="auto", help=f"of a checkpoint: {', '.join(PRECISIONS)}; of an exported model: as Engine takes it")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for checkpoints")
     add("--frames", action="store_true", help="also print the PSNR of each frame")
+    add("--sheet", type=Path, help="also write a picture of the first video's frames: blurry, deblurred, true")
     add("--json", type=Path, help="also write the scores here, for training.tables")
     return parser.parse_args(argv)
 
