@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
 
 from runtime.video.hdr import Hdr
 
 Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
 
 NOT_STATED, FULL = 0, 2  # of AVColorRange; 1 is limited
+UNNAMED = {28: "LCEVC", 29: "VIEW_ID", 30: "3D_REFERENCE_DISPLAYS", 31: "EXIF"}  # side data of FFmpeg 8, not in PyAV's list
 MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
 
 
@@ -78,6 +80,16 @@ def plane_of(frame: av.VideoFrame, index: int) -> Plane:
 def side_data_of(frame: av.VideoFrame) -> Iterable[SideData]:
     """Side data, one by one."""
     return cast("Iterable[SideData]", frame.side_data)  # its stub calls it a dictionary
+
+
+def _unknown_type(kinds: type[SideDataType], number: int) -> SideDataType:
+    """A member for a type that PyAV's enumeration has not, so that one of it in a frame does not hide all the others."""
+    kind = object.__new__(kinds)
+    kind._name_, kind._value_ = UNNAMED.get(number, f"type {number}"), number
+    return cast("SideDataType", kinds._value2member_map_.setdefault(number, kind))
+
+
+SideDataType._missing_ = classmethod(_unknown_type)  # type: ignore[assignment, arg-type]  # asked by Enum for unknown values
 
 
 def is_format(container: InputContainer | OutputContainer, formats: set[str]) -> bool:

@@ -48,6 +48,8 @@ class PictureWriter(OutputWriter):
         reader.set_aside(set())
         if len(reader.container.streams) > 1:
             self.notes.append("all but the picture is left out: pictures have no sound")
+        if reader.info.rotation:
+            self.notes.append(f"the rotation by {reader.info.rotation} degrees is not in the output: turn the pictures, or take a video")
 
     def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
         """See `VideoWriter.write`."""
