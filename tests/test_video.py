@@ -320,18 +320,14 @@ def test_a_sound_that_does_not_fit_is_refused_or_dropped_on_demand(tmp_path):
     assert len(read(tmp_path / "out.mp4").packets["audio1"]) > 0
 
 
-@pytest.mark.parametrize(
-    ("codec", "pixel_format", "suffix"),
-    [("ffv1", "bgr0", ".mkv"), ("rawvideo", "nv12", ".nut"), ("rawvideo", "yuyv422", ".nut"), ("ffv1", "ya8", ".mkv")],
-)
-def test_samples_that_are_not_planar_yuv_are_refused_with_a_remedy(codec, pixel_format, suffix, tmp_path):
-    path = tmp_path / f"in{suffix}"
+def test_samples_that_are_not_served_are_refused_with_a_remedy(tmp_path):
+    path, pixel_format = tmp_path / "in.nut", "bayer_bggr8"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream("rawvideo", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
         container.mux(stream.encode(av.VideoFrame(64, 48, pixel_format)))
         container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match=rf"in{suffix}: its samples are {pixel_format}, expected planar YUV .*ffmpeg -i"):
+    with pytest.raises(VideoError, match=rf"in\.nut: its samples are {pixel_format}, expected planar YUV .*ffmpeg -i"):
         VideoReader(path)
 
 
@@ -414,23 +410,6 @@ def test_a_trimmed_mp4_is_not_taken_for_a_cut_off_one(tmp_path):
     source.write_bytes(data)
     with VideoReader(source) as reader:
         assert len(list(reader)) == reader.info.frames == 13
-
-
-def test_times_that_go_back_are_refused(tmp_path):
-    whole = Clip(options={"bf": "0"}).write(tmp_path / "whole.mp4")
-    with av.open(str(whole)) as source, av.open(str(tmp_path / "in.mp4"), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(video=0)):
-            if packet.dts is not None:
-                packet.dts -= 5000
-                packet.pts -= 2503 if number == 2 else 0
-                packet.stream = stream
-                target.mux(packet)
-    with (
-        pytest.raises(VideoError, match=r"in\.mp4: frame \d is shown at \d+, not after .*setpts"),
-        VideoReader(tmp_path / "in.mp4") as reader,
-    ):
-        list(reader)
 
 
 def test_metadata_in_another_encoding_is_carried_over(tmp_path):

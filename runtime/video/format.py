@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -84,12 +86,17 @@ def side_data_of(frame: av.VideoFrame) -> Iterable[SideData]:
 
 def _unknown_type(kinds: type[SideDataType], number: int) -> SideDataType:
     """A member for a type that PyAV's enumeration has not, so that one of it in a frame does not hide all the others."""
-    kind = object.__new__(kinds)
+    kind: Any = object.__new__(kinds)
     kind._name_, kind._value_ = UNNAMED.get(number, f"type {number}"), number
     return cast("SideDataType", kinds._value2member_map_.setdefault(number, kind))
 
 
-SideDataType._missing_ = classmethod(_unknown_type)  # type: ignore[assignment, arg-type]  # asked by Enum for unknown values
+SideDataType._missing_ = classmethod(_unknown_type)  # type: ignore[assignment]  # asked by Enum for unknown values
+
+
+def ffmpeg_line(path: Path, changes: str, target: str) -> str:
+    """A command that a shell takes as it is: the picture changed, the sound copied."""
+    return f"ffmpeg -i {shlex.quote(str(path))} {changes} -c:a copy {target}"
 
 
 def is_format(container: InputContainer | OutputContainer, formats: set[str]) -> bool:

@@ -19,15 +19,22 @@ from runtime.video.reader import VideoReader
 from runtime.video.still_pictures import encode_picture
 
 SUFFIX = ".png"
+WITH_ALPHA = 3  # planes beside luma
+PNG_FORMATS = {  # (with alpha, more than 8 bits): of colour
+    (False, False): "rgb24",
+    (False, True): "rgb48be",
+    (True, False): "rgba",
+    (True, True): "rgba64be",
+}
 
 
 class PictureWriter(OutputWriter):
     """Writes a PNG for every frame, with the interface of `VideoWriter`; a context manager.
 
     `path` is a name with %d or %05d, numbered from 1 or as the source's pictures are, or a folder, in which pictures have the
-    names of the source's, or numbers. Gray stays gray and RGB stays RGB; other YUV becomes RGB. 16 bits where the source has
-    more than 8. They appear when all are complete; of an existing folder, those of the same name are replaced. Sound and all
-    else is left out.
+    names of the source's, or numbers. Gray stays gray and RGB stays RGB; other YUV becomes RGB; alpha stays. 16 bits where the
+    source has more than 8. They appear when all are complete; of an existing folder, those of the same name are replaced. Sound
+    and all else is left out.
     """
 
     def __init__(self, path: Path, reader: VideoReader, width: int | None = None) -> None:
@@ -49,7 +56,9 @@ class PictureWriter(OutputWriter):
         if len(reader.container.streams) > 1:
             self.notes.append("all but the picture is left out: pictures have no sound")
         if reader.info.rotation:
-            self.notes.append(f"the rotation by {reader.info.rotation} degrees is not in the output: turn the pictures, or take a video")
+            self.notes.append(
+                f"the rotation by {reader.info.rotation} degrees is not in the output: turn the pictures, or take a video"
+            )
 
     def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
         """See `VideoWriter.write`."""
@@ -105,16 +114,16 @@ def _first_number(pictures: tuple[Path, ...]) -> int:
 
 
 def _picture(frame: Frame, luma: Plane, chroma: tuple[Plane, ...], reader: VideoReader) -> av.VideoFrame:
-    deep = luma.dtype == np.uint16
+    deep, transparent = luma.dtype == np.uint16, len(chroma) == WITH_ALPHA
     if reader.info.rgb_bits:
-        dtype = np.uint8 if reader.info.rgb_bits == 8 else np.uint16
-        pixels = rgb.to_rgb(luma, chroma[0], chroma[1], dtype)
-        return av.VideoFrame.from_ndarray(pixels, "rgb24" if dtype == np.uint8 else "rgb48be")
+        deep = reader.info.rgb_bits > 8
+        pixels = rgb.to_rgb(luma, chroma[0], chroma[1], np.uint16 if deep else np.uint8)
+        if transparent:
+            pixels = np.dstack([pixels, chroma[2] if deep else (chroma[2] // 257).astype(np.uint8)])
+        return av.VideoFrame.from_ndarray(pixels, PNG_FORMATS[transparent, deep])
     whole = av.VideoFrame(luma.shape[1], luma.shape[0], reader.info.pixel_format)
     for index, plane in enumerate((luma, *chroma)):
         plane_of(whole, index)[:] = plane
     whole.color_range, whole.colorspace = 2 if reader.info.color_range == "full" else 1, frame.decoded.colorspace
-    gray = not chroma
-    return whole.reformat(
-        format={(True, False): "gray", (True, True): "gray16be"}.get((gray, deep), "rgb48be" if deep else "rgb24")
-    )
+    gray = "gray16be" if deep else "gray"
+    return whole.reformat(format=PNG_FORMATS[transparent, deep] if chroma else gray)

@@ -1,8 +1,8 @@
 """`VideoReader`: the frames of a video file with PyAV, planes as numpy views.
 
-Pixels stay YUV from end to end: luma is what the network sees, the other planes are kept bit by bit, and no frame is rotated,
-scaled or converted. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or without alpha) and gray, 8 to 16 bits.
-RGB, palettes and semi-planar layouts (nv12, which files do not hold) are refused, and so is interlaced video.
+Pixels stay YUV from end to end: luma is what the network sees, the other planes are kept bit by bit, and no frame is rotated or
+scaled. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or without alpha) and gray, 8 to 16 bits, and what
+`layouts` makes planar: RGB, palettes, packed and semi-planar YUV. Interlaced video is refused.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from runtime.errors import InputError, VideoError
-from runtime.pixels import rgb
+from runtime.video.alpha import check_alpha, decoder_for
 from runtime.video.format import (
     FULL,
     MP4_LIKE,
     NOT_STATED,
     Frame,
     VideoInfo,
+    ffmpeg_line,
     is_format,
     plane_of,
     side_data_of,
 )
+from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
+from runtime.video.layouts import Layouts
 from runtime.video.sources import open_source
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
@@ -43,10 +46,10 @@ CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration
 CUT_OFF = Fraction(1, 2)  # seconds; a Matroska file that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
-BT601 = 6  # of AVColorSpace
-BIG_ENDIAN = {f"gray{bits}be": f"gray{bits}le" for bits in (10, 12, 16)}
+AFTER_A_JUMP = 2  # packets; FFmpeg marks the last one before a jump of the counter, or the one before that
+INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one moment are found, whatever wrote it
+HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
-RGB_BITS = {"rgb24": 8, "bgr24": 8, "bgr0": 8, "rgb0": 8, "pal8": 8, "gbrp": 8, "rgb48be": 16, "rgb48le": 16}
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
 
 
@@ -68,27 +71,38 @@ class VideoReader:
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
         self.frames = 0  # handed out so far
-        self.notes: list[str] = []  # what is worth telling about the file, complete after the last frame
+        self._said: list[str] = []
+        self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         source = open_source(self.path)
         self.container, self.pictures, self._rate = source.container, source.pictures, rate
-        self._rgb_bits: int | None = None
+        self._layouts = Layouts()
         try:
             self.stream = _picture_stream(self.path, self.container)
+            self._decoder = decoder_for(self.stream)
+            self._times = FrameTimes(self.path, self.container)
             self._indexed = len(self.pictures) or (len(self.stream.index_entries) if is_format(self.container, MP4_LIKE) else 0)
             self._decoded = self._salvaged() if salvage else self._decode()
             self._ahead = next(self._decoded, None)
             if self._ahead is None:
                 raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
             self.info = _describe(self.container, self.stream, self._ahead, self._indexed)
+            self.info = replace(self.info, rgb_bits=self._layouts.rgb_bits)
             if self.pictures:
-                self.info = replace(
-                    self.info, rgb_bits=self._rgb_bits, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None
-                )
+                self.info = replace(self.info, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth telling about the file, complete after the last frame."""
+        counted = {
+            "frames were at the time of another, or before it, and are shown a tick later": self._times.moved,
+            "times the counter of packets jumps before a keyframe: streams were joined there, or a little was lost": self._joints,
+        }
+        return [*self._said, *(f"{count} {what}" for what, count in counted.items() if count)]
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames. Raises VideoError where the file is broken or changes its format."""
@@ -104,6 +118,8 @@ class VideoReader:
             self.frames, previous = self.frames + 1, pts
             yield frame
             del decoded, planes, plane, frame  # not kept alive while the next is decoded
+        if self._ahead is not None and self._copied and previous is not None:
+            self._read_on(previous * self.info.time_base)
 
     def seek(self, number: int, pts: int, key: int) -> bool:
         """Goes on with frame `number`, which is shown at `pts`, decoding from the keyframe at `key`; call it before the first.
@@ -114,6 +130,8 @@ class VideoReader:
         for early in SEEK_EARLY:
             try:
                 self.container.seek(key - round(early / self.info.time_base), stream=self.stream)
+                self._decoder.flush_buffers()
+                self._times = FrameTimes(self.path, self.container)
                 self._decoded = self._decode(whole=False)
                 self._ahead = next((frame for frame in self._decoded if frame.pts is None or frame.pts >= pts), None)
             except (av.FFmpegError, VideoError):
@@ -173,45 +191,61 @@ class VideoReader:
                 frames += 1
         except _DamageError as error:
             self.broke_off = True
-            self.notes.append(str(error).rsplit(":", 1)[0])
+            self._said.append(str(error).rsplit(":", 1)[0])
             with suppress(av.FFmpegError):
-                yield from (frame for frame in self.stream.decode(None) if frames and not frame.is_corrupt)
+                left = [frame for frame in self._decoder.decode(None) if frames and not frame.is_corrupt]
+                yield from (self._made(frame, number) for number, frame in enumerate(left, frames))
 
     def _decode(self, whole: bool = True) -> Iterator[av.VideoFrame]:
         frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
+        doubtful = 0  # packets by which a keyframe must have come
         try:
             for packet in self.container.demux():
                 self._note_end(packet)
                 if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
                     self._set_aside(packet)
                     continue
+                if doubtful:
+                    doubtful = self._check_joint(packet, doubtful - 1, frames)
+                if not packets:
+                    check_alpha(self.path, packet, self._decoder)
                 packets += packet.size > 0
                 hidden += packet.is_discard
-                for decoded in self.stream.decode(packet):
-                    frame = self._readable(decoded) if self.pictures else decoded
-                    self._check(frame, frames)
-                    yield frame
+                self._times.take(packet)
+                for decoded in self._decoder.decode(packet if packet.size else None):
+                    yield self._made(decoded, frames)
                     frames += 1
-                if packet.is_corrupt:
-                    raise self._broken(frames)
+                doubtful = AFTER_A_JUMP if packet.is_corrupt else doubtful
         except av.FFmpegError as error:
             raise self._broken(frames, error.strerror) from error
         if whole:
             self._check_end(frames, packets, hidden)
 
-    def _readable(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """RGB and big-endian gray, which pictures hold, as what videos hold."""
-        name = picture.format.name
-        if name in BIG_ENDIAN:
-            return picture.reformat(format=BIG_ENDIAN[name])
-        if name not in RGB_BITS:
-            return picture
-        self._rgb_bits = RGB_BITS[name]
-        pixels = picture.to_ndarray(format="rgb24" if self._rgb_bits == 8 else "rgb48le")
-        frame = av.VideoFrame(picture.width, picture.height, "yuv444p16le")
-        for index, plane in enumerate(rgb.to_ycc(pixels)):
-            plane_of(frame, index)[:] = plane
-        frame.color_range, frame.colorspace, frame.pts = FULL, BT601, picture.pts
+    def _check_joint(self, packet: av.Packet[Any], left: int, frames: int) -> int:
+        """A transport stream whose counter jumps has lost packets, unless a keyframe follows: then others were joined to it."""
+        if not packet.size or not is_format(self.container, {"mpegts"}) or not (left or packet.is_keyframe):
+            raise self._broken(frames)
+        self._joints += packet.is_keyframe
+        return 0 if packet.is_keyframe else left
+
+    def _read_on(self, last: Fraction) -> None:
+        """Sets aside what belongs to the frames up to the one at `last` and lies behind them in the file."""
+        with suppress(av.FFmpegError):  # damage there is none of this video's
+            for packet in self.container.demux():
+                if packet.stream is not self.stream:
+                    self._set_aside(packet)
+                elif packet.dts is not None and packet.dts * packet.time_base > last + INTERLEAVED:
+                    return
+
+    def _made(self, decoded: av.VideoFrame, number: int) -> av.VideoFrame:
+        """A decoded frame in a layout that is served, with a time after the one before it."""
+        try:
+            frame = self._layouts.readable(decoded)
+        except VideoError as error:
+            raise VideoError(f"{self.path}: frame {number} {error}") from error
+        self._check(frame, number)
+        if not self.pictures:
+            self._times.settle(frame, number, self.stream.time_base or Fraction(1))
         return frame
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
@@ -232,7 +266,7 @@ class VideoReader:
         if frame.interlaced_frame:
             raise VideoError(
                 f"{self.path}: frame {number} is interlaced, expected progressive video: deinterlace it first,"
-                f" for example ffmpeg -i {self.path.name} -vf bwdif -crf 12 progressive.mkv"
+                f" for example {ffmpeg_line(self.path, '-vf bwdif -crf 12', 'progressive.mkv')}"
             )
         if shape != self._shape:
             was, now = ("{}x{} {}".format(*shape) for shape in (self._shape, shape))
@@ -249,9 +283,9 @@ class VideoReader:
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
         if packets < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
-        if self._indexed and frames < packets - hidden:
+        if frames < packets - hidden and self.stream.codec_context.name not in HIDDEN:
             lost = packets - hidden - frames
-            self.notes.append(
+            self._said.append(
                 f"{lost} of {packets - hidden} coded frames gave no picture, as after a cut that was not at a keyframe"
             )
         if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
@@ -262,11 +296,6 @@ class VideoReader:
             return number
         if decoded.pts is None:  # raw streams carry no times
             return 0 if previous is None else previous + self._step()
-        if previous is not None and decoded.pts <= previous:
-            raise VideoError(
-                f"{self.path}: frame {number} is shown at {decoded.pts}, not after the one before it ({previous}): give it new"
-                f" times first, for example ffmpeg -i {self.path.name} -vf setpts=N/FRAME_RATE/TB -crf 12 retimed.mkv"
-            )
         return decoded.pts
 
     def _duration_of(self, decoded: av.VideoFrame, pts: int) -> int:
@@ -333,7 +362,7 @@ def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:
         return
     raise VideoError(
         f"{path}: its samples are {pixel_format.name}, expected planar YUV or gray of 8 to 16 bits: convert it first,"
-        f" for example ffmpeg -i {path.name} -pix_fmt yuv444p -c:v ffv1 converted.mkv"
+        f" for example {ffmpeg_line(path, '-pix_fmt yuv444p -c:v ffv1', 'converted.mkv')}"
     )
 
 

@@ -20,6 +20,7 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.video.format import FULL, MP4_LIKE, Frame, Plane, VideoInfo, ffmpeg_says, is_format, plane_of
 from runtime.video.hdr import with_hdr
+from runtime.video.layouts import narrowed, narrower
 from runtime.video.output_writer import OutputWriter
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
@@ -74,6 +75,10 @@ class VideoWriter(OutputWriter):
         self._container = self._open_output()
         try:
             self._stream = self._add_picture(self._container)
+            self._narrowed = self._stream.pix_fmt in narrower(reader.info)
+            if self._narrowed:
+                colour = ", colour at half the width and height" if self._stream.pix_fmt == "yuv420p" else ""
+                self.notes.append(f"RGB becomes {self._stream.pix_fmt}, 8 bits{colour}: -c ffv1 in an .mkv keeps it all")
             self._copies = {} if segment else self._add_copies()
             with self._explained("cannot be written", logged=True):
                 self._container.metadata.update(_metadata(reader.container.metadata))
@@ -94,7 +99,8 @@ class VideoWriter(OutputWriter):
         if luma.shape != shape or luma.dtype != frame.luma.dtype:
             raise InputError(f"got luma {luma.shape} {luma.dtype}, expected {shape} {frame.luma.dtype}")
         picture = self._picture(frame)
-        for index, plane in enumerate((luma, *(frame.chroma if chroma is None else chroma))):
+        planes = (luma, *(frame.chroma if chroma is None else chroma))
+        for index, plane in enumerate(narrowed(planes, picture.format.name) if self._narrowed else planes):
             plane_of(picture, index)[:] = plane
         with self._explained("writing failed"):
             self._pictures += 1
@@ -197,7 +203,7 @@ class VideoWriter(OutputWriter):
         stream = self._new_stream(container, codec, info.frame_rate)
         context = stream.codec_context
         context.width, context.height = self._width, info.height
-        context.pix_fmt = _encoded_format(codec, info.pixel_format)
+        context.pix_fmt = _encoded_format(codec, info)
         context.time_base = stream.time_base = info.time_base
         if info.sample_aspect_ratio:
             context.sample_aspect_ratio = info.sample_aspect_ratio
@@ -391,10 +397,11 @@ def _open_output(path: Path, part: Path, time_base: Fraction, segment: bool, kin
     return container
 
 
-def _encoded_format(codec: str, pixel_format: str) -> str:
+def _encoded_format(codec: str, info: VideoInfo) -> str:
     """The encoder's name for the source's format; yuvj420p is yuv420p with the full range said elsewhere."""
+    pixel_format = info.pixel_format
     offered = [known.name for known in av.Codec(codec, "w").video_formats or ()]
-    for name in (pixel_format, pixel_format.replace("yuvj", "yuv")):
+    for name in (pixel_format, pixel_format.replace("yuvj", "yuv"), *narrower(info)):
         if not offered or name in offered:
             return name
     raise InputError(f"{codec} does not take {pixel_format}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
