@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Optional
 
 from runtime.errors import DeployError
 
 USER_ERROR = 1  # also when a gate such as a PSNR threshold fails
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+TOLD = {  # errors of the system that are the user's to mend
+    *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 Main = Callable[[Optional[Sequence[str]]], int]
 
@@ -24,6 +31,7 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        _open_standard_streams()
         try:
             return main(argv)
         except DeployError as error:
@@ -34,11 +42,30 @@ def command(main: Main) -> Main:
         except BrokenPipeError:
             return USER_ERROR
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR):
+            if error.errno not in TOLD:
                 raise
             return _report(f"{error.filename or 'writing'}: {error.strerror}")
 
     return guarded
+
+
+def clean_up_when_stopped() -> None:
+    """From here on a scheduler's stop, or a terminal that is closed, cleans up as Ctrl-C does; `nohup` still holds."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hangup = getattr(signal, "SIGHUP", None)  # a Unix has it
+    if hangup and signal.getsignal(hangup) == signal.SIG_DFL:
+        signal.signal(hangup, signal.default_int_handler)
+
+
+def _open_standard_streams() -> None:
+    """Gives those that the caller closed (2>&-) to the null device, before a file of ours gets their numbers, and messages."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def _report(message: str) -> int:

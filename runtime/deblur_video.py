@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import command
+from runtime.command_line import clean_up_when_stopped, command
 from runtime.engine import Engine
 from runtime.files.on_disk import file_sha256
 from runtime.progress import Progress, ProgressBar, Say
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, arguments = read_arguments(argv)
     logging.basicConfig(level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop cleans up as Ctrl-C does
+        clean_up_when_stopped()
     with ProgressBar() as bar:
         try:
             summary = deblur_video(options, None if arguments.no_progress else bar, _say)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,9 +10,10 @@ import numpy as np
 
 from runtime.errors import InputError, VideoError
 from runtime.files.numbered_names import is_numbered, with_number
+from runtime.files.on_disk import place_of
 from runtime.pixels import rgb
 from runtime.video.format import Frame, Plane, plane_of
-from runtime.video.output_writer import OutputWriter
+from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.still_pictures import encode_picture
 
@@ -48,10 +47,11 @@ class PictureWriter(OutputWriter):
             raise InputError(f"{path}: %d numbers pictures, and pictures are written as {SUFFIX}, not {found}: change the name")
         if not self._target.parent.is_dir():
             raise VideoError(f"{path}: there is no folder {self._target.parent}: make it first")
-        self._part = self._target.absolute().parent / f".{self._target.absolute().name}.{os.getpid()}.part"
-        self._open = True
+        self._own_folder = not self._target.exists()
         with self._explained():
-            self._part.mkdir()
+            self._target.mkdir(exist_ok=True)
+        self._part = own_part(path, self._target / "pictures", ".part", folder=True)  # in the folder, which may be a mount point
+        self._open = True
         reader.set_aside(set())
         if len(reader.container.streams) > 1:
             self.notes.append("all but the picture is left out: pictures have no sound")
@@ -64,7 +64,7 @@ class PictureWriter(OutputWriter):
         """See `VideoWriter.write`."""
         picture = _picture(frame, luma, frame.chroma if chroma is None else chroma, self._reader)
         with self._explained():
-            (self._part / self._name(frame.number)).write_bytes(encode_picture(picture))
+            (self._part.path / self._name(frame.number)).write_bytes(encode_picture(picture))
         self.frames += 1
 
     def finish(self) -> None:
@@ -72,17 +72,19 @@ class PictureWriter(OutputWriter):
         if not self._open:
             return
         with self._explained():
-            self._target.mkdir(exist_ok=True)
-            for picture in sorted(self._part.iterdir()):
-                picture.replace(self._target / picture.name)
+            for picture in sorted(self._part.path.iterdir()):
+                picture.replace(place_of(self._target / picture.name))
+        self._own_folder = False
         self.close()
 
     def close(self) -> None:
         """Deletes what is not finished; calling it again does nothing."""
         if self._open:
             self._open = False
-            with suppress(FileNotFoundError):
-                shutil.rmtree(self._part)
+            self._part.drop()
+            if self._own_folder:
+                with suppress(OSError):  # what others put there meanwhile stays
+                    self._target.rmdir()
 
     def _name(self, number: int) -> str:
         pictures = self._reader.pictures

@@ -18,10 +18,11 @@ from av.stream import Disposition, Stream
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.files.on_disk import place_of
 from runtime.video.format import FULL, MP4_LIKE, Frame, Plane, VideoInfo, ffmpeg_says, is_format, plane_of
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import narrowed, narrower
-from runtime.video.output_writer import OutputWriter
+from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
 
@@ -40,7 +41,8 @@ class VideoWriter(OutputWriter):
 
     `path` may be "-" for standard output, with the encoder's `format` "nut", "matroska", or "yuv4mpegpipe" and codec
     "wrapped_avframe". Leaving the `with` block completes the file and gives it its final name, replacing what had that name;
-    leaving it by an exception, Ctrl-C too, deletes it. Until then it is `.NAME.PID.part.EXT` in the same folder.
+    leaving it by an exception, Ctrl-C too, deletes it. Until then it is `.NAME.TOKEN.part.EXT` in the same folder. Where a link
+    had the name, the file that it leads to is replaced; a device or a pipe is refused.
 
     Carried over: times, colour tags, sample aspect ratio, display matrix, chapters, metadata, captions and other side data of
     the frames, HDR10's static metadata by the encoders in `hdr`; audio, subtitle, data and attachment streams packet by packet.
@@ -67,12 +69,18 @@ class VideoWriter(OutputWriter):
         self._encoder = encoder or EncoderOptions()
         self._pictures = self._encoded = 0  # handed to the encoder, and coded
         self._written_until = Fraction(0)
-        self._part = part or self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._piped = self.path == STANDARD
+        self._place = self.path if self._piped else place_of(self.path)
+        self._own = None if part or self._piped else own_part(self.path, self._place)
+        self._part = self._own.path if self._own else part or self.path
         self._open = True
-        if not segment and not self._piped:
-            self._try_out()
-        self._container = self._open_output()
+        try:
+            if not segment and not self._piped:
+                self._try_out()
+            self._container = self._open_output()
+        except BaseException:
+            self._drop_part()
+            raise
         try:
             self._stream = self._add_picture(self._container)
             self._narrowed = self._stream.pix_fmt in narrower(reader.info)
@@ -144,10 +152,11 @@ class VideoWriter(OutputWriter):
         if not self._segment:
             self._note_losses()
         try:
-            self._part.replace(self.path)
+            self._part.replace(self._place)
         except OSError as error:
             raise VideoError(f"{self.path}: {error.strerror}: choose another output") from error
         self._open = False
+        self._drop_part()
 
     def close(self) -> None:
         """Deletes the file unless it is finished; calling it again does nothing."""
@@ -156,7 +165,12 @@ class VideoWriter(OutputWriter):
         self._open = False
         with suppress(av.FFmpegError):  # the reason for deleting it is already on its way
             self._container.close()
-        if not self._piped:
+        self._drop_part()
+
+    def _drop_part(self) -> None:
+        if self._own:
+            self._own.drop()
+        elif not self._piped:
             self._part.unlink(missing_ok=True)
 
     def _open_output(self) -> OutputContainer:
@@ -178,7 +192,6 @@ class VideoWriter(OutputWriter):
         finally:
             with suppress(av.FFmpegError):
                 trial.close()
-            self._part.unlink(missing_ok=True)
 
     def _blank(self, stream: av.VideoStream) -> av.VideoFrame:
         picture = av.VideoFrame(self._width, self._reader.info.height, stream.pix_fmt or "")

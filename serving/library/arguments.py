@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import fcntl
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from runtime.command_line import clean_up_when_stopped
 from runtime.errors import InputError
 from runtime.run.arguments import LOG_LEVELS, add_encoder_arguments, add_network_arguments, encoder_options, network_options
 from serving.library.plan import WORK
@@ -70,9 +70,9 @@ def only_one(output: Path) -> Iterator[None]:
 
 
 def stop_cleanly() -> None:
-    """From here on a scheduler's stop cleans up as Ctrl-C does."""
+    """From here on a scheduler's stop, or a terminal that is closed, cleans up as Ctrl-C does."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        clean_up_when_stopped()
 
 
 def say(line: str) -> None:
