@@ -139,7 +139,7 @@ def _open_reader(options: DeblurOptions) -> VideoReader:
     from runtime.video import VideoReader  # here, so that options and help need no PyAV
 
     rate = Fraction(options.rate).limit_denominator(MAX_RATE_DENOMINATOR)
-    return VideoReader(options.source, options.frames, rate, options.salvage)
+    return VideoReader(options.source, options.frames, rate, options.salvage, options.playlist)
 
 
 class _Scenes:

@@ -24,7 +24,7 @@ from runtime.command_line import command
 from runtime.engine import Engine
 from runtime.progress import clock_text
 from runtime.run import network_memory
-from runtime.run.arguments import add_network_arguments, network_options
+from runtime.run.arguments import PLAYLIST, add_network_arguments, network_options
 from runtime.run.options import DeblurOptions, open_engine
 from runtime.run.tiling import Grid, TiledEngine, grid_for
 
@@ -60,9 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", type=Path, metavar="INPUT", help="the blurry video")
     parser.add_argument("--frames", type=int, metavar="N", help="as if it ended after N frames")
     parser.add_argument("--json", action="store_true", help="the forecast as JSON")
+    parser.add_argument("--playlist", action="store_true", help=PLAYLIST)
     add_network_arguments(parser)
     arguments = parser.parse_args(argv)
-    options = DeblurOptions(arguments.source, NOWHERE, frames=arguments.frames, overwrite=True, **network_options(arguments))
+    chosen = {"frames": arguments.frames, "playlist": arguments.playlist, **network_options(arguments)}
+    options = DeblurOptions(arguments.source, NOWHERE, overwrite=True, **chosen)
     forecast = plan_video(options)
     print(json.dumps(asdict(forecast)) if arguments.json else _text(forecast))
     return 0
@@ -76,7 +78,7 @@ def plan_video(options: DeblurOptions) -> Forecast:
     """
     from runtime.video import VideoReader  # here, so that help needs no PyAV
 
-    with VideoReader(options.source, options.frames) as reader, open_engine(options, None) as engine:
+    with VideoReader(options.source, options.frames, playlist=options.playlist) as reader, open_engine(options, None) as engine:
         info, size = reader.info, engine.contract.frames
         first = [frame.luma for frame in islice(reader, size)]
         window = np.stack([first[min(number, len(first) - 1)] for number in range(size)])[None]

@@ -36,6 +36,7 @@ from runtime.video.format import (
     plane_of,
     side_data_of,
 )
+from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
 from runtime.video.layouts import Layouts
@@ -57,17 +58,22 @@ class VideoReader:
     """The frames of a video file, once, in order of display; a context manager.
 
     `path` may also be "-" for standard input, a numbered sequence of pictures (%05d.png) or a folder of them, shown at `rate`
-    frames per second. `limit` ends the video after so many frames; with `salvage` a video that breaks off ends there, and a note
-    says so. Raises VideoError when the file is missing, is no video, is of
-    a kind that is not served, breaks off or is broken; the message names the file and the frame.
+    frames per second, or, as a `playlist`, a list of other files. `limit` ends the video after so many frames; with `salvage` a
+    video that breaks off ends there, and a note says so. Raises VideoError when the file is missing, is no video, is of a kind
+    that is not served, breaks off or is broken; the message names the file and the frame.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], limit: int | None = None, rate: Fraction = PICTURE_RATE, salvage: bool = False
+        self,
+        path: str | os.PathLike[str],
+        limit: int | None = None,
+        rate: Fraction = PICTURE_RATE,
+        salvage: bool = False,
+        playlist: bool = False,
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
-        self.path, self.limit, self._salvage = Path(path), limit, salvage
+        self.path, self.limit, self.playlist, self._salvage = Path(path), limit, playlist, salvage
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
         self.frames = 0  # handed out so far
@@ -75,14 +81,14 @@ class VideoReader:
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
-        source = open_source(self.path)
-        self.container, self.pictures, self._rate = source.container, source.pictures, rate
+        source = open_source(self.path, playlist)
+        self.container, self.pictures, self._pipe = source.container, source.pictures, source.pipe
         self._layouts = Layouts()
         try:
             self.stream = _picture_stream(self.path, self.container)
             self._decoder = decoder_for(self.stream)
             self._times = FrameTimes(self.path, self.container)
-            self._indexed = len(self.pictures) or (len(self.stream.index_entries) if is_format(self.container, MP4_LIKE) else 0)
+            self._indexed = len(self.pictures) or self._in_index()
             self._decoded = self._salvaged() if salvage else self._decode()
             self._ahead = next(self._decoded, None)
             if self._ahead is None:
@@ -248,6 +254,14 @@ class VideoReader:
             self._times.settle(frame, number, self.stream.time_base or Fraction(1))
         return frame
 
+    def _in_index(self) -> int:
+        """Coded frames that the file says it has; 0 where its format does not say. An index of fragments is known in part only."""
+        if not is_format(self.container, MP4_LIKE):
+            return 0
+        known = len(self.stream.index_entries)
+        in_fragments = samples_in_fragments(self.path, self.stream.id) if self.path.is_file() else 0
+        return max(known, self.stream.frames + in_fragments) if in_fragments else known
+
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             self._packets.setdefault(packet.stream_index, deque()).append(packet)
@@ -283,6 +297,10 @@ class VideoReader:
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
         if packets < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
+        if self._pipe and self._pipe.cut_within:
+            raise self._broken(frames, "it ends within an element")
+        if self._pipe and self._pipe.without_index:
+            self._said.append("the NUT stream has no index at its end: it was cut off, or its writer makes none")
         if frames < packets - hidden and self.stream.codec_context.name not in HIDDEN:
             lost = packets - hidden - frames
             self._said.append(
