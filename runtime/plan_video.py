@@ -77,8 +77,10 @@ def plan_video(options: DeblurOptions) -> Forecast:
     frame.
     """
     from runtime.video import VideoReader  # here, so that help needs no PyAV
+    from runtime.video.look_ahead import look_ahead
 
     with VideoReader(options.source, options.frames, playlist=options.playlist) as reader, open_engine(options, None) as engine:
+        look_ahead(reader)
         info, size = reader.info, engine.contract.frames
         first = [frame.luma for frame in islice(reader, size)]
         window = np.stack([first[min(number, len(first) - 1)] for number in range(size)])[None]

@@ -13,10 +13,12 @@ import pytest
 from test_pictures import save
 from video_clips import Clip
 
+from runtime.deblur_video import deblur_video
 from runtime.errors import VideoError
 from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 from runtime.video.fragments import samples_in_fragments
+from runtime.video.look_ahead import look_ahead
 from runtime.video.pipe_end import NUT, WatchedPipe
 from runtime.video.still_pictures import read_luma
 
@@ -153,3 +155,32 @@ def test_every_place_where_a_pipe_may_end_within_an_element(kind):
 
 def test_a_playlist_is_an_option_of_a_run(tmp_path):
     assert DeblurOptions(tmp_path / "in.m3u8", tmp_path / "out.mp4", playlist=True).playlist
+
+
+def interlaced_from(number, path):
+    """Progressive up to there, in one file."""
+    half = Clip("mpeg2video", times=list(range(number)), time_base=RATE, options={"g": "5"})
+    other = Clip("mpeg2video", times=list(range(100, 100 + number)), time_base=RATE, options={"g": "5", "flags": "+ildct+ilme"})
+    other.write(path.with_suffix(".b.ts"))
+    path.write_bytes(half.write(path.with_suffix(".a.ts")).read_bytes() + path.with_suffix(".b.ts").read_bytes())
+    return path
+
+
+def test_interlaced_from_a_later_frame_on_is_found_before_the_work(tmp_path, monkeypatch):
+    source = interlaced_from(25, tmp_path / "in put.ts")
+    with (
+        VideoReader(source) as reader,
+        pytest.raises(VideoError, match=r"the frame at .* s is interlaced.*-i '.*in put.ts' -vf bw.*-c:a copy"),
+    ):
+        look_ahead(reader)
+    monkeypatch.setattr("runtime.deblur_video.open_engine", lambda *_: pytest.fail("the work was begun"))
+    with pytest.raises(VideoError, match="is interlaced"):
+        deblur_video(DeblurOptions(source, tmp_path / "out.mkv"))
+    with VideoReader(source, limit=10) as reader:
+        look_ahead(reader)
+
+
+def test_a_video_of_one_kind_passes_the_look_ahead(long):
+    with VideoReader(long) as reader:
+        look_ahead(reader)
+        assert next(iter(reader)).number == 0

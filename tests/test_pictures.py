@@ -182,7 +182,7 @@ def three(tmp_path):
         (
             lambda folder: save(folder / "1.png", noise(1, "gray")[0][:24], "gray"),
             "",
-            "changes from 64x48 gray to 64x24 gray at frame 1",
+            "changes from 64x48 to 64x24 at frame 1",
         ),
         (lambda folder: (folder / "1.png").write_bytes(b"no picture"), "", r"broken or cut off at frame 1"),
         (

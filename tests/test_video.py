@@ -341,7 +341,7 @@ def test_a_change_of_size_is_refused_where_it_happens(tmp_path):
     parts = [Clip(size=size, times=VARIABLE[:3]).write(tmp_path / f"{size[0]}.h264") for size in ((64, 48), (96, 64))]
     (tmp_path / "in.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
     with (
-        pytest.raises(VideoError, match=r"in\.h264: changes from 64x48 yuv420p to 96x64 yuv420p at frame 3"),
+        pytest.raises(VideoError, match=r"in\.h264: changes from 64x48 to 96x64 at frame 3"),
         VideoReader(tmp_path / "in.h264") as reader,
     ):
         list(reader)

@@ -271,20 +271,29 @@ class VideoReader:
             self._seen_until = max(self._seen_until, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
     def _check(self, frame: av.VideoFrame, number: int) -> None:
-        shape = (frame.width, frame.height, frame.format.name)
         if not number:
             _check_format(self.path, frame.format)
-            self._shape = shape
+            self._first = (frame.width, frame.height, frame.format.name)
         if frame.is_corrupt:
             raise self._broken(number)
+        self.check_kind(frame, f"frame {number}")
+        if frame.format.name != self._first[2]:
+            raise VideoError(
+                f"{self.path}: changes from {self._first[2]} to {frame.format.name} at frame {number}: cut it there into two files"
+            )
+
+    def check_kind(self, frame: av.VideoFrame, where: str) -> None:
+        """Raises VideoError where a frame of this video is interlaced, or of another size than the first."""
         if frame.interlaced_frame:
             raise VideoError(
-                f"{self.path}: frame {number} is interlaced, expected progressive video: deinterlace it first,"
+                f"{self.path}: {where} is interlaced, expected progressive video: deinterlace it first,"
                 f" for example {ffmpeg_line(self.path, '-vf bwdif -crf 12', 'progressive.mkv')}"
             )
-        if shape != self._shape:
-            was, now = ("{}x{} {}".format(*shape) for shape in (self._shape, shape))
-            raise VideoError(f"{self.path}: changes from {was} to {now} at frame {number}: cut it there into two files")
+        if (frame.width, frame.height) != self._first[:2]:
+            was = "{}x{}".format(*self._first)
+            raise VideoError(
+                f"{self.path}: changes from {was} to {frame.width}x{frame.height} at {where}: cut it there into two files"
+            )
 
     def _broken(self, frames: int, reason: str | None = None) -> _DamageError:
         detail = f" ({reason})" if reason else ""

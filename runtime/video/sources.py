@@ -107,11 +107,11 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
             opened: InputContainer = av.open(target, "r", format=kind, options=options, metadata_errors="surrogateescape")
             return opened
     except (av.FFmpegError, OSError) as error:
-        if any("not on whitelist" in line for line in said):
+        if options is ONE_FILE and any("not on whitelist" in line for line in said):
             raise VideoError(
                 f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: --playlist reads what it lists"
             ) from error
-        reason = (said or [error.strerror or str(error)])[-1]
+        reason = (said or [error.strerror or str(error)])[-1].partition(" on whitelist")[0]
         raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
 
 
