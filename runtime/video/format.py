@@ -16,6 +16,7 @@ import numpy.typing as npt
 from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Stream
 
 from runtime.video.hdr import Hdr
 
@@ -92,6 +93,11 @@ def _unknown_type(kinds: type[SideDataType], number: int) -> SideDataType:
 
 
 SideDataType._missing_ = classmethod(_unknown_type)  # type: ignore[assignment]  # asked by Enum for unknown values
+
+
+def codec_name(stream: Stream) -> str:
+    """FFmpeg's name; "unknown codec" where it has no decoder, and PyAV no name."""
+    return getattr(stream, "name", None) or "unknown codec"
 
 
 def ffmpeg_line(path: Path, changes: str, target: str) -> str:

@@ -18,6 +18,7 @@ from runtime.video.reader import VideoReader
 from runtime.video.still_pictures import encode_picture
 
 SUFFIX = ".png"
+HDR_TRANSFERS = (16, 18)  # PQ and HLG, of AVColorTransferCharacteristic
 WITH_ALPHA = 3  # planes beside luma
 PNG_FORMATS = {  # (with alpha, more than 8 bits): of colour
     (False, False): "rgb24",
@@ -55,6 +56,11 @@ class PictureWriter(OutputWriter):
         reader.set_aside(set())
         if len(reader.container.streams) > 1:
             self.notes.append("all but the picture is left out: pictures have no sound")
+        aspect, (*_, transfer) = reader.info.sample_aspect_ratio, reader.info.color_tags
+        if aspect not in (None, 0, 1):
+            self.notes.append(f"the sample aspect ratio {aspect} is not in the output: scale the pictures, or take a video")
+        if transfer in HDR_TRANSFERS:
+            self.notes.append("the colour tags are not in the output: the pictures are HDR, and PNG does not say so")
         if reader.info.rotation:
             self.notes.append(
                 f"the rotation by {reader.info.rotation} degrees is not in the output: turn the pictures, or take a video"

@@ -78,6 +78,7 @@ class VideoReader:
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
         self.frames = 0  # handed out so far
         self._said: list[str] = []
+        self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
@@ -146,6 +147,10 @@ class VideoReader:
                 self.frames = number
                 return True
         return False
+
+    def first_packets(self) -> dict[int, list[av.Packet[Any]]]:
+        """The first packets of all other streams that were come by so far, by stream; call it before the first frame."""
+        return {index: list(packets) for index, packets in self._packets.items()}
 
     def set_aside(self, streams: set[int]) -> None:
         """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame.
@@ -252,6 +257,10 @@ class VideoReader:
         self._check(frame, number)
         if not self.pictures:
             self._times.settle(frame, number, self.stream.time_base or Fraction(1))
+        for data in side_data_of(frame):
+            if data.type.name not in NOT_OF_THE_PICTURE and data.type.name not in self.side_data:
+                time = None if frame.pts is None else frame.pts * (self.stream.time_base or Fraction(1))
+                self.side_data[data.type.name] = time
         return frame
 
     def _in_index(self) -> int:
@@ -345,8 +354,9 @@ class _DamageError(VideoError):
 def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
-        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise VideoError(f"{path}: has no video stream ({found} only): give a video file")
+        covers = any(stream.type == "video" for stream in container.streams)
+        kinds = sorted({stream.type for stream in container.streams if stream.type != "video"} | ({"a cover"} if covers else set()))
+        raise VideoError(f"{path}: has no video stream, only {' and '.join(kinds) or 'nothing'}: give a video file")
     if stream.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: convert it first")
     return stream

@@ -14,13 +14,15 @@ import av
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.filter import Graph
-from av.stream import Disposition, Stream
+from av.stream import Stream
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.files.on_disk import place_of
-from runtime.video.format import FULL, MP4_LIKE, Frame, Plane, VideoInfo, ffmpeg_says, is_format, plane_of
+from runtime.video.cover_art import attach, holds_as_stream, is_cover, why_left_out
+from runtime.video.format import FULL, MP4_LIKE, Frame, Plane, VideoInfo, codec_name, ffmpeg_says, is_format, plane_of
 from runtime.video.hdr import with_hdr
+from runtime.video.inventory import settle
 from runtime.video.layouts import narrowed, narrower
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
@@ -33,7 +35,7 @@ PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do wi
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
-ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
+ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and nearly any size"
 
 
 class VideoWriter(OutputWriter):
@@ -151,6 +153,7 @@ class VideoWriter(OutputWriter):
             return
         if not self._segment:
             self._note_losses()
+            self.notes += settle(self._reader, self._part, self.notes, self._encoder.leave_out)
         try:
             self._part.replace(self._place)
         except OSError as error:
@@ -261,6 +264,8 @@ class VideoWriter(OutputWriter):
             ):
                 continue
             name = f"{source.type} stream {source.index}"
+            if is_cover(source) and attach(self._container, source, self._reader.first_packets().get(source.index, [])):
+                continue
             if self._can_hold(source):
                 copies[source.index] = copy = self._container.add_stream_from_template(source)
                 copy.metadata.update(_metadata(source.metadata))
@@ -272,30 +277,32 @@ class VideoWriter(OutputWriter):
                 and not is_format(self._container, {Y4M})
             ):
                 raise VideoError(
-                    f"{self.path.suffix} cannot hold {name} of {self._reader.path} ({source.name or 'unknown codec'}):"
-                    " write an .mkv, or leave it out with --drop-unsupported"
+                    f"{self.path.suffix} cannot hold {name} of {self._reader.path} ({codec_name(source)}):"
+                    f" {other_container(self.path)}, or leave it out with --drop-unsupported"
                 )
             else:
-                self.notes.append(
-                    f"{name} ({source.name or 'unknown codec'}) is not in the output: {self.path.suffix} cannot hold it"
-                )
+                self.notes.append(f"{name} ({codec_name(source)}) is not in the output: {why_left_out(source, self.path.suffix)}")
         return copies
 
     def _is_chapter_track(self, source: Stream) -> bool:
         """MP4 keeps its chapters as a text track too, which `set_chapters` makes anew."""
-        return source.name == "bin_data" and is_format(self._reader.container, MP4_LIKE) and bool(self._reader.container.chapters())
+        return (
+            codec_name(source) == "bin_data"
+            and is_format(self._reader.container, MP4_LIKE)
+            and bool(self._reader.container.chapters())
+        )
 
     def _can_hold(self, source: Stream) -> bool:
         """Whether the output's muxer takes this stream, by writing a header with it alone."""
         if source.type == "attachment":
             return is_format(self._container, {"matroska"})
-        if source.type == "video" and not (source.disposition & Disposition.attached_pic and is_format(self._container, MP4_LIKE)):
-            return False  # a second picture would stay blurry; a cover becomes a picture elsewhere
+        if source.type == "video" and not (is_cover(source) and holds_as_stream(self._container)):
+            return False
         try:
             with av.open(io.BytesIO(), "w", format=self._container.format.name) as trial:
                 trial.add_stream_from_template(source)
                 trial.start_encoding()
-        except (av.FFmpegError, ValueError):
+        except (av.FFmpegError, ValueError, AttributeError):  # the last where FFmpeg has no decoder for it
             return False
         return True
 
@@ -370,6 +377,11 @@ class VideoWriter(OutputWriter):
 def segment_shift(reader: VideoReader) -> int:
     """What is added to a time of the video, in its time base, to have that of a segment, which is never negative."""
     return round(SEGMENT_START / reader.info.time_base) - reader.info.first_pts
+
+
+def other_container(path: Path) -> str:
+    """A container to take instead of the path's."""
+    return "write an .mp4 or .mov" if path.suffix == ".mkv" else "write an .mkv"
 
 
 def _settle_layout(copy: Stream) -> None:
