@@ -30,8 +30,8 @@ FACTS = {  # of VideoInfo: what users call them; None = told by the picture itse
     "display_matrix": "the rotation",
     "color_range": "the colour range",
     "color_tags": "the colour tags",
-    "hdr": "the light levels",
     "side_data": "side data",
+    "hdr": None,  # side data
     **dict.fromkeys(("width", "height", "pixel_format", "bits", "rgb_bits", "chroma_step", "codec", "rotation")),
     **dict.fromkeys(("time_base", "first_pts", "frame_rate", "frames", "duration")),  # of timing, which the rehearsal compares
 }

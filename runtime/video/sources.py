@@ -32,11 +32,10 @@ LISTS = {
     "rtsp",
 }  # formats that name or look for other files
 ONE_FILE = {"format_whitelist": ",".join(sorted(av.formats_available - LISTS))}  # whatever a file of another's says that it is
-LIST_OF_OURS = {  # a list in memory may name any file, and none of these another
-    "safe": "0",
-    "protocol_whitelist": "file,pipe",
-    "format_whitelist": f"concat,{ONE_FILE['format_whitelist']}",
-}
+ONE_PICTURE = {
+    "format_whitelist": f"{ONE_FILE['format_whitelist']},image2"
+}  # which is asked for by suffix, and reads numbered names
+LIST_OF_OURS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
 LIST_ASKED_FOR = {"safe": "0", "protocol_whitelist": "file,crypto,data"}  # no network
 IS_A_LIST = b"ffconcat"  # the first bytes of one that needs no suffix
 
@@ -66,10 +65,22 @@ def open_source(path: Path, playlist: bool = False) -> Source:
             with picture.open("rb") as file:
                 if file.read(len(IS_A_LIST)) == IS_A_LIST:
                     raise VideoError(f"{picture}: is a list of other files, expected a picture: take it out")
-        return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", LIST_OF_OURS), pictures)
+        return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", _of_ours(pictures)), pictures)
     if not path.exists():
         raise VideoError(f"{path}: no such file, expected a video file")
-    return Source(_open(path, str(path.absolute()), options=LIST_ASKED_FOR if playlist else ONE_FILE))
+    return Source(_open(path, str(path.absolute()), options=LIST_ASKED_FOR if playlist else _alone(path)))
+
+
+def _alone(path: Path) -> dict[str, str]:
+    """The demuxers that read this file and no other."""
+    return ONE_FILE if "%" in str(path.absolute()) else ONE_PICTURE
+
+
+def _of_ours(pictures: tuple[Path, ...]) -> dict[str, str]:
+    """The options of a list of these: it may hold no further list."""
+    numbered = any("%" in picture.name for picture in pictures) or "%" in str(pictures[0].absolute().parent)
+    formats = (ONE_FILE if numbered else ONE_PICTURE)["format_whitelist"]
+    return {**LIST_OF_OURS, "format_whitelist": f"concat,{formats}"}
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
@@ -107,7 +118,7 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
             opened: InputContainer = av.open(target, "r", format=kind, options=options, metadata_errors="surrogateescape")
             return opened
     except (av.FFmpegError, OSError) as error:
-        if options is ONE_FILE and any("not on whitelist" in line for line in said):
+        if kind is None and any("not on whitelist" in line for line in said):
             raise VideoError(
                 f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: --playlist reads what it lists"
             ) from error
