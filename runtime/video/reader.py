@@ -307,7 +307,8 @@ class VideoReader:
     def _broken(self, frames: int, reason: str | None = None) -> _DamageError:
         detail = f" ({reason})" if reason else ""
         return _DamageError(
-            f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file, or --salvage what is before"
+            f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file, or take what is before"
+            " with videodeblur run --salvage"
         )
 
     def _check_end(self, frames: int, packets: int, hidden: int) -> None:

@@ -37,6 +37,7 @@ ONE_PICTURE = {
 }  # which is asked for by suffix, and reads numbered names
 LIST_OF_OURS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
 LIST_ASKED_FOR = {"safe": "0", "protocol_whitelist": "file,crypto,data"}  # no network
+WEBP_FLAGS, WEBP_ANIMATED = 20, 2  # place and bit, of its extended header
 IS_A_LIST = b"ffconcat"  # the first bytes of one that needs no suffix
 
 
@@ -68,7 +69,15 @@ def open_source(path: Path, playlist: bool = False) -> Source:
         return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", _of_ours(pictures)), pictures)
     if not path.exists():
         raise VideoError(f"{path}: no such file, expected a video file")
+    if path.is_file() and _is_animated_webp(path):
+        raise VideoError(f"{path}: is an animated WebP, which FFmpeg does not decode, expected a video: make a GIF of it first")
     return Source(_open(path, str(path.absolute()), options=LIST_ASKED_FOR if playlist else _alone(path)))
+
+
+def _is_animated_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(WEBP_FLAGS + 1)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[WEBP_FLAGS:] and head[WEBP_FLAGS] & WEBP_ANIMATED)
 
 
 def _alone(path: Path) -> dict[str, str]:

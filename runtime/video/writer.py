@@ -232,7 +232,8 @@ class VideoWriter(OutputWriter):
         if info.display_matrix:
             stream.set_display_matrix(info.display_matrix)
         refused = f"{codec} refuses {self._width}x{info.height} {context.pix_fmt}"
-        with self._explained(refused, f"change its options, or {ANY_FORMAT}", logged=True):
+        other = ANY_FORMAT if codec != "ffv1" else "scale the video first"
+        with self._explained(refused, f"change its options, or {other}", logged=True):
             context.open()
         if context.options:
             unknown = ", ".join(f"{name}={value}" for name, value in context.options.items())

@@ -183,7 +183,7 @@ def _own_model(work: Path, say: Say) -> Path:
 
 def _check_same(before: Library, now: Library) -> None:
     was, is_now = ({"source": library.source, **asdict(library.settings)} for library in (before, now))
-    other = [f"{name} was {was[name]!r}, is {value!r}" for name, value in is_now.items() if was[name] != value]
+    other = [f"{name} was {_said(was[name])}, is {_said(value)}" for name, value in is_now.items() if was[name] != value]
     outputs = {entry.file: entry.output for entry in before.videos}
     moved = [entry for entry in now.videos if outputs.get(entry.file, entry.output) != entry.output]
     if moved:
@@ -192,3 +192,12 @@ def _check_same(before: Library, now: Library) -> None:
         raise InputError(
             f"{before.work} holds a run that was begun differently ({'; '.join(other)}): go on as it was, or delete the folder"
         )
+
+
+def _said(value: object) -> str:
+    """As a user says it, not as Python does."""
+    if isinstance(value, dict):
+        return " ".join(f"{name}={each}" for name, each in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
