@@ -27,7 +27,7 @@ EPILOG = f"""
 Quality without --crf: {", ".join(f"crf {crf} for {codec}" for codec, crf in DEFAULT_CRF.items())}.
 Lossless: `-e qp=0` with libx264; `-c ffv1` and an .mkv output, which also takes odd sizes and every pixel format.
 Pipes: `ffmpeg -i in.mp4 -f nut - | videodeblur run - - | x264 --demuxer y4m -o out.264 -`; `-f nut` keeps times and sound.
-All but luma is carried over: chroma, times, sound, subtitles, chapters, metadata, rotation, colour tags.
+All but luma is copied: chroma, times, sound, subtitles, chapters, metadata, covers, rotation, colour tags; notes name what is not.
 """
 
 
