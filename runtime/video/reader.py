@@ -209,15 +209,8 @@ class VideoReader:
 
     def _decode(self, whole: bool = True) -> Iterator[av.VideoFrame]:
         frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
-        doubtful = 0  # packets by which a keyframe must have come
         try:
-            for packet in self.container.demux():
-                self._note_end(packet)
-                if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
-                    self._set_aside(packet)
-                    continue
-                if doubtful:
-                    doubtful = self._check_joint(packet, doubtful - 1, frames)
+            for packet in self._whole_packets():
                 if not packets:
                     check_alpha(self.path, packet, self._decoder)
                 packets += packet.size > 0
@@ -226,18 +219,35 @@ class VideoReader:
                 for decoded in self._decoder.decode(packet if packet.size else None):
                     yield self._made(decoded, frames)
                     frames += 1
-                doubtful = AFTER_A_JUMP if packet.is_corrupt else doubtful
         except av.FFmpegError as error:
             raise self._broken(frames, error.strerror) from error
+        except _LossError as error:
+            raise self._broken(frames) from error
         if whole:
             self._check_end(frames, packets, hidden)
 
-    def _check_joint(self, packet: av.Packet[Any], left: int, frames: int) -> int:
-        """A transport stream whose counter jumps has lost packets, unless a keyframe follows: then others were joined to it."""
-        if not packet.size or not is_format(self.container, {"mpegts"}) or not (left or packet.is_keyframe):
-            raise self._broken(frames)
-        self._joints += packet.is_keyframe
-        return 0 if packet.is_keyframe else left
+    def _whole_packets(self) -> Iterator[av.Packet[Any]]:
+        """The packets of the picture, the others being set aside. Raises _LossError after one that is not whole.
+
+        A transport stream whose counter jumps has lost packets, unless a keyframe follows: then others were joined to it. Until
+        that is known, what follows is not handed out.
+        """
+        joinable, doubtful = is_format(self.container, {"mpegts"}), False
+        waiting: deque[av.Packet[Any]] = deque()
+        for packet in self.container.demux():
+            self._note_end(packet)
+            if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
+                self._set_aside(packet)
+                continue
+            waiting.append(packet)
+            if doubtful:
+                doubtful = not (joinable and packet.size and packet.is_keyframe)
+                self._joints += not doubtful
+                if doubtful and (not packet.size or len(waiting) == AFTER_A_JUMP or not joinable):
+                    raise _LossError
+            while waiting and not doubtful:
+                doubtful = waiting[0].is_corrupt
+                yield waiting.popleft()
 
     def _read_on(self, last: Fraction) -> None:
         """Sets aside what belongs to the frames up to the one at `last` and lies behind them in the file."""
@@ -346,6 +356,10 @@ class VideoReader:
 
     def _step(self) -> int:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
+
+
+class _LossError(Exception):
+    """A packet was not whole."""
 
 
 class _DamageError(VideoError):
