@@ -19,6 +19,7 @@ from av.stream import Stream
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.machine.scheduling import own_scheduling
 from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
 from runtime.video.hdr import with_hdr
@@ -223,7 +224,7 @@ class Muxer:
             stream.set_display_matrix(info.display_matrix)
         refused = f"{codec} refuses {plan.width}x{info.height} {context.pix_fmt}"
         other = ANY_FORMAT if codec != "ffv1" else "scale the video first"
-        with explained(plan.path, refused, f"change its options, or {other}", logged=True):
+        with explained(plan.path, refused, f"change its options, or {other}", logged=True), own_scheduling():
             context.open()
         if context.options:
             unknown = ", ".join(f"{name}={value}" for name, value in context.options.items())
