@@ -68,7 +68,8 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     before, said = inventory_of(reader), list(notes)
     with VideoReader(written) as output:
         after = inventory_of(output)
-    lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, after), *_lost_streams(before, after, left_out)]
+        told = [after.tags, *(stream.metadata for stream in output.container.streams)]  # a timecode moves to a stream
+    lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, told), *_lost_streams(before, after, left_out)]
     if before.chapters > after.chapters:
         lost.append(("chapters", f"{before.chapters - after.chapters} of {before.chapters} chapters"))
     if before.alpha and not after.alpha:
@@ -87,8 +88,9 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
         yield kind, name
 
 
-def _lost_tags(before: Inventory, after: Inventory) -> Iterator[tuple[str, str]]:
-    kept, names = set(after.tags.values()), {name.lower() for name in after.tags}
+def _lost_tags(before: Inventory, told: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    kept = {value for tags in told for value in tags.values()}
+    names = {name.lower() for tags in told for name in tags}
     for name, value in before.tags.items():
         if value not in kept and name.lower() not in names:
             yield name, f"the tag {name}"
