@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 from pathlib import Path
 
 import torch
@@ -44,9 +44,10 @@ def save_checkpoint(
     """Writes the weights as `dtype` with the configuration and `notes` as metadata; the file appears whole or not at all."""
     tensors = {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
     metadata = {**(notes or {}), CONFIG_KEY: json.dumps(network.config.to_dict())}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
-        partial.write_bytes(save(tensors, metadata))  # save_file's mode is 0600: others could not read the file
+        with partial.open("xb") as file:  # save_file's mode is 0600: others could not read the file
+            file.write(save(tensors, metadata))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Optional
 
 from runtime.errors import DeployError
 
 USER_ERROR = 1  # also when a gate such as a PSNR threshold fails
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+TOLD = {  # errors of the system that are the user's to mend
+    *(errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 class Stopped(KeyboardInterrupt):
@@ -33,6 +39,7 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        _open_standard_streams()
         try:
             return main(argv)
         except DeployError as error:
@@ -43,7 +50,7 @@ def command(main: Main) -> Main:
         except BrokenPipeError:
             return USER_ERROR
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EISDIR):
+            if error.errno not in TOLD:
                 raise
             return _report(f"{error.filename or 'writing'}: {error.strerror}")
 
@@ -51,9 +58,16 @@ def command(main: Main) -> Main:
 
 
 def clean_up_when_stopped() -> None:
-    """From here on a scheduler's stop cleans up as Ctrl-C does, and ends in status 143."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+    """From here on a scheduler's stop, or a terminal that is closed, cleans up as Ctrl-C does; `nohup` still holds.
+
+    The process ends in status 143 or 129.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    hangup = getattr(signal, "SIGHUP", None)  # a Unix has it
+    if hangup and signal.getsignal(hangup) == signal.SIG_DFL:
+        signal.signal(hangup, _stop)
 
 
 def _stop(number: int, _: object) -> None:
@@ -63,6 +77,17 @@ def _stop(number: int, _: object) -> None:
 def quoted(*words: object) -> str:
     """A command as a shell takes it, for those who paste what we print."""
     return shlex.join(str(word) for word in words)
+
+
+def _open_standard_streams() -> None:
+    """Gives those that the caller closed (2>&-) to the null device, before a file of ours gets their numbers, and messages."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 def _report(message: str) -> int:

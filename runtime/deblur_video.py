@@ -94,9 +94,11 @@ def deblur_video(
     is worth telling before the first. `engine` is one that is open already and stays open; the options that choose one are then
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
-    from runtime.video.scene_cuts import mark_scenes  # here, so that options and help need no PyAV
+    from runtime.video.look_ahead import look_ahead  # here, so that options and help need no PyAV
+    from runtime.video.scene_cuts import mark_scenes
 
     with _open_reader(options) as reader:
+        look_ahead(reader)
         info = reader.info
         view = View(options.compare, info)
         with _open_writer(options, reader, view.width) as writer:
@@ -137,7 +139,7 @@ def _open_reader(options: DeblurOptions) -> VideoReader:
     from runtime.video import VideoReader  # here, so that options and help need no PyAV
 
     rate = Fraction(options.rate).limit_denominator(MAX_RATE_DENOMINATOR)
-    return VideoReader(options.source, options.frames, rate, options.salvage)
+    return VideoReader(options.source, options.frames, rate, options.salvage, options.playlist)
 
 
 class _Scenes:

@@ -35,11 +35,14 @@ class EncoderOptions:
             raise InputError(f"got crf {self.crf:g} and {', '.join(sorted(twice))}, expected one of them: drop the other")
 
     def resolved(self) -> dict[str, str]:
-        """What the encoder is given: `options` and the quality."""
+        """What the encoder is given: `options` and the quality; x265 is told not to print its settings."""
+        options = dict(self.options)
+        if self.codec == "libx265" and "log-level" not in options.get("x265-params", ""):
+            options["x265-params"] = ":".join(filter(None, ("log-level=error", options.get("x265-params"))))
         if self.codec in DEFAULT_CQ and not RATE_CONTROL & self.options.keys():
-            return {**FREE_BIT_RATE, **self.options, "cq": f"{DEFAULT_CQ[self.codec] if self.crf is None else self.crf:g}"}
+            return {**FREE_BIT_RATE, **options, "cq": f"{DEFAULT_CQ[self.codec] if self.crf is None else self.crf:g}"}
         if self.crf is not None:
-            return {**self.options, "crf": f"{self.crf:g}"}
+            return {**options, "crf": f"{self.crf:g}"}
         if self.codec in DEFAULT_CRF and not RATE_CONTROL & self.options.keys():
-            return {**self.options, "crf": str(DEFAULT_CRF[self.codec])}
-        return dict(self.options)
+            return {**options, "crf": str(DEFAULT_CRF[self.codec])}
+        return options

@@ -25,6 +25,7 @@ from runtime.engine import Engine
 from runtime.progress import clock_text
 from runtime.run import network_memory
 from runtime.run.arguments import (
+    PLAYLIST,
     add_container_argument,
     add_encoder_arguments,
     add_network_arguments,
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--frames", type=int, metavar="N", help="as if it ended after N frames")
     parser.add_argument("--json", action="store_true", help="the forecast as JSON")
+    parser.add_argument("--playlist", action="store_true", help=PLAYLIST)
     add_network_arguments(parser)
     add_container_argument(add_encoder_arguments(parser))
     arguments = parser.parse_args(argv)
@@ -81,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.source,
         arguments.output,
         frames=arguments.frames,
+        playlist=arguments.playlist,
         overwrite=True,
         encoder=output_encoder(arguments),
         **network_options(arguments),
@@ -97,11 +100,13 @@ def plan_video(options: DeblurOptions) -> Forecast:
     pictures. Raises what `deblur_video` raises before its first frame.
     """
     from runtime.video import VideoReader  # here, so that help needs no PyAV
+    from runtime.video.look_ahead import look_ahead
     from runtime.video.writer import try_output
 
-    with VideoReader(options.source, options.frames) as reader:
+    with VideoReader(options.source, options.frames, playlist=options.playlist) as reader:
         tried = options.output != NOWHERE and not options.to_pictures
         notes = try_output(options.output, reader, options.encoder) if tried else []
+        look_ahead(reader)
         return replace(_forecast(options, reader), notes=tuple(notes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import time
@@ -29,7 +30,7 @@ class ProgressBar:
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic, unit: str = "frames") -> None:
-        self._stream = stream or sys.stderr
+        self._stream = stream or sys.stderr or io.StringIO()  # a program without a console has no stderr
         self._clock, self._terminal, self._unit = clock, self._stream.isatty(), unit
         self._history: deque[tuple[float, int]] = deque()  # (time, done), from the first frame on: the start is no measure
         self._shown = clock()

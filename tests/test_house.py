@@ -49,6 +49,7 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
         "runtime/errors.py",
         "runtime/files/",
         "runtime/machine/requirements.py",
+        "runtime/machine/scheduling.py",
         "runtime/pixels/",
         "runtime/encoder_options.py",
     ),

@@ -182,7 +182,7 @@ def three(tmp_path):
         (
             lambda folder: save(folder / "1.png", noise(1, "gray")[0][:24], "gray"),
             "",
-            "changes from 64x48 gray to 64x24 gray at frame 1",
+            "changes from 64x48 to 64x24 at frame 1",
         ),
         (lambda folder: (folder / "1.png").write_bytes(b"no picture"), "", r"broken or cut off at frame 1"),
         (
@@ -192,11 +192,6 @@ def three(tmp_path):
         ),
         (lambda folder: None, "%d_%d.png", r"%d_%d\.png: no such file"),
         (lambda folder: shutil.copy(__file__, folder / "0.png"), "", r"broken or cut off|not a video|no frame"),
-        (
-            lambda folder: [save(folder / f"{n}.png", np.zeros((48, 64, 4), np.uint8), "rgba") for n in range(3)],
-            "",
-            "its samples are rgba, expected",
-        ),
     ],
 )
 def test_pictures_that_are_no_video_are_refused(spoil, path, message, three):

@@ -167,7 +167,7 @@ def test_a_larger_video_runs_on_a_model_of_one_size(tiny_model, fixed_model, tmp
     ("make", "message"),
     [
         (lambda: square_grid(720, 1280, CONTRACT, 7), "the tile is 7 pixels, expected 8 or more, or 0 for none"),
-        (lambda: largest_grid(720, 1280, CONTRACT, 50_000), r"memory for 50000 pixels at once, the smallest tile has \d+"),
+        (lambda: largest_grid(720, 1280, CONTRACT, 50_000), r"memory for 50000 pixels at once, expected \d+, the smallest tile"),
         (
             lambda: whole_grid(720, 1280, SimpleNamespace(**{**vars(CONTRACT), "height": 256, "width": 256})),
             r"a tile of 256x256 is all halo \(160 pixels at each edge\)",
@@ -188,5 +188,5 @@ def test_little_memory_means_small_tiles_not_a_refusal(size, whole, tiny_model, 
         grid = fitting_grid(*size, engine)
         assert (str(grid) == "whole") == whole
         assert max(grid.tile) <= 328
-        with pytest.raises(InputError, match=r"there are 0\.1 GB for the network"):
+        with pytest.raises(InputError, match=r"there are 100 MB of memory for the network"):
             fitting_grid(*size, engine, 100_000_000)

@@ -320,18 +320,14 @@ def test_a_sound_that_does_not_fit_is_refused_or_dropped_on_demand(tmp_path):
     assert len(read(tmp_path / "out.mp4").packets["audio1"]) > 0
 
 
-@pytest.mark.parametrize(
-    ("codec", "pixel_format", "suffix"),
-    [("ffv1", "bgr0", ".mkv"), ("rawvideo", "nv12", ".nut"), ("rawvideo", "yuyv422", ".nut"), ("ffv1", "ya8", ".mkv")],
-)
-def test_samples_that_are_not_planar_yuv_are_refused_with_a_remedy(codec, pixel_format, suffix, tmp_path):
-    path = tmp_path / f"in{suffix}"
+def test_samples_that_are_not_served_are_refused_with_a_remedy(tmp_path):
+    path, pixel_format = tmp_path / "in.nut", "bayer_bggr8"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = container.add_stream("rawvideo", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
         container.mux(stream.encode(av.VideoFrame(64, 48, pixel_format)))
         container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match=rf"in{suffix}: its samples are {pixel_format}, expected planar YUV .*ffmpeg -i"):
+    with pytest.raises(VideoError, match=rf"in\.nut: its samples are {pixel_format}, expected planar YUV .*ffmpeg -i"):
         VideoReader(path)
 
 
@@ -345,7 +341,7 @@ def test_a_change_of_size_is_refused_where_it_happens(tmp_path):
     parts = [Clip(size=size, times=VARIABLE[:3]).write(tmp_path / f"{size[0]}.h264") for size in ((64, 48), (96, 64))]
     (tmp_path / "in.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
     with (
-        pytest.raises(VideoError, match=r"in\.h264: changes from 64x48 yuv420p to 96x64 yuv420p at frame 3"),
+        pytest.raises(VideoError, match=r"in\.h264: changes from 64x48 to 96x64 at frame 3"),
         VideoReader(tmp_path / "in.h264") as reader,
     ):
         list(reader)
@@ -416,23 +412,6 @@ def test_a_trimmed_mp4_is_not_taken_for_a_cut_off_one(tmp_path):
         assert len(list(reader)) == reader.info.frames == 13
 
 
-def test_times_that_go_back_are_refused(tmp_path):
-    whole = Clip(options={"bf": "0"}).write(tmp_path / "whole.mp4")
-    with av.open(str(whole)) as source, av.open(str(tmp_path / "in.mp4"), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(video=0)):
-            if packet.dts is not None:
-                packet.dts -= 5000
-                packet.pts -= 2503 if number == 2 else 0
-                packet.stream = stream
-                target.mux(packet)
-    with (
-        pytest.raises(VideoError, match=r"in\.mp4: frame \d is shown at \d+, not after .*setpts"),
-        VideoReader(tmp_path / "in.mp4") as reader,
-    ):
-        list(reader)
-
-
 def test_metadata_in_another_encoding_is_carried_over(tmp_path):
     source = tmp_path / "in.mkv"
     with av.open(str(source), "w", metadata_encoding="latin-1") as container:
@@ -466,7 +445,7 @@ def test_a_file_without_a_video_stream(tmp_path):
         frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
         frame.sample_rate = 48000
         container.mux(stream.encode(frame) + stream.encode(None))
-    with pytest.raises(VideoError, match=r"in\.mp4: has no video stream \(audio only\)"):
+    with pytest.raises(VideoError, match=r"in\.mp4: has no video stream, only audio: give"):
         VideoReader(tmp_path / "in.mp4")
 
 
@@ -484,7 +463,7 @@ def test_a_file_without_a_video_stream(tmp_path):
         (Clip("ffv1"), "out", LOSSLESS, r"no suffix is no video format"),
         (Clip("ffv1"), "out.png", LOSSLESS, r"\.png is a picture"),
         (Clip("ffv1"), "out.mov", EncoderOptions("rawvideo"), r"out\.mov: what rawvideo writes there cannot be read back \(broken"),
-        (Clip("ffv1"), "out.ts", EncoderOptions("ffv1"), r"ffv1 writes there cannot be read back .*take another codec"),
+        (Clip("ffv1"), "out.ts", EncoderOptions("ffv1"), r"read back \(has no video stream, only data\): take another codec"),
         (Clip("ffv1"), "out.mp4", EncoderOptions(options={"x264-params": "interlaced=1"}), r"read back \(frame 0 is interlaced"),
         (Clip("ffv1"), "missing/out.mp4", LOSSLESS, r"there is no folder .*missing"),
     ],

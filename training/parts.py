@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import command
 from runtime.errors import InputError
+from runtime.files.on_disk import partial_file
 
 PART = 16_000_000  # bytes
 SUM_SUFFIX = ".sha256"
@@ -58,12 +58,8 @@ def join(first: Path) -> Path:
     content = b"".join(part.read_bytes() for part in sorted(first.parent.glob(f"{whole.name}.part[0-9][0-9]")))
     if hashlib.sha256(content).hexdigest() != checksum.read_text().split()[0]:
         raise InputError(f"the parts of {whole} do not make the file that {checksum.name} describes: copy them all again")
-    partial = whole.with_name(f".{whole.name}.{os.getpid()}.part")
-    try:
+    with partial_file(whole) as partial:
         partial.write_bytes(content)
-        partial.replace(whole)
-    finally:
-        partial.unlink(missing_ok=True)
     return whole
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 
 from model import DeblurNetwork, save_checkpoint
 from runtime.errors import DeployError, InputError
+from runtime.files.on_disk import partial_file
 
 NAME = "state.pt"
 
@@ -30,14 +30,11 @@ def write_checkpoint(network: DeblurNetwork, path: Path, notes: dict[str, str]) 
 
 def write_state(content: dict[str, Any], folder: Path) -> None:
     """Replaces the folder's state. Raises SaveError."""
-    partial = folder / f".{NAME}.{os.getpid()}.part"
     try:
-        torch.save(content, partial)
-        partial.replace(folder / NAME)
+        with partial_file(folder / NAME) as partial:
+            torch.save(content, partial)
     except (RuntimeError, OSError) as error:  # torch's writer reports a full disk as RuntimeError
         raise SaveError(f"{folder / NAME} cannot be written ({error}): free some space and resume") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def has_state(folder: Path) -> bool:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from runtime.errors import DeployError, InputError
 
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
 PART_ONNX = ".part.onnx"  # of one that is opened before it is complete
+LONGEST = 255  # bytes of a name
+TOKEN = 12  # letters that nobody can guess
+JUST_MADE = 60.0  # seconds in which a part may not be locked yet
+SPECIAL = {
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+    stat.S_ISFIFO: "a pipe",
+    stat.S_ISSOCK: "a socket",
+}
 
 
 @contextmanager
@@ -19,20 +37,20 @@ def partial_file(path: Path, flag: str | None = None, suffix: str = ".part") -> 
     """An empty file beside `path` which becomes `path` when the block ends well and is gone otherwise.
 
     It is made at once, so that a place that cannot be written to is told before the work is done. Raises OSError; where the user
-    named the file with a `flag`, InputError, as for a folder: then what writes in the block has `refusals` around it.
+    named the file with a `flag`, InputError, as for a folder: then what writes in the block has `refusals` around it. Raises
+    InputError for a device or a pipe too.
     """
     if flag and path.is_dir():
         raise InputError(f"output is {path}, which is a folder, expected a file's name")
-    partial = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
-    with refusals(path.parent, flag):
-        partial.touch()
+    place = place_of(path)
+    with refusals(place.parent, flag):
+        part = Part(place, suffix)
     try:
-        yield partial
-        with refusals(path.parent, flag):
-            partial.replace(path)
+        yield part.path
+        with refusals(place.parent, flag):
+            part.path.replace(place)
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        part.drop()
 
 
 @contextmanager
@@ -54,21 +72,116 @@ def partial_onnx(path: Path) -> Iterator[Path]:
 @contextmanager
 def partial_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """The same for a folder. One of that name is in the way, or with `overwrite` gone, but not before the new one is there."""
-    partial, old = (path.with_name(f".{path.name}.{os.getpid()}.{ending}") for ending in ("part", "old"))
-    partial.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part, old = Part(path, folder=True), path.with_name(part_name(path, ".old"))
     try:
-        yield partial
+        yield part.path
         if overwrite and path.exists():
             path.rename(old)
         try:
-            partial.rename(path)
+            part.path.rename(path)
         except OSError:
             with suppress(FileNotFoundError):
                 old.rename(path)
             raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        part.drop()
+
+
+class Part:
+    """An unfinished file or folder of our own beside `path`: no other process has it or its name, nor can have planted a link.
+
+    What a killed process left there, for the same `path`, is deleted first. `drop` deletes it, unless it was renamed.
+    """
+
+    def __init__(self, path: Path, ending: str = ".part", folder: bool = False) -> None:
+        _clear(path, ending)
+        self.path = path.with_name(part_name(path, ending))
+        if folder:
+            self.path.mkdir()
+        flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        self._held: int | None = os.open(self.path, flags, 0o666)
+        with suppress(OSError):  # a file system without locks: there nobody takes it for left over
+            _lock(self._held)
+
+    def drop(self) -> None:
+        """Deletes it; calling it again does nothing."""
+        if self._held is None:
+            return
+        os.close(self._held)
+        self._held = None
+        _delete(self.path)
+
+
+def part_name(path: Path, ending: str) -> str:
+    """A name for what is to be `path`, which nobody can guess, and no longer than a file system takes."""
+    stem = path.stem if path.suffix and ending.endswith(path.suffix) else path.name
+    rest = f".{secrets.token_hex(TOKEN // 2)}{ending}"
+    return f".{_clipped(stem, LONGEST - 1 - len(os.fsencode(rest)))}{rest}"
+
+
+def place_of(path: Path) -> Path:
+    """Where a file that is to have this name goes: what a link leads to, so that the link stays.
+
+    Raises InputError where a device, a pipe or a socket has the name, which a file would replace.
+    """
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # there is none yet, or writing will tell
+        return place
+    found = [what for is_it, what in SPECIAL.items() if is_it(mode)]
+    if found:
+        raise InputError(
+            f"{path} is {found[0]}, which a file would replace: name a file, or write to standard output where that is -"
+        )
+    return place
+
+
+def _clear(path: Path, ending: str) -> None:
+    """Deletes parts whose process was killed: nobody holds them, and they are not just being made."""
+    name = part_name(path, ending)
+    before, after = name[: -len(ending) - TOKEN], name[len(name) - len(ending) :]
+    with suppress(OSError):
+        for left in path.parent.iterdir():
+            token = left.name[len(before) : len(left.name) - len(after)]
+            if left.name == f"{before}{token}{after}" and len(token) == TOKEN and not left.is_symlink():
+                _delete_unheld(left)
+
+
+def _delete_unheld(left: Path) -> None:
+    with suppress(OSError):
+        if time.time() - left.stat().st_mtime < JUST_MADE:
+            return
+        held = os.open(left, os.O_RDONLY)
+        try:
+            _lock(held)
+            _delete(left)
+        finally:
+            os.close(held)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _lock(held: int) -> None:
+    """Raises OSError where another process has it, or there are no locks."""
+    if fcntl is None:
+        raise OSError(errno.ENOLCK, "no locks on this system")
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _clipped(name: str, length: int) -> str:
+    """Its beginning, of so many bytes at most."""
+    while len(os.fsencode(name)) > length:
+        name = name[:-1]
+    return name
 
 
 @contextmanager

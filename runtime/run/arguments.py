@@ -13,6 +13,7 @@ from runtime.run.comparison import KINDS
 from runtime.run.options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+PLAYLIST = "read the files that INPUT lists, if it is a list (HLS, DASH, concat), instead of refusing it"
 PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
 RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
 
@@ -26,7 +27,7 @@ EPILOG = f"""
 Quality without --crf: {", ".join(f"crf {crf} for {codec}" for codec, crf in DEFAULT_CRF.items())}.
 Lossless: `-e qp=0` with libx264; `-c ffv1` and an .mkv output, which also takes odd sizes and every pixel format.
 Pipes: `ffmpeg -i in.mp4 -f nut - | videodeblur run - - | x264 --demuxer y4m -o out.264 -`; `-f nut` keeps times and sound.
-All but luma is carried over: chroma, times, sound, subtitles, chapters, metadata, rotation, colour tags.
+All but luma is copied: chroma, times, sound, subtitles, chapters, metadata, covers, rotation, colour tags; notes name what is not.
 """
 
 
@@ -42,6 +43,7 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.
         encoder=output_encoder(arguments),
         rate=arguments.rate,
         salvage=arguments.salvage,
+        playlist=arguments.playlist,
         resume=arguments.resume,
         resume_every=arguments.resume_every,
         overwrite=arguments.overwrite,
@@ -170,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         help="frames per second when INPUT is pictures, as FFmpeg's -framerate (default: %(default)g)",
     )
     add("--salvage", action="store_true", help="of a damaged INPUT, deliver what is before the damage, instead of refusing it")
+    add("--playlist", action="store_true", help=PLAYLIST)
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
     add_network_arguments(parser)

@@ -27,7 +27,8 @@ def pixels_within(memory: int, contract: Contract, precision: str) -> int:
     pixels = (memory - FIXED_BYTES) // _per_pixel(contract, precision)
     if pixels < 1:
         raise InputError(
-            f"there are {memory / 1e9:.1f} GB for the network, expected {FIXED_BYTES / 1e9} at the very least: free some"
+            f"there are {memory / 1e6:.0f} MB of memory for the network, expected more than {FIXED_BYTES / 1e6:.0f}: end other"
+            " programs, raise the limit of the container, or say --memory"
         )
     return pixels
 

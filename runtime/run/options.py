@@ -43,6 +43,7 @@ class DeblurOptions:
     scene_threshold: float = DEFAULT_SCENE_THRESHOLD  # FFmpeg's scene score above which a scene starts; 0 = one scene
     compare: str | None = None  # one of comparison.KINDS: a before/after video instead of the sharp one
     salvage: bool = False  # of a damaged video, deliver what is before the damage, instead of refusing
+    playlist: bool = False  # the source may be a list of other files (HLS, DASH, concat)
     resume: bool = False  # keep finished segments beside the output, and go on from those of an earlier run
     resume_every: int = 250  # frames of a segment, about; what a kill can cost
     encoder: EncoderOptions = field(default_factory=EncoderOptions)

@@ -148,7 +148,10 @@ def largest_grid(height: int, width: int, contract: Contract, pixels: int) -> Gr
     rows, columns = (_sides(length, halo, contract.multiple) for length in whole.picture)
     grids = [_grid(whole.picture, (row, column), contract) for row in rows for column in columns if row * column <= pixels]
     if not grids:
-        raise InputError(f"there is memory for {pixels} pixels at once, the smallest tile has {rows[-1] * columns[-1]}: free some")
+        raise InputError(
+            f"there is memory for {pixels} pixels at once, expected {rows[-1] * columns[-1]}, the smallest tile: end other"
+            " programs, raise the limit of the container, or say --memory"
+        )
     return min(grids, key=lambda grid: (grid.pixels, grid.count))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, cast
 
 import av
@@ -14,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Stream
 
 from runtime.video.hdr import Hdr
 
@@ -21,6 +25,8 @@ Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
 
 NOT_STATED, FULL = 0, 2  # of AVColorRange; 1 is limited
 FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
+UNNAMED = {28: "LCEVC", 29: "VIEW_ID", 30: "3D_REFERENCE_DISPLAYS", 31: "EXIF"}  # side data of FFmpeg 8, not in PyAV's list
+UNKNOWN_CODEC = "unknown codec"
 MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
 
 
@@ -80,6 +86,26 @@ def plane_of(frame: av.VideoFrame, index: int) -> Plane:
 def side_data_of(frame: av.VideoFrame) -> Iterable[SideData]:
     """Side data, one by one."""
     return cast("Iterable[SideData]", frame.side_data)  # its stub calls it a dictionary
+
+
+def _unknown_type(kinds: type[SideDataType], number: int) -> SideDataType:
+    """A member for a type that PyAV's enumeration has not, so that one of it in a frame does not hide all the others."""
+    kind: Any = object.__new__(kinds)
+    kind._name_, kind._value_ = UNNAMED.get(number, f"type {number}"), number
+    return cast("SideDataType", kinds._value2member_map_.setdefault(number, kind))
+
+
+SideDataType._missing_ = classmethod(_unknown_type)  # type: ignore[assignment]  # asked by Enum for unknown values
+
+
+def codec_name(stream: Stream) -> str:
+    """FFmpeg's name; "unknown codec" where it has no decoder, and PyAV no name."""
+    return getattr(stream, "name", None) or UNKNOWN_CODEC
+
+
+def ffmpeg_line(path: Path, changes: str, target: str) -> str:
+    """A command that a shell takes as it is: the picture changed, the sound copied."""
+    return f"ffmpeg -i {shlex.quote(str(path))} {changes} -c:a copy {target}"
 
 
 def is_format(container: InputContainer | OutputContainer, formats: set[str]) -> bool:

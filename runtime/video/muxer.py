@@ -19,8 +19,11 @@ from av.stream import Stream
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
-from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, ffmpeg_says, is_format
+from runtime.machine.scheduling import own_scheduling
+from runtime.video.cover_art import attach
+from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
 from runtime.video.hdr import with_hdr
+from runtime.video.layouts import narrower
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
@@ -32,7 +35,7 @@ PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do wi
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
-ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any size and format"
+ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and nearly any size"
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE = "timecode"
@@ -50,6 +53,7 @@ class OutputPlan:
     segment: bool = False  # the picture alone, to be joined
     coded: bool = False  # the pictures come from segments
     streams: tuple[int, ...] = ()  # of the source, which are copied
+    covers: tuple[int, ...] = ()  # of the source, which become attachments
     any_key: bool = False  # MP4 with QuickTime's metadata keys, which may have any name, instead of iTunes' few
 
     @property
@@ -200,7 +204,7 @@ class Muxer:
         if tag and not plan.segment:
             context.codec_tag = _four(tag)
         context.width, context.height = plan.width, info.height
-        context.pix_fmt = _encoded_format(codec, info.pixel_format)
+        context.pix_fmt = encoded_format(codec, info)
         context.time_base = 1 / self._counted.rate if self._counted else info.time_base
         stream.time_base = 1 / plan.rate if self._states_rate() else info.time_base
         if info.sample_aspect_ratio:
@@ -219,7 +223,8 @@ class Muxer:
         if info.display_matrix:
             stream.set_display_matrix(info.display_matrix)
         refused = f"{codec} refuses {plan.width}x{info.height} {context.pix_fmt}"
-        with explained(plan.path, refused, f"change its options, or {ANY_FORMAT}", logged=True):
+        other = ANY_FORMAT if codec != "ffv1" else "scale the video first"
+        with explained(plan.path, refused, f"change its options, or {other}", logged=True), own_scheduling():
             context.open()
         if context.options:
             unknown = ", ".join(f"{name}={value}" for name, value in context.options.items())
@@ -258,6 +263,9 @@ class Muxer:
             copy.metadata.update(metadata_of(source.metadata))
             copy.disposition = source.disposition
             _settle_layout(copy)
+        first = self._plan.reader.first_packets() if self._plan.covers else {}
+        for index in self._plan.covers:
+            attach(self.container, self._plan.reader.container.streams[index], first[index][0])
         return copies
 
     def _repeated_headers(self) -> BitStreamFilterContext | None:
@@ -287,6 +295,11 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
     return av.open(file, "w", format=plan.format, container_options=options, metadata_errors="surrogateescape")
 
 
+def other_container(path: Path) -> str:
+    """A container to take instead of the path's."""
+    return "write an .mp4 or .mov" if path.suffix == ".mkv" else "write an .mkv"
+
+
 def segment_shift(reader: VideoReader) -> int:
     """What is added to a time of the video, in its time base, to have that of a segment, which is never negative."""
     return round(SEGMENT_START / reader.info.time_base) - reader.info.first_pts
@@ -311,6 +324,16 @@ def timecode_of(reader: VideoReader) -> str | None:
 def is_timecode_track(reader: VideoReader, source: Stream) -> bool:
     """QuickTime's, whose content is a number that its metadata tell too."""
     return source.type == "data" and TIMECODE in source.metadata and is_format(reader.container, MP4_LIKE)
+
+
+def encoded_format(codec: str, info: VideoInfo) -> str:
+    """The encoder's name for the source's format; yuvj420p is yuv420p with the full range said elsewhere."""
+    pixel_format = info.pixel_format
+    offered = [known.name for known in av.Codec(codec, "w").video_formats or ()]
+    for name in (pixel_format, pixel_format.replace("yuvj", "yuv"), *narrower(info)):
+        if not offered or name in offered:
+            return name
+    raise InputError(f"{codec} does not take {pixel_format}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
 
 
 @contextmanager
@@ -359,15 +382,6 @@ def _settle_layout(copy: Stream) -> None:
     """Some containers only count the channels; others must be told which they are, and take the usual ones for the number."""
     if isinstance(copy, AudioStream) and copy.layout.name.endswith(" channels"):
         copy.codec_context.layout = f"{copy.layout.nb_channels}c"
-
-
-def _encoded_format(codec: str, pixel_format: str) -> str:
-    """The encoder's name for the source's format; yuvj420p is yuv420p with the full range said elsewhere."""
-    offered = [known.name for known in av.Codec(codec, "w").video_formats or ()]
-    for name in (pixel_format, pixel_format.replace("yuvj", "yuv")):
-        if not offered or name in offered:
-            return name
-    raise InputError(f"{codec} does not take {pixel_format}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
 
 
 class _Y4mHeader:

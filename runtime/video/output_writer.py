@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from runtime.errors import VideoError
+from runtime.files.on_disk import Part
 from runtime.video.format import Frame, Plane
 
 Writer = TypeVar("Writer", bound="OutputWriter")
@@ -43,3 +46,13 @@ class OutputWriter(ABC):
                 self.finish()
         finally:
             self.close()
+
+
+def own_part(path: Path, place: Path, ending: str | None = None, folder: bool = False) -> Part:
+    """The unfinished output, beside the `place` that the user calls `path`. Raises VideoError where nothing can be written."""
+    if not place.parent.is_dir():
+        raise VideoError(f"{path}: there is no folder {place.parent}: make it first")
+    try:
+        return Part(place, f".part{place.suffix}" if ending is None else ending, folder)
+    except OSError as error:
+        raise VideoError(f"{path}: cannot be written ({error.strerror}): choose another output") from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,22 +10,31 @@ import numpy as np
 
 from runtime.errors import InputError, VideoError
 from runtime.files.numbered_names import is_numbered, with_number
+from runtime.files.on_disk import place_of
 from runtime.pixels import rgb
 from runtime.video.format import Frame, Plane, plane_of
-from runtime.video.output_writer import OutputWriter
+from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.still_pictures import encode_picture
 
 SUFFIX = ".png"
+HDR_TRANSFERS = (16, 18)  # PQ and HLG, of AVColorTransferCharacteristic
+WITH_ALPHA = 3  # planes beside luma
+PNG_FORMATS = {  # (with alpha, more than 8 bits): of colour
+    (False, False): "rgb24",
+    (False, True): "rgb48be",
+    (True, False): "rgba",
+    (True, True): "rgba64be",
+}
 
 
 class PictureWriter(OutputWriter):
     """Writes a PNG for every frame, with the interface of `VideoWriter`; a context manager.
 
     `path` is a name with %d or %05d, numbered from 1 or as the source's pictures are, or a folder, in which pictures have the
-    names of the source's, or numbers. Gray stays gray and RGB stays RGB; other YUV becomes RGB. 16 bits where the source has
-    more than 8. They appear when all are complete; of an existing folder, those of the same name are replaced. Sound and all
-    else is left out.
+    names of the source's, or numbers. Gray stays gray and RGB stays RGB; other YUV becomes RGB; alpha stays. 16 bits where the
+    source has more than 8. They appear when all are complete; of an existing folder, those of the same name are replaced. Sound
+    and all else is left out.
     """
 
     def __init__(self, path: Path, reader: VideoReader, width: int | None = None) -> None:
@@ -41,19 +48,29 @@ class PictureWriter(OutputWriter):
             raise InputError(f"{path}: %d numbers pictures, and pictures are written as {SUFFIX}, not {found}: change the name")
         if not self._target.parent.is_dir():
             raise VideoError(f"{path}: there is no folder {self._target.parent}: make it first")
-        self._part = self._target.absolute().parent / f".{self._target.absolute().name}.{os.getpid()}.part"
-        self._open = True
+        self._own_folder = not self._target.exists()
         with self._explained():
-            self._part.mkdir()
+            self._target.mkdir(exist_ok=True)
+        self._part = own_part(path, self._target / "pictures", ".part", folder=True)  # in the folder, which may be a mount point
+        self._open = True
         reader.set_aside(set())
         if len(reader.container.streams) > 1:
             self.notes.append("all but the picture is left out: pictures have no sound")
+        aspect, (*_, transfer) = reader.info.sample_aspect_ratio, reader.info.color_tags
+        if aspect not in (None, 0, 1):
+            self.notes.append(f"the sample aspect ratio {aspect} is not in the output: scale the pictures, or take a video")
+        if transfer in HDR_TRANSFERS:
+            self.notes.append("the colour tags are not in the output: the pictures are HDR, and PNG does not say so")
+        if reader.info.rotation:
+            self.notes.append(
+                f"the rotation by {reader.info.rotation} degrees is not in the output: turn the pictures, or take a video"
+            )
 
     def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
         """See `VideoWriter.write`."""
         picture = _picture(frame, luma, frame.chroma if chroma is None else chroma, self._reader)
         with self._explained():
-            (self._part / self._name(frame.number)).write_bytes(encode_picture(picture))
+            (self._part.path / self._name(frame.number)).write_bytes(encode_picture(picture))
         self.frames += 1
 
     def finish(self) -> None:
@@ -61,17 +78,19 @@ class PictureWriter(OutputWriter):
         if not self._open:
             return
         with self._explained():
-            self._target.mkdir(exist_ok=True)
-            for picture in sorted(self._part.iterdir()):
-                picture.replace(self._target / picture.name)
+            for picture in sorted(self._part.path.iterdir()):
+                picture.replace(place_of(self._target / picture.name))
+        self._own_folder = False
         self.close()
 
     def close(self) -> None:
         """Deletes what is not finished; calling it again does nothing."""
         if self._open:
             self._open = False
-            with suppress(FileNotFoundError):
-                shutil.rmtree(self._part)
+            self._part.drop()
+            if self._own_folder:
+                with suppress(OSError):  # what others put there meanwhile stays
+                    self._target.rmdir()
 
     def _name(self, number: int) -> str:
         pictures = self._reader.pictures
@@ -103,16 +122,16 @@ def _first_number(pictures: tuple[Path, ...]) -> int:
 
 
 def _picture(frame: Frame, luma: Plane, chroma: tuple[Plane, ...], reader: VideoReader) -> av.VideoFrame:
-    deep = luma.dtype == np.uint16
+    deep, transparent = luma.dtype == np.uint16, len(chroma) == WITH_ALPHA
     if reader.info.rgb_bits:
-        dtype = np.uint8 if reader.info.rgb_bits == 8 else np.uint16
-        pixels = rgb.to_rgb(luma, chroma[0], chroma[1], dtype)
-        return av.VideoFrame.from_ndarray(pixels, "rgb24" if dtype == np.uint8 else "rgb48be")
+        deep = reader.info.rgb_bits > 8
+        pixels = rgb.to_rgb(luma, chroma[0], chroma[1], np.uint16 if deep else np.uint8)
+        if transparent:
+            pixels = np.dstack([pixels, chroma[2] if deep else (chroma[2] // 257).astype(np.uint8)])
+        return av.VideoFrame.from_ndarray(pixels, PNG_FORMATS[transparent, deep])
     whole = av.VideoFrame(luma.shape[1], luma.shape[0], reader.info.pixel_format)
     for index, plane in enumerate((luma, *chroma)):
         plane_of(whole, index)[:] = plane
     whole.color_range, whole.colorspace = 2 if reader.info.color_range == "full" else 1, frame.decoded.colorspace
-    gray = not chroma
-    return whole.reformat(
-        format={(True, False): "gray", (True, True): "gray16be"}.get((gray, deep), "rgb48be" if deep else "rgb24")
-    )
+    gray = "gray16be" if deep else "gray"
+    return whole.reformat(format=PNG_FORMATS[transparent, deep] if chroma else gray)

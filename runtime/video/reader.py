@@ -1,8 +1,8 @@
 """`VideoReader`: the frames of a video file with PyAV, planes as numpy views.
 
-Pixels stay YUV from end to end: luma is what the network sees, the other planes are kept bit by bit, and no frame is rotated,
-scaled or converted. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or without alpha) and gray, 8 to 16 bits.
-RGB, palettes and semi-planar layouts (nv12, which files do not hold) are refused, and so is interlaced video.
+Pixels stay YUV from end to end: luma is what the network sees, the other planes are kept bit by bit, and no frame is rotated or
+scaled. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or without alpha) and gray, 8 to 16 bits, and what
+`layouts` makes planar: RGB, palettes, packed and semi-planar YUV. Interlaced video is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from runtime.errors import InputError, VideoError
-from runtime.pixels import rgb
+from runtime.video.alpha import check_alpha, decoder_for
 from runtime.video.format import (
     FALLBACK_RATE,
     FULL,
@@ -32,11 +32,15 @@ from runtime.video.format import (
     NOT_STATED,
     Frame,
     VideoInfo,
+    ffmpeg_line,
     is_format,
     plane_of,
     side_data_of,
 )
+from runtime.video.fragments import samples_in_fragments
+from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
+from runtime.video.layouts import Layouts
 from runtime.video.sources import open_source
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
@@ -45,10 +49,10 @@ CUT_OFF = Fraction(1, 2)  # seconds; a Matroska file that ends this much before 
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 SAME_RATE = Fraction(2, 100)  # by which a short file's average is off the rate that its frames have
 MOST_AVERAGE, MOST_FRAMES = 70, 210  # frames per second; FFmpeg's bounds for an average that is one and a rate that is none
-BT601 = 6  # of AVColorSpace
-BIG_ENDIAN = {f"gray{bits}be": f"gray{bits}le" for bits in (10, 12, 16)}
+AFTER_A_JUMP = 2  # packets; FFmpeg marks the last one before a jump of the counter, or the one before that
+INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one moment are found, whatever wrote it
+HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
-RGB_BITS = {"rgb24": 8, "bgr24": 8, "bgr0": 8, "rgb0": 8, "pal8": 8, "gbrp": 8, "rgb48be": 16, "rgb48le": 16}
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
 
 
@@ -56,41 +60,58 @@ class VideoReader:
     """The frames of a video file, once, in order of display; a context manager.
 
     `path` may also be "-" for standard input, a numbered sequence of pictures (%05d.png) or a folder of them, shown at `rate`
-    frames per second. `limit` ends the video after so many frames; with `salvage` a video that breaks off ends there, and a note
-    says so. Raises VideoError when the file is missing, is no video, is of
-    a kind that is not served, breaks off or is broken; the message names the file and the frame.
+    frames per second, or, as a `playlist`, a list of other files. `limit` ends the video after so many frames; with `salvage` a
+    video that breaks off ends there, and a note says so. Raises VideoError when the file is missing, is no video, is of a kind
+    that is not served, breaks off or is broken; the message names the file and the frame.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], limit: int | None = None, rate: Fraction = PICTURE_RATE, salvage: bool = False
+        self,
+        path: str | os.PathLike[str],
+        limit: int | None = None,
+        rate: Fraction = PICTURE_RATE,
+        salvage: bool = False,
+        playlist: bool = False,
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
-        self.path, self.limit, self._salvage = Path(path), limit, salvage
+        self.path, self.limit, self.playlist, self._salvage = Path(path), limit, playlist, salvage
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
         self.frames = 0  # handed out so far
-        self.notes: list[str] = []  # what is worth telling about the file, complete after the last frame
+        self._said: list[str] = []
+        self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
+        self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
-        source = open_source(self.path)
-        self.container, self.pictures = source.container, source.pictures
-        self._rgb_bits: int | None = None
+        source = open_source(self.path, playlist)
+        self.container, self.pictures, self._pipe = source.container, source.pictures, source.pipe
+        self._layouts = Layouts()
         try:
             self.stream = _picture_stream(self.path, self.container)
-            self._indexed = len(self.pictures) or (len(self.stream.index_entries) if is_format(self.container, MP4_LIKE) else 0)
+            self._decoder = decoder_for(self.stream)
+            self._times = FrameTimes(self.path, self.container)
+            self._indexed = len(self.pictures) or self._in_index()
             self._decoded = self._salvaged() if salvage else self._decode()
             self._ahead = next(self._decoded, None)
             if self._ahead is None:
                 raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
             self.info = _describe(self.container, self.stream, self._ahead, self._indexed)
+            self.info = replace(self.info, rgb_bits=self._layouts.rgb_bits)
             if self.pictures:
-                self.info = replace(
-                    self.info, rgb_bits=self._rgb_bits, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None
-                )
+                self.info = replace(self.info, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth telling about the file, complete after the last frame."""
+        counted = {
+            "frames were at the time of another, or before it, and are shown a tick later": self._times.moved,
+            "times the counter of packets jumps before a keyframe: streams were joined there, or a little was lost": self._joints,
+        }
+        return [*self._said, *(f"{count} {what}" for what, count in counted.items() if count)]
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames. Raises VideoError where the file is broken or changes its format."""
@@ -106,6 +127,8 @@ class VideoReader:
             self.frames, previous = self.frames + 1, pts
             yield frame
             del decoded, planes, plane, frame  # not kept alive while the next is decoded
+        if self._ahead is not None and self._copied and previous is not None:
+            self._read_on(previous * self.info.time_base)
 
     def seek(self, number: int, pts: int, key: int) -> bool:
         """Goes on with frame `number`, which is shown at `pts`, decoding from the keyframe at `key`; call it before the first.
@@ -116,6 +139,8 @@ class VideoReader:
         for early in SEEK_EARLY:
             try:
                 self.container.seek(key - round(early / self.info.time_base), stream=self.stream)
+                self._decoder.flush_buffers()
+                self._times = FrameTimes(self.path, self.container)
                 self._decoded = self._decode(whole=False)
                 self._ahead = next((frame for frame in self._decoded if frame.pts is None or frame.pts >= pts), None)
             except (av.FFmpegError, VideoError):
@@ -184,46 +209,84 @@ class VideoReader:
                 frames += 1
         except _DamageError as error:
             self.broke_off = True
-            self.notes.append(str(error).rsplit(":", 1)[0])
+            self._said.append(str(error).rsplit(":", 1)[0])
             with suppress(av.FFmpegError):
-                yield from (frame for frame in self.stream.decode(None) if frames and not frame.is_corrupt)
+                left = [frame for frame in self._decoder.decode(None) if frames and not frame.is_corrupt]
+                yield from (self._made(frame, number) for number, frame in enumerate(left, frames))
 
     def _decode(self, whole: bool = True) -> Iterator[av.VideoFrame]:
         frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
         try:
-            for packet in self.container.demux():
-                self._note_end(packet)
-                if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
-                    self._set_aside(packet)
-                    continue
+            for packet in self._whole_packets():
+                if not packets:
+                    check_alpha(self.path, packet, self._decoder)
                 packets += packet.size > 0
                 hidden += packet.is_discard
-                for decoded in self.stream.decode(packet):
-                    frame = self._readable(decoded) if self.pictures else decoded
-                    self._check(frame, frames)
-                    yield frame
+                self._times.take(packet)
+                for decoded in self._decoder.decode(packet if packet.size else None):
+                    yield self._made(decoded, frames)
                     frames += 1
-                if packet.is_corrupt:
-                    raise self._broken(frames)
         except av.FFmpegError as error:
             raise self._broken(frames, error.strerror) from error
+        except _LossError as error:
+            raise self._broken(frames) from error
         if whole:
             self._check_end(frames, packets, hidden)
 
-    def _readable(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """RGB and big-endian gray, which pictures hold, as what videos hold."""
-        name = picture.format.name
-        if name in BIG_ENDIAN:
-            return picture.reformat(format=BIG_ENDIAN[name])
-        if name not in RGB_BITS:
-            return picture
-        self._rgb_bits = RGB_BITS[name]
-        pixels = picture.to_ndarray(format="rgb24" if self._rgb_bits == 8 else "rgb48le")
-        frame = av.VideoFrame(picture.width, picture.height, "yuv444p16le")
-        for index, plane in enumerate(rgb.to_ycc(pixels)):
-            plane_of(frame, index)[:] = plane
-        frame.color_range, frame.colorspace, frame.pts = FULL, BT601, picture.pts
+    def _whole_packets(self) -> Iterator[av.Packet[Any]]:
+        """The packets of the picture, the others being set aside. Raises _LossError after one that is not whole.
+
+        A transport stream whose counter jumps has lost packets, unless a keyframe follows: then others were joined to it. Until
+        that is known, what follows is not handed out.
+        """
+        joinable, doubtful = is_format(self.container, {"mpegts"}), False
+        waiting: deque[av.Packet[Any]] = deque()
+        for packet in self.container.demux():
+            self._note_end(packet)
+            if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
+                self._set_aside(packet)
+                continue
+            waiting.append(packet)
+            if doubtful:
+                doubtful = not (joinable and packet.size and packet.is_keyframe)
+                self._joints += not doubtful
+                if doubtful and (not packet.size or len(waiting) == AFTER_A_JUMP or not joinable):
+                    raise _LossError
+            while waiting and not doubtful:
+                doubtful = waiting[0].is_corrupt
+                yield waiting.popleft()
+
+    def _read_on(self, last: Fraction) -> None:
+        """Sets aside what belongs to the frames up to the one at `last` and lies behind them in the file."""
+        with suppress(av.FFmpegError):  # damage there is none of this video's
+            for packet in self.container.demux():
+                if packet.stream is not self.stream:
+                    self._set_aside(packet)
+                elif packet.dts is not None and packet.dts * packet.time_base > last + INTERLEAVED:
+                    return
+
+    def _made(self, decoded: av.VideoFrame, number: int) -> av.VideoFrame:
+        """A decoded frame in a layout that is served, with a time after the one before it."""
+        try:
+            frame = self._layouts.readable(decoded)
+        except VideoError as error:
+            raise VideoError(f"{self.path}: frame {number} {error}") from error
+        self._check(frame, number)
+        if not self.pictures:
+            self._times.settle(frame, number, self.stream.time_base or Fraction(1))
+        for data in side_data_of(frame):
+            if data.type.name not in NOT_OF_THE_PICTURE and data.type.name not in self.side_data:
+                time = None if frame.pts is None else frame.pts * (self.stream.time_base or Fraction(1))
+                self.side_data[data.type.name] = time
         return frame
+
+    def _in_index(self) -> int:
+        """Coded frames that the file says it has; 0 where its format does not say. An index of fragments is known in part only."""
+        if not is_format(self.container, MP4_LIKE):
+            return 0
+        known = len(self.stream.index_entries)
+        in_fragments = samples_in_fragments(self.path, self.stream.id) if self.path.is_file() else 0
+        return max(known, self.stream.frames + in_fragments) if in_fragments else known
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
@@ -234,25 +297,35 @@ class VideoReader:
             self._seen_until = max(self._seen_until, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
     def _check(self, frame: av.VideoFrame, number: int) -> None:
-        shape = (frame.width, frame.height, frame.format.name)
         if not number:
             _check_format(self.path, frame.format)
-            self._shape = shape
+            self._first = (frame.width, frame.height, frame.format.name)
         if frame.is_corrupt:
             raise self._broken(number)
+        self.check_kind(frame, f"frame {number}")
+        if frame.format.name != self._first[2]:
+            raise VideoError(
+                f"{self.path}: changes from {self._first[2]} to {frame.format.name} at frame {number}: cut it there into two files"
+            )
+
+    def check_kind(self, frame: av.VideoFrame, where: str) -> None:
+        """Raises VideoError where a frame of this video is interlaced, or of another size than the first."""
         if frame.interlaced_frame:
             raise VideoError(
-                f"{self.path}: frame {number} is interlaced, expected progressive video: deinterlace it first,"
-                f" for example ffmpeg -i {self.path.name} -vf bwdif -crf 12 progressive.mkv"
+                f"{self.path}: {where} is interlaced, expected progressive video: deinterlace it first,"
+                f" for example {ffmpeg_line(self.path, '-vf bwdif -crf 12', 'progressive.mkv')}"
             )
-        if shape != self._shape:
-            was, now = ("{}x{} {}".format(*shape) for shape in (self._shape, shape))
-            raise VideoError(f"{self.path}: changes from {was} to {now} at frame {number}: cut it there into two files")
+        if (frame.width, frame.height) != self._first[:2]:
+            was = "{}x{}".format(*self._first)
+            raise VideoError(
+                f"{self.path}: changes from {was} to {frame.width}x{frame.height} at {where}: cut it there into two files"
+            )
 
     def _broken(self, frames: int, reason: str | None = None) -> _DamageError:
         detail = f" ({reason})" if reason else ""
         return _DamageError(
-            f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file, or --salvage what is before"
+            f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file, or take what is before"
+            " with videodeblur run --salvage"
         )
 
     def _check_end(self, frames: int, packets: int, hidden: int) -> None:
@@ -260,9 +333,13 @@ class VideoReader:
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
         if packets < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
-        if self._indexed and frames < packets - hidden:
+        if self._pipe and self._pipe.cut_within:
+            raise self._broken(frames, "it ends within an element")
+        if self._pipe and self._pipe.without_index:
+            self._said.append("the NUT stream has no index at its end: it was cut off, or its writer makes none")
+        if frames < packets - hidden and self.stream.codec_context.name not in HIDDEN:
             lost = packets - hidden - frames
-            self.notes.append(
+            self._said.append(
                 f"{lost} of {packets - hidden} coded frames gave no picture, as after a cut that was not at a keyframe"
             )
         if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
@@ -273,11 +350,6 @@ class VideoReader:
             return number
         if decoded.pts is None:  # raw streams carry no times
             return 0 if previous is None else previous + self._step()
-        if previous is not None and decoded.pts <= previous:
-            raise VideoError(
-                f"{self.path}: frame {number} is shown at {decoded.pts}, not after the one before it ({previous}): give it new"
-                f" times first, for example ffmpeg -i {self.path.name} -vf setpts=N/FRAME_RATE/TB -crf 12 retimed.mkv"
-            )
         return decoded.pts
 
     def _duration_of(self, decoded: av.VideoFrame, pts: int) -> int:
@@ -293,6 +365,10 @@ class VideoReader:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
 
 
+class _LossError(Exception):
+    """A packet was not whole."""
+
+
 class _DamageError(VideoError):
     """The file is broken or cut off."""
 
@@ -300,8 +376,9 @@ class _DamageError(VideoError):
 def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
-        found = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise VideoError(f"{path}: has no video stream ({found} only): give a video file")
+        covers = any(stream.type == "video" for stream in container.streams)
+        kinds = sorted({stream.type for stream in container.streams if stream.type != "video"} | ({"a cover"} if covers else set()))
+        raise VideoError(f"{path}: has no video stream, only {' and '.join(kinds) or 'nothing'}: give a video file")
     if stream.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: convert it first")
     return stream
@@ -353,7 +430,7 @@ def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:
         return
     raise VideoError(
         f"{path}: its samples are {pixel_format.name}, expected planar YUV or gray of 8 to 16 bits: convert it first,"
-        f" for example ffmpeg -i {path.name} -pix_fmt yuv444p -c:v ffv1 converted.mkv"
+        f" for example {ffmpeg_line(path, '-pix_fmt yuv444p -c:v ffv1', 'converted.mkv')}"
     )
 
 

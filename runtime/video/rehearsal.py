@@ -19,19 +19,24 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition, Stream
+from av.stream import Stream
 
 from runtime.errors import VideoError
-from runtime.video.format import MP4_LIKE, VideoInfo, is_format, plane_of
+from runtime.files.on_disk import place_of
+from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cover, why_left_out
+from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_format, plane_of
+from runtime.video.layouts import narrower
 from runtime.video.muxer import (
     STATISTICS,
     TIMECODE,
     Y4M,
     Muxer,
     OutputPlan,
+    encoded_format,
     explained,
     is_timecode_track,
     metadata_of,
+    other_container,
     timecode_of,
 )
 from runtime.video.reader import SAME_RATE, VideoReader
@@ -43,7 +48,8 @@ PACKETS = 40  # of each stream; some demuxers know a codec by its content, and w
 STEADY = 25  # frames from which on the rate that a file tells is reliable
 LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
 LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
-NAMELESS = "bin_data"
+CHAPTERS = "bin_data"
+NAMELESS = {CHAPTERS, UNKNOWN_CODEC}
 
 
 Packets = dict[int, "list[av.Packet[Any]]"]  # by stream of the source
@@ -79,6 +85,10 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
     if lost:
         notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
+    pixel_format = encoded_format(plan.encoder.codec, plan.reader.info)
+    if pixel_format in narrower(plan.reader.info):
+        colour = ", colour at half the width and height" if pixel_format == "yuv420p" else ""
+        notes.append(f"RGB becomes {pixel_format}, 8 bits{colour}: -c ffv1 in an .mkv keeps it all")
     return plan, notes
 
 
@@ -87,7 +97,9 @@ def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
         yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
-    if now.color_range != before.color_range or now.color_tags[1:] != before.color_tags[1:]:
+    if now.color_range != before.color_range:
+        yield f"the colour range is not in the output: {codec} in {suffix} lost it"
+    if now.color_tags[1:] != before.color_tags[1:]:
         yield f"the colour tags are not all in the output: {codec} in {suffix} lost some"
     if before.side_data - now.side_data:
         lost = ", ".join(sorted(before.side_data - now.side_data))
@@ -96,6 +108,12 @@ def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
         yield f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {suffix} says {_rate_of(now)}"
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
+
+
+def is_made_anew(reader: VideoReader, source: Stream) -> bool:
+    """MP4 keeps its chapters as a text track too, which `set_chapters` makes again, as the muxer does its timecodes."""
+    chapters = codec_name(source) == CHAPTERS and is_format(reader.container, MP4_LIKE) and bool(reader.container.chapters())
+    return chapters or is_timecode_track(reader, source)
 
 
 def _far(rate: Fraction | None, expected: Fraction) -> bool:
@@ -144,7 +162,7 @@ def _check_name(path: Path) -> None:
         return
     if path.is_dir():
         raise VideoError(f"{path}: is a folder, expected a file's name: choose another output")
-    if os.path.ismount(path):
+    if os.path.ismount(place_of(path)):
         raise VideoError(f"{path}: is a mount point, which a finished file cannot replace: choose a name in a mounted folder")
 
 
@@ -204,7 +222,7 @@ def _first_packets(reader: VideoReader) -> Packets:
     missing = {stream.index for stream in reader.container.streams} - {reader.stream.index, *found}
     if not missing or reader.path == STANDARD or reader.pictures:
         return found
-    with suppress(av.FFmpegError), open_source(reader.path).container as again:
+    with suppress(av.FFmpegError), open_source(reader.path, reader.playlist).container as again:
         for packet in islice(again.demux(), LOOK_THROUGH):
             if packet.stream_index in missing and packet.size:
                 found.setdefault(packet.stream_index, []).append(_copy(packet))
@@ -247,35 +265,30 @@ def _picture(muxer: Muxer, seed: int) -> av.VideoFrame:
 
 def _with_streams(plan: OutputPlan) -> tuple[OutputPlan, list[str]]:
     """The plan with the streams that the muxer takes; notes on the others."""
-    reader, kept, notes = plan.reader, [], []
+    reader, kept, covers, notes = plan.reader, [], [], []
     for source in reader.container.streams:
-        if source.index == reader.stream.index or source.type in plan.encoder.leave_out or _is_made_anew(plan, source):
+        if source.index == reader.stream.index or source.type in plan.encoder.leave_out or is_made_anew(reader, source):
             continue
-        if _takes(plan, source):
+        if holds_as_attachment(plan.format, source) and reader.first_packets().get(source.index):
+            covers.append(source.index)
+        elif _takes(plan, source):
             kept.append(source.index)
         else:
             notes.append(_left_out(plan, source))
-    return replace(plan, streams=tuple(kept)), notes
-
-
-def _is_made_anew(plan: OutputPlan, source: Stream) -> bool:
-    """MP4 keeps its chapters as a text track too, which `set_chapters` makes again, as the muxer does its timecodes."""
-    reader = plan.reader
-    chapters = codec_name(source) == NAMELESS and is_format(reader.container, MP4_LIKE) and bool(reader.container.chapters())
-    return chapters or is_timecode_track(reader, source)
+    return replace(plan, streams=tuple(kept), covers=tuple(covers)), notes
 
 
 def _takes(plan: OutputPlan, source: Stream) -> bool:
     """Whether the output's muxer takes this stream, by writing a header with it alone."""
     if source.type == "attachment":
         return plan.is_format({"matroska"})
-    if source.type == "video" and not (source.disposition & Disposition.attached_pic and plan.is_format(MP4_LIKE)):
-        return False  # a second picture would stay blurry; a cover becomes a picture elsewhere
+    if source.type == "video" and not (is_cover(source) and holds_as_stream(plan.format)):
+        return False
     try:
         with av.open(io.BytesIO(), "w", format=plan.format) as trial:
             trial.add_stream_from_template(source)
             trial.start_encoding()
-    except (av.FFmpegError, ValueError):
+    except (av.FFmpegError, ValueError, AttributeError):  # the last where FFmpeg has no decoder for it
         return False
     return True
 
@@ -283,13 +296,14 @@ def _takes(plan: OutputPlan, source: Stream) -> bool:
 def _left_out(plan: OutputPlan, source: Stream) -> str:
     """A note. Raises VideoError for sound and subtitles, unless they may be left out."""
     reader, name, suffix = plan.reader, f"{source.type} stream {source.index}", plan.where
-    codec = codec_name(source) or "unknown codec"
+    codec = codec_name(source)
     wanted = source.type in ("audio", "subtitle") and not plan.encoder.drop_unsupported
     if wanted and not plan.is_format({Y4M}):
         raise VideoError(
-            f"{suffix} cannot hold {name} of {reader.path} ({codec}): write an .mkv, or leave it out with --drop-unsupported"
+            f"{suffix} cannot hold {name} of {reader.path} ({codec}):"
+            f" {other_container(plan.path)}, or leave it out with --drop-unsupported"
         )
-    return f"{name} ({codec}) is not in the output: {suffix} cannot hold it"
+    return f"{name} ({codec}) is not in the output: {why_left_out(source, suffix)}"
 
 
 def _unsaid(plan: OutputPlan, found: InputContainer) -> list[int]:
@@ -306,9 +320,4 @@ def _unsaid(plan: OutputPlan, found: InputContainer) -> list[int]:
 
 def _said(stream: Stream) -> tuple[str, str | None]:
     name = codec_name(stream)
-    return stream.type, "mp3" if name in LAYERS else None if name == NAMELESS else name
-
-
-def codec_name(stream: Stream) -> str | None:
-    """FFmpeg's name; None where it has no decoder."""
-    return getattr(stream, "name", None) or None
+    return stream.type, "mp3" if name in LAYERS else None if name in NAMELESS else name

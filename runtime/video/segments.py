@@ -121,7 +121,9 @@ class ResumableWriter(OutputWriter):
             return
         self._end_segment()
         salvaged = self._reader.broke_off
-        with VideoReader(self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged) as source:
+        with VideoReader(
+            self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged, playlist=self._reader.playlist
+        ) as source:
             part = self._folder / f"joined{self.path.suffix}"
             with VideoWriter(self.path, source, self._encoder, self._width, part, coded=True) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)

@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -13,11 +14,31 @@ from av.container import InputContainer
 from runtime.errors import VideoError
 from runtime.files.numbered_names import is_sequence, number_in, with_number
 from runtime.video.format import ffmpeg_says
+from runtime.video.pipe_end import WatchedPipe
 
 STANDARD = Path("-")  # standard input or output
 PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm"}
 SAME_KIND = {".jpeg": ".jpg", ".tiff": ".tif"}
-LIST_OPTIONS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
+LISTS = {
+    "concat",
+    "hls",
+    "dash",
+    "imf",
+    "image2",
+    "mlv",
+    "vobsub",
+    "sdp",
+    "rtp",
+    "rtsp",
+}  # formats that name or look for other files
+ONE_FILE = {"format_whitelist": ",".join(sorted(av.formats_available - LISTS))}  # whatever a file of another's says that it is
+ONE_PICTURE = {
+    "format_whitelist": f"{ONE_FILE['format_whitelist']},image2"
+}  # which is asked for by suffix, and reads numbered names
+LIST_OF_OURS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
+LIST_ASKED_FOR = {"safe": "0", "protocol_whitelist": "file,crypto,data"}  # no network
+WEBP_FLAGS, WEBP_ANIMATED = 20, 2  # place and bit, of its extended header
+IS_A_LIST = b"ffconcat"  # the first bytes of one that needs no suffix
 
 
 @dataclass(frozen=True)
@@ -26,22 +47,49 @@ class Source:
 
     container: InputContainer
     pictures: tuple[Path, ...] = ()  # the files, in order; none for a video
+    pipe: WatchedPipe | None = None  # where it is standard input
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, playlist: bool = False) -> Source:
     """Opens `path`: a video file, "-" for standard input, a name with %d or %05d that no file has, or a folder of pictures.
 
-    Raises VideoError when there is nothing to be read.
+    A file that lists others (HLS, DASH, FFmpeg's concat), by its content, is read as a `playlist` only. Raises VideoError when
+    there is nothing to be read.
     """
     if path == STANDARD:
-        return Source(_open(path, "pipe:0"))
+        pipe = WatchedPipe()
+        return Source(_open(path, pipe, options=ONE_FILE), pipe=pipe)
     if path.is_dir() or is_sequence(path):
         pictures = _in_folder(path) if path.is_dir() else _numbered(path)
         listed = "".join(f"file '{_quoted(picture)}'\n" for picture in pictures)
-        return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", LIST_OPTIONS), pictures)
+        for picture in pictures:
+            with picture.open("rb") as file:
+                if file.read(len(IS_A_LIST)) == IS_A_LIST:
+                    raise VideoError(f"{picture}: is a list of other files, expected a picture: take it out")
+        return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", _of_ours(pictures)), pictures)
     if not path.exists():
         raise VideoError(f"{path}: no such file, expected a video file")
-    return Source(_open(path, str(path.absolute())))
+    if path.is_file() and _is_animated_webp(path):
+        raise VideoError(f"{path}: is an animated WebP, which FFmpeg does not decode, expected a video: make a GIF of it first")
+    return Source(_open(path, str(path.absolute()), options=LIST_ASKED_FOR if playlist else _alone(path)))
+
+
+def _is_animated_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(WEBP_FLAGS + 1)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[WEBP_FLAGS:] and head[WEBP_FLAGS] & WEBP_ANIMATED)
+
+
+def _alone(path: Path) -> dict[str, str]:
+    """The demuxers that read this file and no other."""
+    return ONE_FILE if "%" in str(path.absolute()) else ONE_PICTURE
+
+
+def _of_ours(pictures: tuple[Path, ...]) -> dict[str, str]:
+    """The options of a list of these: it may hold no further list."""
+    numbered = any("%" in picture.name for picture in pictures) or "%" in str(pictures[0].absolute().parent)
+    formats = (ONE_FILE if numbered else ONE_PICTURE)["format_whitelist"]
+    return {**LIST_OF_OURS, "format_whitelist": f"concat,{formats}"}
 
 
 def _in_folder(folder: Path) -> tuple[Path, ...]:
@@ -72,13 +120,18 @@ def _numbered(path: Path) -> tuple[Path, ...]:
     return pictures
 
 
-def _open(path: Path, target: str | io.BytesIO, kind: str | None = None, options: dict[str, str] | None = None) -> InputContainer:
+def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, str] | None = None) -> InputContainer:
     said: list[str] = []
     try:
         with ffmpeg_says(said):
-            return av.open(target, "r", format=kind, options=options, metadata_errors="surrogateescape")
+            opened: InputContainer = av.open(target, "r", format=kind, options=options, metadata_errors="surrogateescape")
+            return opened
     except (av.FFmpegError, OSError) as error:
-        reason = (said or [error.strerror or str(error)])[-1]
+        if kind is None and any("not on whitelist" in line for line in said):
+            raise VideoError(
+                f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: --playlist reads what it lists"
+            ) from error
+        reason = (said or [error.strerror or str(error)])[-1].partition(" on whitelist")[0]
         raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
 
 

@@ -15,6 +15,7 @@ from runtime.errors import VideoError
 from runtime.pixels.rgb import WEIGHTS
 from runtime.pixels.sample_codes import from_unit, to_unit
 from runtime.video.format import FULL, plane_of
+from runtime.video.sources import ONE_FILE
 
 STRICT = {"err_detect": "explode"}  # without it a JPEG that was cut off decodes to a half grey picture
 
@@ -26,7 +27,7 @@ def read_luma(path: Path) -> npt.NDArray[np.float32]:
     alpha is ignored. Raises VideoError when the file is missing, cut off or not a picture.
     """
     try:
-        with av.open(io.BytesIO(path.read_bytes()), options=STRICT) as container:
+        with av.open(io.BytesIO(path.read_bytes()), options={**STRICT, **ONE_FILE}) as container:
             stream = container.streams.video[0]
             stream.codec_context.options = STRICT
             picture = next(container.decode(stream))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +13,12 @@ from av.filter import Graph
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.files.on_disk import place_of
 from runtime.video.format import Frame, Plane, plane_of
+from runtime.video.inventory import settle
+from runtime.video.layouts import narrowed, narrower
 from runtime.video.muxer import Muxer, OutputPlan, explained
-from runtime.video.output_writer import OutputWriter
+from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.rehearsal import losses, rehearse
 from runtime.video.sources import STANDARD
@@ -27,7 +29,8 @@ class VideoWriter(OutputWriter):
 
     `path` may be "-" for standard output, with the encoder's `format` "nut", "matroska", or "yuv4mpegpipe" and codec
     "wrapped_avframe". Leaving the `with` block completes the file and gives it its final name, replacing what had that name;
-    leaving it by an exception, Ctrl-C too, deletes it. Until then it is `.NAME.PID.part.EXT` in the same folder.
+    leaving it by an exception, Ctrl-C too, deletes it. Until then it is `.NAME.TOKEN.part.EXT` in the same folder. Where a link
+    had the name, the file that it leads to is replaced; a device or a pipe is refused.
 
     Carried over: times, colour tags, sample aspect ratio, display matrix, chapters, metadata, captions and other side data of
     the frames, HDR10's static metadata by the encoders in `hdr`; audio, subtitle, data and attachment streams packet by packet.
@@ -53,8 +56,10 @@ class VideoWriter(OutputWriter):
         self.notes: list[str] = []
         self._reader, self._width = reader, width or reader.info.width
         self._written_until = Fraction(0)
-        self._part = part or part_of(self.path)
         self._piped = self.path == STANDARD
+        self._place = self.path if self._piped else place_of(self.path)
+        self._own = None if part or self._piped else own_part(self.path, self._place)
+        self._part = self._own.path if self._own else part or self.path
         self._open = True
         plan = OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded)
         try:
@@ -65,6 +70,7 @@ class VideoWriter(OutputWriter):
         except BaseException:
             self._drop_part()
             raise
+        self._narrowed = self._muxer.stream.pix_fmt in narrower(reader.info)
         reader.set_aside(set(plan.streams))
         self._clones = self._clone_graph()
 
@@ -77,7 +83,8 @@ class VideoWriter(OutputWriter):
         if luma.shape != shape or luma.dtype != frame.luma.dtype:
             raise InputError(f"got luma {luma.shape} {luma.dtype}, expected {shape} {frame.luma.dtype}")
         picture = self._picture(frame)
-        for index, plane in enumerate((luma, *(frame.chroma if chroma is None else chroma))):
+        planes = (luma, *(frame.chroma if chroma is None else chroma))
+        for index, plane in enumerate(narrowed(planes, picture.format.name) if self._narrowed else planes):
             plane_of(picture, index)[:] = plane
         with explained(self.path, "writing failed"):
             self._muxer.write(picture, frame.pts, frame.duration)
@@ -117,11 +124,13 @@ class VideoWriter(OutputWriter):
             return
         if not self._plan.segment:
             self.notes += losses(self._plan, self._part)
+            self.notes += settle(self._reader, self._part, self.notes, self._plan.encoder.leave_out)
         try:
-            self._part.replace(self.path)
+            self._part.replace(self._place)
         except OSError as error:
             raise VideoError(f"{self.path}: {error.strerror}: choose another output") from error
         self._open = False
+        self._drop_part()
 
     def close(self) -> None:
         """Deletes the file unless it is finished; calling it again does nothing."""
@@ -132,8 +141,10 @@ class VideoWriter(OutputWriter):
         self._drop_part()
 
     def _drop_part(self) -> None:
-        if not self._piped:
-            delete(self._part)
+        if self._own:
+            self._own.drop()
+        elif not self._piped:
+            self._part.unlink(missing_ok=True)
 
     def _clone_graph(self) -> Graph | None:
         """A filter that does nothing but hand out references, the one way PyAV has to copy a frame with its side data."""
@@ -168,20 +179,9 @@ class VideoWriter(OutputWriter):
 
 def try_output(path: Path, reader: VideoReader, encoder: EncoderOptions) -> list[str]:
     """Raises what a `VideoWriter` would raise at its start, and returns its notes on what the output cannot hold; for plans."""
-    part = part_of(path)
+    own = None if path == STANDARD else own_part(path, place_of(path))
     try:
-        return rehearse(OutputPlan(path, reader, encoder, reader.info.width), part)[1]
+        return rehearse(OutputPlan(path, reader, encoder, reader.info.width), own.path if own else path)[1]
     finally:
-        if path != STANDARD:
-            delete(part)
-
-
-def delete(part: Path) -> None:
-    """Deletes an unfinished file, if there is one."""
-    with suppress(NotADirectoryError):  # in place of the folder is a file, which is told elsewhere
-        part.unlink(missing_ok=True)
-
-
-def part_of(path: Path) -> Path:
-    """The name of an output that is not complete."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        if own:
+            own.drop()

@@ -1,0 +1,57 @@
+"""`samples_in_fragments`: how many coded frames a fragmented MP4 has, which its header does not say (ISO/IEC 14496-12, 8.8)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+SMALL_HEADER, LARGE_HEADER = 8, 16  # bytes; a size of 1 means that 64 bits of it follow
+FLAGS = 4  # bytes: version and flags
+MOST = 1 << 24  # bytes of a box that is looked into: a fragment's tables
+
+
+def samples_in_fragments(path: Path, track: int) -> int:
+    """Of the track with this number, in all fragments (moof); 0 where there are none, or the file ends within a box's header."""
+    with path.open("rb") as file:
+        return sum(_samples(box, track) for kind, box in _boxes_of(file) if kind == b"moof")
+
+
+def _boxes_of(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of the boxes of a file, without content where that is no fragment's."""
+    while len(head := file.read(SMALL_HEADER)) == SMALL_HEADER:
+        size, kind = struct.unpack(">I4s", head)
+        header = SMALL_HEADER
+        if size == 1:
+            size, header = int.from_bytes(file.read(LARGE_HEADER - SMALL_HEADER), "big"), LARGE_HEADER
+        if size < header:  # 0: to the end of the file
+            return
+        wanted = kind == b"moof" and size - header < MOST
+        yield kind, file.read(size - header) if wanted else b""
+        if not wanted:
+            file.seek(size - header, 1)
+
+
+def _samples(fragment: bytes, track: int) -> int:
+    found = 0
+    for kind, run in _boxes_in(fragment):
+        boxes = list(_boxes_in(run)) if kind == b"traf" else []
+        if any(name == b"tfhd" and _number(box) == track for name, box in boxes):
+            found += sum(_number(box) for name, box in boxes if name == b"trun")
+    return found
+
+
+def _boxes_in(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = 0
+    while at + SMALL_HEADER <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, at)
+        if size < SMALL_HEADER:
+            return
+        yield kind, content[at + SMALL_HEADER : at + size]
+        at += size
+
+
+def _number(box: bytes) -> int:
+    """What follows version and flags: the track's number in tfhd, the count of samples in trun."""
+    return int.from_bytes(box[FLAGS : 2 * FLAGS], "big")

@@ -1,0 +1,136 @@
+"""`Inventory`: what a source has beside its luma, taken once, and what became of each entry in the output.
+
+An entry ends in one of three ways: it is in the output as it was, a note names it, or the run was refused. `settle` writes the
+note where nobody else has, so there is no fourth. Two things are not in it, since PyAV does not tell of them: cropping that
+Matroska wants players to do, and where between the luma samples those of chroma lie.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+
+from runtime.video.format import VideoInfo, codec_name, side_data_of
+from runtime.video.reader import NOT_OF_THE_PICTURE, VideoReader
+from runtime.video.rehearsal import is_made_anew
+
+NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
+LOOKED_THROUGH = 100  # frames of the output for one of a time that the source had; formats seek to keyframes
+CLOCK = 1_000_000  # ticks per second of av.open's seek
+FACTS = {  # of VideoInfo: what users call them; None = told by the picture itself, or by another entry
+    "sample_aspect_ratio": "the sample aspect ratio",
+    "display_matrix": "the rotation",
+    "color_range": "the colour range",
+    "color_tags": "the colour tags",
+    "side_data": "side data",
+    "hdr": None,  # side data
+    **dict.fromkeys(("width", "height", "pixel_format", "bits", "rgb_bits", "chroma_step", "codec", "rotation")),
+    **dict.fromkeys(("time_base", "first_pts", "frame_rate", "frames", "duration")),  # of timing, which the rehearsal compares
+}
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Entries by what a note calls them, with what tells them from another; streams are counted by kind and codec."""
+
+    facts: Mapping[str, Any]
+    tags: Mapping[str, str]
+    streams: tuple[tuple[str, str], ...]  # (type and index, codec), without the video that is deblurred
+    chapters: int
+    alpha: bool
+
+
+def inventory_of(reader: VideoReader) -> Inventory:
+    """Of an open video; of its frames, what the reader has come by."""
+    streams = reader.container.streams
+    others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
+    facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
+    return Inventory(
+        facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
+        tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
+        streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
+        chapters=len(reader.container.chapters()),
+        alpha=_has_alpha(reader.info.pixel_format),
+    )
+
+
+def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: Iterable[str] = ()) -> list[str]:
+    """Notes on what is not in the `written` file as it was and that no note names; streams of types `left_out` were not wanted."""
+    before, said = inventory_of(reader), list(notes)
+    with VideoReader(written) as output:
+        after = inventory_of(output)
+        told = [after.tags, *(stream.metadata for stream in output.container.streams)]  # a timecode moves to a stream
+    lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, told), *_lost_streams(before, after, left_out)]
+    if before.chapters > after.chapters:
+        lost.append(("chapters", f"{before.chapters - after.chapters} of {before.chapters} chapters"))
+    if before.alpha and not after.alpha:
+        lost.append(("alpha", "alpha"))
+    return [f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)]
+
+
+def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, written: Path) -> Iterator[tuple[str, str]]:
+    """(what a note must have in it, how to call it)"""
+    for name, value in before.facts.items():
+        kind = name.removeprefix("side data ") if name.startswith("side data ") else name
+        if after.facts.get(name) == value or not value:
+            continue
+        if kind != name and kind in _side_data_at(written, reader.side_data[kind]):
+            continue
+        yield kind, name
+
+
+def _lost_tags(before: Inventory, told: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
+    kept = {value for tags in told for value in tags.values()}
+    names = {name.lower() for tags in told for name in tags}
+    for name, value in before.tags.items():
+        if value not in kept and name.lower() not in names:
+            yield name, f"the tag {name}"
+
+
+def _lost_streams(before: Inventory, after: Inventory, left_out: Iterable[str]) -> Iterator[tuple[str, str]]:
+    there = Counter((name.partition(" ")[0], codec) for name, codec in after.streams)
+    unwanted = set(left_out)
+    for name, codec in before.streams:
+        kind = name.partition(" ")[0]
+        if there[kind, codec]:
+            there[kind, codec] -= 1
+        elif kind not in unwanted:
+            yield name, f"{name} ({codec})"
+
+
+def _is_named(name: str, notes: Iterable[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", note) for note in notes)
+
+
+def _comparable(info: VideoInfo, field: str) -> Any:
+    value = getattr(info, field)
+    if field == "sample_aspect_ratio":
+        return None if value in (None, 0, 1) else value
+    return value[1:] if field == "color_tags" else value
+
+
+def _has_alpha(pixel_format: str) -> bool:
+    return "yuva" in pixel_format
+
+
+def _side_data_at(written: Path, time: Fraction | None) -> set[str]:
+    """Kinds of side data on the frame that is shown then, or the last before; none where it is not found."""
+    if time is None:
+        return set()
+    found: set[str] = set()
+    with suppress(av.FFmpegError), av.open(str(written.absolute())) as container:
+        container.seek(max(0, round(time * CLOCK)))
+        for frame in islice(container.decode(video=0), LOOKED_THROUGH):
+            found |= {data.type.name for data in side_data_of(frame)} - NOT_OF_THE_PICTURE
+            if frame.pts is not None and frame.pts * frame.time_base >= time:
+                break
+    return found

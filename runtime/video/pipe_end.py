@@ -1,0 +1,95 @@
+"""`WatchedPipe`: standard input, and whether it ended as its format does, or was cut off.
+
+A file tells by its index or its length; what comes through a pipe tells by its last bytes alone. NUT ends with an index;
+Matroska is made of elements, each of which says its size.
+"""
+
+from __future__ import annotations
+
+import os
+
+NUT, NUT_INDEX = b"nut/multimedia container", bytes.fromhex("4e58dd672f23e64e")
+EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+DESCENDED = {SEGMENT, CLUSTER}  # looked into, so that those of unknown size are no hindrance
+LONGEST_HEAD = 12  # bytes of an element's number and size
+STANDARD_INPUT = 0
+
+
+class WatchedPipe:
+    """A file to read from, for FFmpeg."""
+
+    name = "-"
+
+    def __init__(self, number: int = STANDARD_INPUT) -> None:
+        self._number = number
+        self._start, self._tail = b"", b""
+        self._indexed = False  # whether NUT's index was seen
+        self._elements = _Elements()
+
+    def read(self, size: int) -> bytes:
+        """What there is, at most so many bytes; nothing at the end."""
+        data = os.read(self._number, size)
+        if len(self._start) < len(NUT):
+            self._start = (self._start + data)[: len(NUT)]
+        if self._start == NUT:
+            seen = self._tail + data
+            self._indexed |= NUT_INDEX in seen
+            self._tail = seen[1 - len(NUT_INDEX) :]
+        elif self._start.startswith(EBML.to_bytes(4, "big")):
+            self._elements.feed(data)
+        return data
+
+    @property
+    def cut_within(self) -> bool:
+        """Whether it ended within an element of Matroska."""
+        return not self._elements.whole
+
+    @property
+    def without_index(self) -> bool:
+        """Whether it is NUT without the index that comes last."""
+        return self._start == NUT and not self._indexed
+
+
+class _Elements:
+    """Walks over the elements of Matroska, as the bytes come."""
+
+    def __init__(self) -> None:
+        self._skip, self._head = 0, b""
+
+    @property
+    def whole(self) -> bool:
+        return not self._skip and not self._head
+
+    def feed(self, data: bytes) -> None:
+        data, self._head = self._head + data, b""
+        at = 0
+        while at < len(data):
+            passed = min(self._skip, len(data) - at)
+            self._skip, at = self._skip - passed, at + passed
+            if at == len(data):
+                return
+            head = _head(data[at : at + LONGEST_HEAD])
+            if head is None:
+                self._head = data[at:]
+                return
+            kind, length, size = head
+            at += length
+            self._skip = 0 if kind in DESCENDED else size
+
+
+def _head(data: bytes) -> tuple[int, int, int] | None:
+    """(number of the element, bytes of its head, bytes of its content); None where more bytes are needed."""
+    kind_length = 9 - data[0].bit_length()
+    if not 1 <= kind_length <= 4:
+        return 0, 1, 0  # no element: go on with the next byte
+    if len(data) <= kind_length:
+        return None
+    size_length = 9 - data[kind_length].bit_length()
+    length = kind_length + size_length
+    if size_length > 8:
+        return 0, 1, 0
+    if len(data) < length:
+        return None
+    size = int.from_bytes(data[kind_length:length], "big") & ((1 << 7 * size_length) - 1)
+    unknown = size == (1 << 7 * size_length) - 1
+    return int.from_bytes(data[:kind_length], "big"), length, 0 if unknown else size
