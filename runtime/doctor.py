@@ -80,8 +80,8 @@ class Diagnosis:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, examines, prints; status 1 when no video can be deblurred here."""
     parser = argparse.ArgumentParser(prog="videodeblur doctor", description=__doc__)
-    parser.add_argument("model", type=Path, nargs="?", help="ONNX file, engine or bundle: is it opened here, and by what?")
-    parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
+    parser.add_argument("model", type=Path, nargs="?", help="model, engine or bundle to open here")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     arguments = parser.parse_args(argv)
     diagnosis = examine(arguments.model)
     print(json.dumps({**asdict(diagnosis), "runs_videos": diagnosis.runs_videos}) if arguments.json else text(diagnosis))
@@ -188,7 +188,7 @@ def _better_on_gpu(libraries: Mapping[str, Probe]) -> Iterator[Finding]:
     if CUDA_PROVIDER not in libraries["onnxruntime"].facts.get("providers", ()):
         remedy = f"pip uninstall -y onnxruntime, then {install('gpu')}"
         yield Finding(NOTE, "this ONNX Runtime does not use the GPU", remedy)
-    yield Finding(NOTE, "an .onnx file runs on the CPU unless --backend onnxruntime-cuda is said; bundles and engines use the GPU")
+    yield Finding(NOTE, "an .onnx file runs on the CPU unless --backend onnxruntime-cuda is given; bundles and engines use the GPU")
 
 
 def _machine_lines(diagnosis: Diagnosis) -> Iterator[str]:
@@ -251,7 +251,7 @@ def _choice_lines(diagnosis: Diagnosis) -> Iterator[str]:
     if measured == unmeasured:
         yield f"  for an fp32 .onnx file: {_choice(measured)}"
     else:
-        yield f"  for an fp32 .onnx file whose bf16 came to {MIN_PARITY['bf16']:.0f} dB at export: {_choice(measured)}"
+        yield f"  for an fp32 .onnx file whose bf16 reached {MIN_PARITY['bf16']:.0f} dB at export: {_choice(measured)}"
         yield f"  for one where that was not measured: {_choice(unmeasured)}"
     if diagnosis.model and diagnosis.model.state == WORKS:
         yield f"  for the one that was named: {diagnosis.model.facts['reason']}"
