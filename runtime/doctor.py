@@ -17,7 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.files.contract import MIN_PARITY
-from runtime.machine import hardware
+from runtime.machine import hardware, shadows
 from runtime.machine.memory import memory_at_hand, memory_size
 from runtime.machine.packages import ERROR, NOTE, WARNING, Finding, conflicts, install, installed_packages
 from runtime.probes import ABSENT, BROKEN, WORKS, Probe, ask
@@ -106,6 +106,7 @@ def examine(model: Path | None = None) -> Diagnosis:
         *_needed(libraries, chosen[UNMEASURED], machine),
         *_model_finding(probes.get("model")),
         *(_broken(name, probe) for name, probe in libraries.items() if probe.state == BROKEN),
+        *_shadowed(),
         *conflicts(packages, machine.gpu["driver"] // 1000 if machine.gpu else None),
         *_better(libraries, packages, machine),
     ]
@@ -166,6 +167,16 @@ def _broken(name: str, probe: Probe) -> Finding:
         f"{name} is installed and does not load: {probe.reason}",
         f"pip uninstall -y {package}, then {install(LIBRARIES[name])}",
     )
+
+
+def _shadowed() -> Iterator[Finding]:
+    """Our packages whose names another's files took."""
+    for name in shadows.OURS:
+        text = shadows.told(name)
+        if text:
+            yield Finding(WARNING, text, shadows.REMEDY)
+        for other in shadows.overwriters(name):
+            yield Finding(WARNING, f"{other} has put its own files over the package {name!r} of videodeblur", shadows.REMEDY)
 
 
 def _better(libraries: Mapping[str, Probe], packages: Mapping[str, str], machine: Machine) -> Iterator[Finding]:
