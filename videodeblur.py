@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import runpy
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,7 +49,10 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Dispatches to the command named first. Returns its exit status; 2 when there is no such command."""
+    """Dispatches to the command named first. Returns its exit status; 2 when there is no such command.
+
+    Where another package of this environment has the name of one of ours, the failing import ends in one line that says so.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: videodeblur COMMAND [options]; videodeblur COMMAND --help tells more\n")
@@ -59,15 +64,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         print(f"error: no command {name!r}{f', did you mean {near[0]!r}?' if near else ''}; videodeblur --help", file=sys.stderr)
         return 2
-    module = importlib.import_module(COMMANDS[name][0])
-    return int(module.main(rest))
+    try:
+        return int(importlib.import_module(COMMANDS[name][0]).main(rest))
+    except ImportError as error:
+        shadowed = _shadowed(error.name or "")
+        if shadowed is None:
+            raise
+        print(f"error: {shadowed}", file=sys.stderr)
+        return 1
 
 
 def __getattr__(name: str) -> Any:
     """What of `runtime` is offered here; imported late, since help needs neither numpy nor a backend."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("runtime"), name)
+    try:
+        return getattr(importlib.import_module("runtime"), name)
+    except (ImportError, AttributeError) as error:
+        shadowed = _shadowed(getattr(error, "name", None) or "runtime") or _shadowed("runtime")
+        if shadowed is None:
+            raise
+        raise ImportError(shadowed, name="runtime") from error
+
+
+def _shadowed(module: str) -> str | None:
+    """Whose file Python takes for the package of `module`, and the remedy; None when it takes ours."""
+    shadows = runpy.run_path(str(Path(__file__).with_name("runtime") / "machine" / "shadows.py"))  # `runtime` may be another's
+    told = shadows["told"](module.partition(".")[0])
+    return told and f"{told}: {shadows['REMEDY']}"
 
 
 if __name__ == "__main__":

@@ -70,44 +70,52 @@ def _parser() -> argparse.ArgumentParser:
         prog="videodeblur bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="*", metavar="FILE[@BACKEND[:PRECISION]]", help="model, engine or bundle (default: shipped)")
-    parser.add_argument("--onnx", "--loadEngine", dest="more", action="append", default=[], help="the same, as trtexec spells it")
+    parser.add_argument(
+        "--onnx", "--loadEngine", dest="more", action="append", default=[], help="model or engine, as trtexec spells it"
+    )
     parser.add_argument(
         "--on",
         nargs="+",
         default=[],
         metavar="BACKEND:PRECISION",
-        help="for models that name none, such as openvino:bf16 onnxruntime (default: all)",
+        help="backends of models that name none, such as openvino:bf16 onnxruntime (default: all)",
     )
     parser.add_argument("--size", nargs="+", default=None, metavar="WxH", help=f"pixels (default 320x184, --quick {QUICK_SIZE})")
     parser.add_argument("--shapes", metavar="blurry:Nx5xHxW", help="batch and size, as trtexec spells them")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="windows in a call")
     parser.add_argument(
-        "--peers", nargs="+", default=None, metavar="NAME", help=f"all (default), none, or of: {', '.join(ALL_PEERS)}"
+        "--peers",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help=f"peers to measure: all (default), none, or some of: {', '.join(ALL_PEERS)}",
     )
-    parser.add_argument("--quick", action="store_true", help="three minutes on two cores: few calls, few peers")
+    parser.add_argument("--quick", action="store_true", help="take three minutes on two cores: few calls, few peers")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU cores for the files' backends (default: all)")
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="parts to measure (default: all)")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="that the models came from, for parity and PyTorch (default: shipped)"
+        "--checkpoint", type=Path, metavar="FILE", help="checkpoint of the models, for parity and PyTorch (default: shipped)"
     )
     parser.add_argument("--clip", type=Path, metavar="FILE", help="blurry clip (default: the shipped one)")
-    parser.add_argument("--truth", type=Path, metavar="FILE", help="the same clip without blur (default: that of the shipped one)")
+    parser.add_argument(
+        "--truth", type=Path, metavar="FILE", help="clip without blur, the truth (default: that of the shipped one)"
+    )
     timing = parser.add_argument_group("trtexec's flags")
     timing.add_argument("--iterations", type=int, metavar="N", help="calls of each, at least (default 10; --quick 3)")
-    timing.add_argument("--warmUp", type=float, metavar="MS", help="of each (default 200; --quick a call)")
-    timing.add_argument("--duration", type=float, metavar="S", help="of measuring each, at least (default 3; --quick 0)")
+    timing.add_argument("--warmUp", type=float, metavar="MS", help="warm-up of each in milliseconds (default 200; --quick a call)")
+    timing.add_argument("--duration", type=float, metavar="S", help="seconds to measure each, at least (default 3; --quick 0)")
     timing.add_argument(
         "--exportTimes",
         type=Path,
         metavar="FILE",
-        help="every call: latencyMs with copies, computeMs without where that is measured",
+        help="write every call: latencyMs with copies, computeMs without where that is measured",
     )
     for word in ("includeDataTransfers", "noDataTransfers"):
         timing.add_argument(f"--{word}", action="store_true", help="changes nothing: both figures are always there")
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="the report; docs/performance.md lists its fields")
-    output.add_argument("--markdown", type=Path, metavar="FILE", help="the table in Markdown")
-    output.add_argument("--chart", type=Path, metavar="FILE", help="speed against parity, .svg or .png")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write the report; docs/performance.md lists its fields")
+    output.add_argument("--markdown", type=Path, metavar="FILE", help="write the table in Markdown")
+    output.add_argument("--chart", type=Path, metavar="FILE", help="draw speed against parity, .svg or .png")
     return parser
 
 

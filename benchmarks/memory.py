@@ -74,13 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="benchmarks/memory.py", description=__doc__, epilog="Other options go to videodeblur run, or calibrate."
     )
     parser.add_argument("video", type=Path, help="any video; it is scaled, and repeated until it is long enough")
-    parser.add_argument("--frames", type=count, nargs="+", default=[30, 300], help="lengths to compare (default: 30 300)")
+    parser.add_argument(
+        "--frames", type=count, nargs="+", default=[30, 300], help="lengths to compare, in frames (default: 30 300)"
+    )
     parser.add_argument("--size", default="1280x720", metavar="WxH", help="pixels (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument(
         "--calibrate", type=Path, metavar="MODEL", help="fp32 ONNX file to calibrate on the video, instead of a run"
     )
-    parser.add_argument("--windows", type=count, nargs="+", default=[8, 64], help="numbers to compare (default: 8 64)")
+    parser.add_argument("--windows", type=count, nargs="+", default=[8, 64], help="numbers of windows to compare (default: 8 64)")
     arguments, rest = parser.parse_known_args(argv)
     if arguments.calibrate:
         calibrations = [measure_calibration(arguments.video, arguments.calibrate, number, rest) for number in arguments.windows]

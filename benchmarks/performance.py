@@ -87,12 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks/performance.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes, few calls")
+    parser.add_argument("--quick", action="store_true", help="take small sizes and few calls")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)")
     parser.add_argument(
-        "--work", type=Path, default=ROOT / "build" / "performance", help="for models and reports (default %(default)s)"
+        "--work", type=Path, default=ROOT / "build" / "performance", help="folder for models and reports (default %(default)s)"
     )
-    parser.add_argument("--page", type=Path, default=PAGE, help="default %(default)s; charts lie beside it")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to write, with its charts beside it (default %(default)s)")
     given = parser.parse_args(argv)
     steps = QUICK if given.quick else FULL
     name = "_".join((file_sha256(_checkpoint())[:12], sources_sha256()[:12], str(steps.calibration)))

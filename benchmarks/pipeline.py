@@ -51,14 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/pipeline.py", description=__doc__)
     parser.add_argument("video", type=Path, help="any video; it is scaled, and repeated until it is long enough")
     parser.add_argument("--model", type=Path, required=True, help="ONNX file from export/to_onnx.py")
-    parser.add_argument("--frames", type=count, default=50, help="of a round (default: %(default)s)")
+    parser.add_argument("--frames", type=count, default=50, help="frames of a round (default: %(default)s)")
     parser.add_argument("--size", default="320x184", metavar="WxH", help="pixels (default: %(default)s)")
-    parser.add_argument("--rounds", type=count, default=5, help="default: %(default)s")
+    parser.add_argument("--rounds", type=count, default=5, help="rounds to measure (default: %(default)s)")
     parser.add_argument("--codec", default="libx264", help="encoder (default: %(default)s)")
     parser.add_argument(
-        "--lengths", type=count, nargs="*", default=[30, 300], help="frames, to compare peak memory (default: 30 300)"
+        "--lengths",
+        type=count,
+        nargs="*",
+        default=[30, 300],
+        help="lengths in frames at which peak memory is compared (default: 30 300)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     arguments = parser.parse_args(argv)
     width, height = size(arguments.size)
     chosen = (arguments.video, arguments.model, arguments.frames, width, height, arguments.rounds, arguments.codec)

@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/quality.py", description=__doc__)
     parser.add_argument("blurry", type=Path, help="video to deblur")
-    parser.add_argument("sharp", type=Path, help="the same frames without blur")
+    parser.add_argument("sharp", type=Path, help="video of the same frames without blur")
     parser.add_argument("--model", type=Path, required=True, help="ONNX file from export/to_onnx.py")
-    parser.add_argument("--checkpoint", type=Path, help="the checkpoint it was exported from (default: the shipped one)")
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint of the model (default: the shipped one)")
     parser.add_argument("--sheet", type=Path, help="write a PNG of frames before, after, and the truth")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
     blurry, sharp = read_luma(options.blurry), read_luma(options.sharp)
     if blurry.shape != sharp.shape:

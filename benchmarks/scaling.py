@@ -86,12 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/scaling.py", description=__doc__)
     parser.add_argument("model", metavar="FILE[@BACKEND[:PRECISION]]", help="model, engine or bundle")
-    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"default {' '.join(SIZES)}")
-    parser.add_argument("--base", default="320x184", metavar="WxH", help="for batch, stride and threads (default %(default)s)")
-    parser.add_argument("--batches", type=count, nargs="+", default=BATCHES, help="default 1 2 4")
+    parser.add_argument(
+        "--sizes", nargs="+", default=SIZES, metavar="WxH", help=f"resolutions to measure (default {' '.join(SIZES)})"
+    )
+    parser.add_argument(
+        "--base", default="320x184", metavar="WxH", help="size while batch, stride or threads change (default %(default)s)"
+    )
+    parser.add_argument("--batches", type=count, nargs="+", default=BATCHES, help="batches to measure (default 1 2 4)")
     parser.add_argument("--iterations", type=count, default=5, help="calls of each setting (default %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--chart", type=Path, help="a panel for each sweep, .svg or .png")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--chart", type=Path, help="draw a panel for each sweep, .svg or .png")
     given = parser.parse_args(argv)
     sizes = tuple(size(text)[::-1] for text in given.sizes)
     effort = Effort(given.iterations, 0, 0)

@@ -50,16 +50,16 @@ class ServedOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/served.py", description=__doc__)
-    parser.add_argument("--model", type=Path, required=True, help="the bundle or file that the server has")
-    parser.add_argument("--precision", default="auto", help="of the engine in this process (default: %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--grpc-port", type=int, default=8001)
-    parser.add_argument("--http-port", type=int, default=8000)
-    parser.add_argument("--name", default="videodeblur", help="of the model on the server (default: %(default)s)")
-    parser.add_argument("--height", type=count, default=720)
-    parser.add_argument("--width", type=count, default=1280)
+    parser.add_argument("--model", type=Path, required=True, help="bundle or file that the server has")
+    parser.add_argument("--precision", default="auto", help="arithmetic of the engine in this process (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="machine of the server (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=8001, help="port of gRPC (default: %(default)s)")
+    parser.add_argument("--http-port", type=int, default=8000, help="port of HTTP (default: %(default)s)")
+    parser.add_argument("--name", default="videodeblur", help="name of the model on the server (default: %(default)s)")
+    parser.add_argument("--height", type=count, default=720, help="pixels of a window's height (default: %(default)s)")
+    parser.add_argument("--width", type=count, default=1280, help="pixels of a window's width (default: %(default)s)")
     parser.add_argument("--rounds", type=count, default=15, help="calls of each candidate (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
     written = options.json
     del options.json

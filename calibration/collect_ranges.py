@@ -70,14 +70,20 @@ class CollectOptions:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, writes the ranges, prints the largest."""
     parser = argparse.ArgumentParser(prog="videodeblur calibrate", description=__doc__)
-    parser.add_argument("data", type=Path, help="the VideoDeblurring data set, any folder of frames or videos, or a video")
-    parser.add_argument("--onnx", type=Path, required=True, help="model in fp32, from videodeblur export")
-    parser.add_argument("--output", type=Path, default=Path("ranges.json"), help="default %(default)s")
+    parser.add_argument("data", type=Path, help="VideoDeblurring data set, any folder of frames or videos, or a video")
+    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file of videodeblur export")
+    parser.add_argument("--output", type=Path, default=Path("ranges.json"), help="ranges to write (default %(default)s)")
     parser.add_argument("--windows", type=int, default=WINDOWS, help="windows to measure, at most (default %(default)s)")
-    parser.add_argument("--crop", type=_size, default=CROP, metavar="HxW", help="pixels run of each, or 'full' (default 256x448)")
+    parser.add_argument(
+        "--crop", type=_size, default=CROP, metavar="HxW", help="pixels of each window that are run, or 'full' (default 256x448)"
+    )
     parser.add_argument("--batch", type=int, default=1, help="windows run at once (default %(default)s)")
-    parser.add_argument("--method", choices=scales.METHODS, default="max", help="default choice of scales (default %(default)s)")
-    parser.add_argument("--percentile", type=float, default=scales.PERCENTILE, help="of that method (default %(default)s)")
+    parser.add_argument(
+        "--method", choices=scales.METHODS, default="max", help="method to choose scales, noted in the ranges (default %(default)s)"
+    )
+    parser.add_argument(
+        "--percentile", type=float, default=scales.PERCENTILE, help="percentile of the method of that name (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="CPU cores (default: all)")
     settings = vars(parser.parse_args(argv))
     output = settings.pop("output")

@@ -223,9 +223,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="videodeblur search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add, defaults = parser.add_argument, SearchOptions
-    add("--onnx", type=Path, required=True, help="fp32 graph from videodeblur export")
-    add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of the same graph")
-    text = "a video, a folder of frames, or a folder of such; other parts than calibration's are used"
+    add("--onnx", type=Path, required=True, help="fp32 file of videodeblur export")
+    add("--ranges", type=Path, required=True, help="ranges.json of the same file, made by videodeblur calibrate")
+    text = "video, folder of frames, or a folder of such; other parts than calibration's are used"
     add("--clips", type=Path, required=True, help=text)
     text = "PSNR against the truth that may be lost (default 0.05dB)"
     add("--budget", type=decibels, default=defaults.budget, metavar="DB", help=text)
@@ -237,17 +237,22 @@ def _parser() -> argparse.ArgumentParser:
         nargs=2,
         default=DEFAULT_PAIR,
         metavar=("BLURRY", "SHARP"),
-        help="videos (default: the shipped Kodak clip)",
+        help="videos with and without blur (default: the shipped Kodak clip)",
     )
-    add("--precision", choices=QUANTISED, default=defaults.precision)
+    add("--precision", choices=QUANTISED, default=defaults.precision, help="type to try (default %(default)s)")
     add("--rest", choices=("fp32", "fp16"), default=defaults.rest, help="type of the other layers (default %(default)s)")
     add("--windows", type=int, default=defaults.limit, metavar="N", help="windows of each kind (default %(default)s)")
     text = "pixels of each window's middle (default 184 320)"
     add("--crop", type=int, nargs=2, default=defaults.crop, metavar=("H", "W"), help=text)
-    add("--every-layer", action="store_true", help="also try the layers that are kept high by default")
-    add("--layer-times", type=Path, metavar="JSON", help="measured {layer: {precision: milliseconds}} instead of the model")
-    add("--output", type=Path, default=Path("precision.json"), help="default %(default)s")
-    add("--chart", type=_svg, metavar="SVG", help="also draw sensitivity by layer")
+    add("--every-layer", action="store_true", help="try the layers too that are kept high by default")
+    add(
+        "--layer-times",
+        type=Path,
+        metavar="JSON",
+        help="times that were measured, {layer: {precision: milliseconds}}, instead of a model of them",
+    )
+    add("--output", type=Path, default=Path("precision.json"), help="precision.json to write (default %(default)s)")
+    add("--chart", type=_svg, metavar="SVG", help="draw the sensitivity of each layer")
     return parser
 
 

@@ -66,7 +66,7 @@ class ShipOptions:
     budget: float | None = None  # dB of PSNR against the truth that INT8 may cost; None: no INT8
     clips: Path = DEFAULT_CLIP  # calibrated, compared and tested on
     windows: int = VERIFIED_WINDOWS  # compared with PyTorch
-    min_psnr: float | None = None  # dB of PyTorch that every model must come to; None: that of its precision
+    min_psnr: float | None = None  # dB of PyTorch that every model must reach; None: that of its precision
 
     def __post_init__(self) -> None:
         """Raises InputError on another target, or a bundle that is there."""
@@ -232,10 +232,10 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
     parser = argparse.ArgumentParser(
         prog="videodeblur ship", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="default: the shipped one")
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint to ship (default: the shipped one)")
     parser.add_argument("--output", type=Path, required=True, help="folder to make, such as x.bundle")
     parser.add_argument(
-        "--target", action="append", choices=TARGETS, help="what runs it; repeat; tensorrt needs the GPU here (default cpu)"
+        "--target", action="append", choices=TARGETS, help="target that runs it; repeat; tensorrt needs the GPU here (default cpu)"
     )
     parser.add_argument(
         "--for",
@@ -256,14 +256,14 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         "--clips",
         type=Path,
         default=DEFAULT_CLIP,
-        help="a video or a folder, to calibrate, compare and test on (default: the shipped clip)",
+        help="video or folder to calibrate, compare and test on (default: the shipped clip)",
     )
     parser.add_argument(
         "--windows",
         type=int,
         default=VERIFIED_WINDOWS,
         metavar="N",
-        help="of five frames, compared with PyTorch (default %(default)s)",
+        help="windows compared with PyTorch (default %(default)s)",
     )
     parser.add_argument("--min-psnr", type=decibels, metavar="DB", help="parity that every model needs (default by its precision)")
     given = parser.parse_args(argv)

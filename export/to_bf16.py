@@ -21,9 +21,9 @@ from runtime.files.on_disk import check_not_input
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes, prints."""
     parser = argparse.ArgumentParser(prog="videodeblur bf16", description=__doc__)
-    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file from videodeblur export")
-    parser.add_argument("--output", type=Path, required=True, help="the BF16 file")
-    parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="compared on (default: the shipped clip)")
+    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file of videodeblur export")
+    parser.add_argument("--output", type=Path, required=True, help="BF16 file to write")
+    parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="video to compare on (default: the shipped clip)")
     options = parser.parse_args(argv)
     found = to_bf16(options.onnx, options.output, options.clip)
     print(report(found))

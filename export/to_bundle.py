@@ -56,18 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes the bundle, prints what is in it."""
     parser = argparse.ArgumentParser(prog="videodeblur bundle", description=__doc__)
     parser.add_argument(
-        "--onnx", type=Path, required=True, help="fp32 model from videodeblur export: the reference, and the last member"
+        "--onnx", type=Path, required=True, help="fp32 file of videodeblur export: the reference, and the last member"
     )
     parser.add_argument(
         "--engine",
         type=Path,
         action="append",
         default=[],
-        help="engine or typed .onnx file; tried in this order, before --onnx; repeat",
+        help="engine or typed .onnx file, tried in this order, before --onnx; repeat",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to make, such as x.bundle")
     parser.add_argument(
-        "--attach", type=Path, action="append", default=[], help="file that travels along, such as ranges.json; repeat"
+        "--attach", type=Path, action="append", default=[], help="file to put beside them, such as ranges.json; repeat"
     )
     parser.add_argument(
         "--clip", type=Path, default=DEFAULT_CLIP, help="video that the golden frames are from (default: the shipped clip)"

@@ -30,10 +30,12 @@ LAST = 10  # TensorRT's major version that reads one
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes, prints how to use it."""
     parser = argparse.ArgumentParser(prog="videodeblur calibration-cache", description=__doc__)
-    parser.add_argument("--ranges", type=Path, required=True, help="from videodeblur calibrate")
-    parser.add_argument("--output", type=Path, required=True, help="the cache")
-    parser.add_argument("--version", default="8.6.0", help="of the TensorRT that will read it, and no other (default %(default)s)")
-    parser.add_argument("--method", choices=METHODS, help="of the scales (default: the one in the ranges)")
+    parser.add_argument("--ranges", type=Path, required=True, help="ranges.json, made by videodeblur calibrate")
+    parser.add_argument("--output", type=Path, required=True, help="cache to write")
+    parser.add_argument(
+        "--version", default="8.6.0", help="version of the TensorRT that will read it, and no other (default %(default)s)"
+    )
+    parser.add_argument("--method", choices=METHODS, help="method of the scales (default: the one in the ranges)")
     given = parser.parse_args(argv)
     text = calibration_cache(Ranges.load(given.ranges), given.version, given.method)
     with partial_file(given.output) as partial:

@@ -27,10 +27,12 @@ SCANNED_WINDOWS = 4  # of the clip, where no ranges were measured beforehand
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, scans, writes, prints."""
     parser = argparse.ArgumentParser(prog="videodeblur fp16", description=__doc__)
-    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file from videodeblur export")
-    parser.add_argument("--output", type=Path, required=True, help="the FP16 file")
-    parser.add_argument("--ranges", type=Path, help="from videodeblur calibrate, of this file (default: scan the clip now)")
-    parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="scanned and compared on (default: the shipped clip)")
+    parser.add_argument("--onnx", type=Path, required=True, help="fp32 file of videodeblur export")
+    parser.add_argument("--output", type=Path, required=True, help="FP16 file to write")
+    parser.add_argument(
+        "--ranges", type=Path, help="ranges.json of this file, made by videodeblur calibrate (default: scan the clip now)"
+    )
+    parser.add_argument("--clip", type=Path, default=DEFAULT_CLIP, help="video to scan and compare on (default: the shipped clip)")
     options = parser.parse_args(argv)
     if not options.ranges:
         advice = "; your own clips tell more: name them with --clip" if options.clip == DEFAULT_CLIP else ""

@@ -69,21 +69,26 @@ def _parser() -> argparse.ArgumentParser:
         "checkpoint",
         nargs="?",
         type=Path,
-        help=".safetensors of this project, or a .pth state dictionary; default: the shipped one",
+        help="checkpoint: .safetensors of this project, or a .pth state dictionary; default: the shipped one",
     )
-    add("--checkpoint", dest="checkpoint_option", type=Path, metavar="CHECKPOINT", help="the same, by name")
-    add("--variant", help="a network of the paper's tables, such as I3T1; the checkpoint must hold it")
+    add("--checkpoint", dest="checkpoint_option", type=Path, metavar="CHECKPOINT", help="checkpoint, by a flag")
+    add("--variant", help="network of the paper's tables, such as I3T1; the checkpoint must hold it")
     add(
         "--random-weights",
         action="store_true",
-        help="no checkpoint: for studies of a variant's structure and speed; it sharpens nothing",
+        help="take no checkpoint, to study a variant's structure and speed; it sharpens nothing",
     )
-    add("-o", "--output", type=Path, help="default: the checkpoint's name in this folder")
-    add("--opset", type=int, default=OPSETS[0], help=f"{OPSETS[0]}, or 17 for TensorRT 8.6; default {OPSETS[0]}")
+    add("-o", "--output", type=Path, help="ONNX file to write; default: the checkpoint's name in this folder")
+    add("--opset", type=int, default=OPSETS[0], help=f"opset of the file: {OPSETS[0]}, or 17 for TensorRT 8.6; default {OPSETS[0]}")
     add("--batch", type=int, metavar="N", help="fix the number of windows")
     add("--height", type=int, metavar="PIXELS", help="fix the height, together with --width")
-    add("--width", type=int, metavar="PIXELS")
-    add("--io", choices=IO_KINDS, default=IO_KINDS[0], help="float luma in [0, 1], or 8- or 16-bit sample codes; default f32")
+    add("--width", type=int, metavar="PIXELS", help="fix the width, together with --height")
+    add(
+        "--io",
+        choices=IO_KINDS,
+        default=IO_KINDS[0],
+        help="input and output: float luma in [0, 1], or 8- or 16-bit sample codes; default f32",
+    )
     add("--bits", type=int, help=f"depth of the codes; default {CODE_BITS['u8']} for u8, {CODE_BITS['u16']} for u16, at most 16")
     add("--range", choices=RANGES, help="range of the codes; default limited")
     add(
@@ -93,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"exact rewrites of the network: none, all, or some of {','.join(REWRITES)}; default {','.join(DEFAULT_REWRITES)}",
     )
-    add("--clip", type=Path, default=DEFAULT_CLIP, help="a video to compare on; default: a shipped one")
+    add("--clip", type=Path, default=DEFAULT_CLIP, help="video to compare on; default: a shipped one")
     return parser
 
 

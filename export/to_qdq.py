@@ -98,17 +98,22 @@ def reasons(request: QuantizeRequest) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="videodeblur quantize", description=__doc__)
     add, defaults = parser.add_argument, QdqOptions()
-    add("--onnx", type=Path, required=True, help="fp32 file from videodeblur export")
-    add("--ranges", type=Path, required=True, help="from videodeblur calibrate, of this file")
-    add("--output", type=Path, required=True, help="the quantised file")
-    add("--precision", choices=QUANTISED, default="int8", help="default %(default)s")
-    add("--placement", choices=PLACEMENTS, default=defaults.placement, help="tensorrt is for OpenVINO too, cpu for ONNX Runtime")
+    add("--onnx", type=Path, required=True, help="fp32 file of videodeblur export")
+    add("--ranges", type=Path, required=True, help="ranges.json of this file, made by videodeblur calibrate")
+    add("--output", type=Path, required=True, help="quantised file to write")
+    add("--precision", choices=QUANTISED, default="int8", help="type of the convolutions that are quantised (default %(default)s)")
+    add(
+        "--placement",
+        choices=PLACEMENTS,
+        default=defaults.placement,
+        help="placement of Q/DQ: tensorrt, also good on OpenVINO, or cpu for ONNX Runtime (default %(default)s)",
+    )
     add("--rest", choices=tuple(FLOATS), default=defaults.rest, help="type of everything else (default %(default)s)")
     add("--weights", choices=WEIGHTS, default=defaults.weights, help="scales of weights (default %(default)s)")
-    add("--method", choices=METHODS, help="of the activations' scales (default: the one in the ranges)")
-    add("--layers", metavar="JSON|REGEX", help="precision.json, or which layers to quantise (default: those worth it)")
-    add("--clip", type=Path, default=DEFAULT_CLIP, help="compared on (default: the shipped clip)")
-    add("--verbose", action="store_true", help="also tell why layers were left out")
+    add("--method", choices=METHODS, help="method of the activations' scales (default: the one in the ranges)")
+    add("--layers", metavar="JSON|REGEX", help="layers to quantise: precision.json or a pattern (default: those worth it)")
+    add("--clip", type=Path, default=DEFAULT_CLIP, help="video to compare on (default: the shipped clip)")
+    add("--verbose", action="store_true", help="tell why layers were left out")
     return parser
 
 

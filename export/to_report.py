@@ -172,10 +172,10 @@ def _parse(argv: Sequence[str] | None) -> ReportOptions:
     parser = argparse.ArgumentParser(
         prog="videodeblur report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", type=_folder, help="from videodeblur ship or videodeblur bundle")
+    parser.add_argument("bundle", type=_folder, help="bundle to report on")
     parser.add_argument("--clip", type=Path, help="blurry video or folder of pictures (default: the shipped clip, with its truth)")
-    parser.add_argument("--sharp", type=Path, help="the same frames without blur")
-    text = "of the clip, at most (default %(default)s)"
+    parser.add_argument("--sharp", type=Path, help="video or folder of the same frames without blur")
+    text = "frames of the clip, at most (default %(default)s)"
     parser.add_argument("--frames", type=int, default=DEFAULT_FRAMES, metavar="N", help=text)
     parser.add_argument("--output", type=Path, help="HTML file, replaced when it is there (default: BUNDLE.html)")
     given = parser.parse_args(argv)

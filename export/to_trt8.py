@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="export/to_trt8.py", description=__doc__)
     text = "fp32 or INT8 file, for a machine whose TensorRT has no onnx beside it"
     parser.add_argument("--onnx", type=Path, required=True, help=text)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
     given = parser.parse_args(argv)
     decibels = to_trt8(given.onnx, given.output)
     print(f"{decibels:.1f} dB of {given.onnx} on ONNX Runtime")

@@ -38,10 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="videodeblur types", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path, help="ONNX file, typed or not")
-    parser.add_argument("--layer-log", type=Path, help="what TensorRT says of its layers, instead of asking OpenVINO")
+    parser.add_argument("--layer-log", type=Path, help="TensorRT-RTX's list of layers to read, instead of asking OpenVINO")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="OpenVINO's arithmetic for fp32 nodes")
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the window (default: the file's, or 184 320)")
-    parser.add_argument("--layers", action="store_true", help="also print every convolution")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="pixels of the window (default: the file's, or 184 320)"
+    )
+    parser.add_argument("--layers", action="store_true", help="print every convolution too")
     options = parser.parse_args(argv)
     model = load_onnx(options.model)
     check_recognised(model, options.model)

@@ -124,7 +124,7 @@ def _both(reference: Opened, candidate: Opened, luma: Planes) -> Iterator[Planes
 
 
 def _least(reference: Opened, candidate: Opened) -> float:
-    """dB that the candidate must come to: by its precision, or what codes allow that round the other way."""
+    """dB that the candidate must reach: by its precision, or what codes allow that round the other way."""
     takes_codes = any(opened.contract and opened.contract.io != "f32" for opened in (reference, candidate))
     return MIN_PARITY_OF_CODES if takes_codes else MIN_PARITY[candidate.precision]
 
@@ -214,15 +214,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="videodeblur verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     form = "FILE[@BACKEND[:PRECISION]], a checkpoint, an .onnx file, an engine or a bundle; @literal rounds as the file says"
-    parser.add_argument("reference", metavar="A", help=f"what is right: {form}; runs in exact arithmetic unless it says otherwise")
-    parser.add_argument("candidate", metavar="B", help="what is held to it, the same form")
-    parser.add_argument("--clips", type=Path, required=True, help="a video, a folder of frames, or a folder of such")
+    parser.add_argument(
+        "reference", metavar="A", help=f"reference, held to be right: {form}; runs in exact arithmetic unless it says otherwise"
+    )
+    parser.add_argument("candidate", metavar="B", help="candidate that is compared with A, in the same form")
+    parser.add_argument("--clips", type=Path, required=True, help="video, folder of frames, or a folder of such")
     parser.add_argument("--windows", type=int, default=8, metavar="N", help="windows to compare (default %(default)s)")
     limits = ", ".join(f"{name} {value:.0f}" for name, value in MIN_PARITY.items())
     parser.add_argument("--min-psnr", type=float, metavar="DB", help=f"fail under this (default by B's precision: {limits})")
     parser.add_argument("--worst", type=Path, metavar="PNG", help="write a picture of the worst window")
-    parser.add_argument("--layers", action="store_true", help="also compare the two graphs layer by layer (with --json on stderr)")
-    parser.add_argument("--json", action="store_true", help="the verdict as JSON on stdout")
+    parser.add_argument("--layers", action="store_true", help="compare the two graphs layer by layer too (with --json on stderr)")
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON on stdout")
     return parser
 
 

@@ -76,7 +76,7 @@ def run_golden(runner: Any, contract: Contract, golden: Golden, codes: npt.NDArr
 
 
 def least_parity(arithmetic: str, precision: str, io: str) -> float:
-    """dB that a member must come to: what its file's precision loses, or the arithmetic in which it is run, whichever is more."""
+    """dB that a member must reach: what its file's precision loses, or the arithmetic in which it is run, whichever is more."""
     return min(MIN_PARITY[arithmetic], MIN_PARITY[precision]) if io == "f32" else MIN_PARITY_OF_CODES
 
 
@@ -97,7 +97,7 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
     least = least_parity(choice.runner.precision, contract.precision, contract.io)
     if not decibels >= least:  # NaN too
         raise BackendError(
-            f"its self-test came to {decibels:.1f} dB of the reference, expected {least:.0f}: it is not the network here"
+            f"its self-test reached {decibels:.1f} dB parity with the reference, expected {least:.0f}: it is not the network here"
         )
     return decibels
 

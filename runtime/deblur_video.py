@@ -54,7 +54,7 @@ class Summary:
     backend: str
     precision: str
     reason: str  # why these two
-    notes: tuple[str, ...]  # what could not be carried over, a line each
+    notes: tuple[str, ...]  # what could not be copied, a line each
 
 
 @command

@@ -17,7 +17,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, command
 from runtime.files.contract import MIN_PARITY
-from runtime.machine import hardware
+from runtime.machine import hardware, shadows
 from runtime.machine.memory import memory_at_hand, memory_size
 from runtime.machine.packages import ERROR, NOTE, WARNING, Finding, conflicts, install, installed_packages
 from runtime.probes import ABSENT, BROKEN, WORKS, Probe, ask
@@ -80,8 +80,8 @@ class Diagnosis:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, examines, prints; status 1 when no video can be deblurred here."""
     parser = argparse.ArgumentParser(prog="videodeblur doctor", description=__doc__)
-    parser.add_argument("model", type=Path, nargs="?", help="ONNX file, engine or bundle: is it opened here, and by what?")
-    parser.add_argument("--json", action="store_true", help="the same as JSON on stdout")
+    parser.add_argument("model", type=Path, nargs="?", help="model, engine or bundle to open here")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     arguments = parser.parse_args(argv)
     diagnosis = examine(arguments.model)
     print(json.dumps({**asdict(diagnosis), "runs_videos": diagnosis.runs_videos}) if arguments.json else text(diagnosis))
@@ -106,6 +106,7 @@ def examine(model: Path | None = None) -> Diagnosis:
         *_needed(libraries, chosen[UNMEASURED], machine),
         *_model_finding(probes.get("model")),
         *(_broken(name, probe) for name, probe in libraries.items() if probe.state == BROKEN),
+        *_shadowed(),
         *conflicts(packages, machine.gpu["driver"] // 1000 if machine.gpu else None),
         *_better(libraries, packages, machine),
     ]
@@ -168,6 +169,16 @@ def _broken(name: str, probe: Probe) -> Finding:
     )
 
 
+def _shadowed() -> Iterator[Finding]:
+    """Our packages whose names another's files took."""
+    for name in shadows.OURS:
+        text = shadows.told(name)
+        if text:
+            yield Finding(WARNING, text, shadows.REMEDY)
+        for other in shadows.overwriters(name):
+            yield Finding(WARNING, f"{other} has put its own files over the package {name!r} of videodeblur", shadows.REMEDY)
+
+
 def _better(libraries: Mapping[str, Probe], packages: Mapping[str, str], machine: Machine) -> Iterator[Finding]:
     """What works without, and would be better with."""
     if libraries["openvino"].state == ABSENT and libraries["onnxruntime"].state == WORKS:
@@ -188,7 +199,7 @@ def _better_on_gpu(libraries: Mapping[str, Probe]) -> Iterator[Finding]:
     if CUDA_PROVIDER not in libraries["onnxruntime"].facts.get("providers", ()):
         remedy = f"pip uninstall -y onnxruntime, then {install('gpu')}"
         yield Finding(NOTE, "this ONNX Runtime does not use the GPU", remedy)
-    yield Finding(NOTE, "an .onnx file runs on the CPU unless --backend onnxruntime-cuda is said; bundles and engines use the GPU")
+    yield Finding(NOTE, "an .onnx file runs on the CPU unless --backend onnxruntime-cuda is given; bundles and engines use the GPU")
 
 
 def _machine_lines(diagnosis: Diagnosis) -> Iterator[str]:
@@ -251,7 +262,7 @@ def _choice_lines(diagnosis: Diagnosis) -> Iterator[str]:
     if measured == unmeasured:
         yield f"  for an fp32 .onnx file: {_choice(measured)}"
     else:
-        yield f"  for an fp32 .onnx file whose bf16 came to {MIN_PARITY['bf16']:.0f} dB at export: {_choice(measured)}"
+        yield f"  for an fp32 .onnx file whose bf16 reached {MIN_PARITY['bf16']:.0f} dB at export: {_choice(measured)}"
         yield f"  for one where that was not measured: {_choice(unmeasured)}"
     if diagnosis.model and diagnosis.model.state == WORKS:
         yield f"  for the one that was named: {diagnosis.model.facts['reason']}"

@@ -25,7 +25,7 @@ class EncoderOptions:
     crf: float | None = None  # constant rate factor, lower is better; None = that of the codec in DEFAULT_CRF or DEFAULT_CQ
     options: Mapping[str, str] = field(default_factory=dict)  # further options of the encoder, as FFmpeg spells them
     format: str | None = None  # FFmpeg's name of the container; None = by the suffix
-    leave_out: tuple[str, ...] = ()  # kinds of streams that are not carried over: "audio", "subtitle"
+    leave_out: tuple[str, ...] = ()  # kinds of streams that are not copied: "audio", "subtitle"
     drop_unsupported: bool = False  # leave out audio and subtitles that the container cannot hold, instead of refusing
 
     def __post_init__(self) -> None:

@@ -44,7 +44,7 @@ class Engine:
     `path` is an ONNX file from `export/to_onnx.py`, a TensorRT engine from `export/to_engine.py`, a bundle (a folder) from
     `export/to_bundle.py`, or "grpc://HOST:PORT/MODEL" for a model on a Triton server, see docs/serving.md. `backend` is "auto",
     "openvino", "onnxruntime", "onnxruntime-cuda" or "tensorrt". `precision` "auto" takes the fastest arithmetic whose parity was
-    measured at export and recorded in the file; "fp32" is exact; "bf16" is taken as said. `threads` limits the CPU cores, `device`
+    measured at export and recorded in the file; "fp32" is exact; "bf16" forces bf16. `threads` limits the CPU cores, `device`
     picks the GPU. `reason` says in a sentence what was chosen and why.
 
     A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must.

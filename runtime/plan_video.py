@@ -69,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Predicts frames, tiles, memory and time of a run. For the time it runs a tile of the first window thrice."
         " With OUTPUT it also tries a few frames of all streams there, and leaves nothing.",
     )
-    parser.add_argument("source", type=Path, metavar="INPUT", help="the blurry video")
+    parser.add_argument("source", type=Path, metavar="INPUT", help="blurry video")
     parser.add_argument(
-        "output", type=Path, nargs="?", default=NOWHERE, metavar="OUTPUT", help="the sharp video that a run would write"
+        "output", type=Path, nargs="?", default=NOWHERE, metavar="OUTPUT", help="sharp video that a run would write"
     )
-    parser.add_argument("--frames", type=int, metavar="N", help="as if it ended after N frames")
-    parser.add_argument("--json", action="store_true", help="the forecast as JSON")
+    parser.add_argument("--frames", type=int, metavar="N", help="end after N frames")
+    parser.add_argument("--json", action="store_true", help="print the forecast as JSON")
     parser.add_argument("--playlist", action="store_true", help=PLAYLIST)
     add_network_arguments(parser)
     add_container_argument(add_encoder_arguments(parser))

@@ -88,7 +88,7 @@ def _gpu() -> Probe:
 
 
 def _fp32(parity: str) -> Probe:
-    """What would run an fp32 ONNX file whose bf16 came to so many dB when it was made; "" when that was not measured."""
+    """What would run an fp32 ONNX file whose bf16 was measured at so many dB when it was made; "" when that was not measured."""
     from runtime.backends import How, decide
     from runtime.files.contract import Contract
 

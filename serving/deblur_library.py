@@ -66,15 +66,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="engines at most (default: one, without Ray; on a cluster all that fit)",
     )
-    add("--address", metavar="HOST:PORT", help="of a Ray head (default: this machine alone, reachable from nowhere else)")
-    add("--token-file", type=Path, metavar="FILE", help="the cluster's token, mode 0600")
+    add("--address", metavar="HOST:PORT", help="address of a Ray head (default: this machine alone, reachable from nowhere else)")
+    add("--token-file", type=Path, metavar="FILE", help="token of the cluster, mode 0600")
     add("--no-token", action="store_true", help="join a cluster that has none: whoever reaches it can run code on it")
-    add("--gpus", type=float, metavar="N", help="of each worker (default: 1 where the cluster has any, else 0)")
-    add("--tries", type=int, default=3, metavar="N", help="after which a segment is given up (default: %(default)s)")
-    add("--patience", type=float, default=300.0, metavar="SECONDS", help="to wait while there is no worker (default: %(default)g)")
+    add("--gpus", type=float, metavar="N", help="GPUs of each worker (default: 1 where the cluster has any, else 0)")
+    add("--tries", type=int, default=3, metavar="N", help="failures before a segment is given up (default: %(default)s)")
+    add(
+        "--patience",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="seconds to wait while there is no worker (default: %(default)g)",
+    )
     output = parser.add_argument_group("what is printed")
-    output.add_argument("--no-progress", action="store_true", help="no progress bar")
-    output.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
+    output.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    output.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     return parser
 
 

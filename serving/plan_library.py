@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = library_parser(
         "plan-library", "Decides how a folder of videos is cut into segments; videos planned already are skipped."
     )
-    parser.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     arguments = parser.parse_args(argv)
     request = request_of(arguments)
     from serving.library.dispatcher import LocalPool  # here, so that help needs no PyAV

@@ -22,9 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "run-segment", "Deblurs one segment of a planned library, or one task's share of all; what is done is skipped."
     )
     add = parser.add_argument
-    add("index", type=int, metavar="INDEX", help="of the segment among all, from 0; with --of, of the task")
+    add("index", type=int, metavar="INDEX", help="number of the segment among all, from 0; with --of, number of the task")
     add("--of", type=int, metavar="TASKS", help="do every TASKS-th segment from INDEX on, with one engine for all")
-    add("--model", type=Path, metavar="PATH", help="a copy of the planned model on this machine")
+    add("--model", type=Path, metavar="PATH", help="copy of the planned model on this machine")
     add("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
     arguments = parser.parse_args(argv)
     segments = load_library(arguments.output).segments

@@ -62,14 +62,19 @@ class Launch:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, and serves until it is stopped."""
     parser = argparse.ArgumentParser(prog="videodeblur start-triton", description=__doc__, epilog=f"To install it: {INSTALL}")
-    parser.add_argument("repository", type=Path, metavar="REPO", help="from `videodeblur to-triton`")
+    parser.add_argument("repository", type=Path, metavar="REPO", help="repository that `videodeblur to-triton` wrote")
     parser.add_argument(
-        "--python", type=Path, default=Path(sys.executable), help="of the environment that has nvidia-pytriton (default: this one)"
+        "--python",
+        type=Path,
+        default=Path(sys.executable),
+        help="Python of the environment that has nvidia-pytriton (default: this one)",
     )
     for name, port in vars(Ports()).items():
-        parser.add_argument(f"--{name}-port", type=int, default=port, help="(default: %(default)s)")
+        parser.add_argument(f"--{name}-port", type=int, default=port, help=f"port for {name} (default: %(default)s)")
     parser.add_argument(
-        "--address", default=LOOPBACK, help="to listen at; others than %(default)s let the network in, which Triton does not ask"
+        "--address",
+        default=LOOPBACK,
+        help="address to listen at (default: %(default)s); any other lets the network in, and Triton asks for no password",
     )
     given = parser.parse_args(argv)
     ports = Ports(given.http_port, given.grpc_port, given.metrics_port)

@@ -48,35 +48,53 @@ def summary(repository: Repository, backend: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="videodeblur to-triton", description=__doc__)
     add = parser.add_argument
-    add("model", type=Path, metavar="BUNDLE", help="a bundle; an .onnx file or an engine will do")
-    add("repository", type=Path, metavar="REPO", help="the folder to write")
+    add("model", type=Path, metavar="BUNDLE", help="bundle; an .onnx file or an engine will do")
+    add("repository", type=Path, metavar="REPO", help="folder to write")
     add("--overwrite", action="store_true", help="replace REPO if this command wrote it")
     add(
         "--backend",
         choices=BACKENDS,
         default="python",
-        help="python (default): the whole bundle with its Engine; or the graph alone in Triton's own onnxruntime or tensorrt",
+        help="backend of Triton: python (default) with the bundle's Engine, or onnxruntime or tensorrt with the graph alone",
     )
-    add("--member", metavar="FILE", help="of the bundle, for onnxruntime and tensorrt (default: fp32; the first engine)")
-    add("--name", default="videodeblur", help="of the model on the server (default: %(default)s)")
-    add("--version", type=int, default=1, metavar="N", help="the server takes the highest (default: %(default)s)")
+    add("--member", metavar="FILE", help="member of the bundle, for onnxruntime and tensorrt (default: fp32; the first engine)")
+    add("--name", default="videodeblur", help="name of the model on the server (default: %(default)s)")
+    add("--version", type=int, default=1, metavar="N", help="version; the server takes the highest (default: %(default)s)")
     batching = parser.add_argument_group("batches, queues and instances")
     add = batching.add_argument
     add("--max-batch", type=int, default=4, metavar="N", help="windows of one size that are run together (default: %(default)s)")
-    add("--queue-delay", type=float, default=3, metavar="MS", help="that a window waits for others (default: %(default)g)")
+    add(
+        "--queue-delay",
+        type=float,
+        default=3,
+        metavar="MS",
+        help="milliseconds that a window waits for others (default: %(default)g)",
+    )
     add("--queue-size", type=int, default=64, metavar="N", help="windows that may wait; more are refused (default: %(default)s)")
-    add("--queue-timeout", type=float, default=60, metavar="S", help="that a window may wait (default: %(default)g)")
+    add("--queue-timeout", type=float, default=60, metavar="S", help="seconds that a window may wait (default: %(default)g)")
     add("--instances", type=int, default=1, metavar="N", help="engines side by side (default: %(default)s)")
-    add("--gpus", type=_numbers, default=(), metavar="0,1", help="each runs so many --instances (default: CPU; tensorrt: GPU 0)")
+    add(
+        "--gpus",
+        type=_numbers,
+        default=(),
+        metavar="0,1",
+        help="GPUs, each with so many --instances (default: CPU; tensorrt: GPU 0)",
+    )
     engine = parser.add_argument_group("the python backend")
     add = engine.add_argument
-    add("--engine-backend", default="auto", metavar="NAME", help=f"what computes: {arguments.BACKENDS}")
-    add("--precision", default="auto", metavar="NAME", help=f"the arithmetic {arguments.ARITHMETIC}")
+    add("--engine-backend", default="auto", metavar="NAME", help=arguments.BACKENDS)
+    add("--precision", default="auto", metavar="NAME", help=arguments.ARITHMETIC)
     add("--threads", type=int, metavar="N", help="CPU cores of each engine (default: all)")
-    add("--warm-up", type=_size, action="append", default=[], metavar="WxH", help="run before the model is ready; repeat")
-    add("--max-pixels", type=int, default=Hosting("").max_pixels, metavar="N", help="of a frame (default: %(default)s)")
-    add("--streams", type=int, default=8, metavar="N", help="open at once; 0: no streaming model (default: %(default)s)")
-    add("--stream-idle", type=float, default=60, metavar="S", help="until a stream is forgotten (default: %(default)g)")
+    add("--warm-up", type=_size, action="append", default=[], metavar="WxH", help="size to run before the model is ready; repeat")
+    add(
+        "--max-pixels",
+        type=int,
+        default=Hosting("").max_pixels,
+        metavar="N",
+        help="pixels of a frame, at most (default: %(default)s)",
+    )
+    add("--streams", type=int, default=8, metavar="N", help="streams open at once; 0: no streaming model (default: %(default)s)")
+    add("--stream-idle", type=float, default=60, metavar="S", help="seconds until a stream is forgotten (default: %(default)g)")
     return parser
 
 

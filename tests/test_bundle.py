@@ -115,7 +115,7 @@ def test_member_that_is_another_network_fails_its_test(bundle):
     onnx.save(proto, path)
     files = {**load_manifest(bundle).files, path.name: file_sha256(path)}
     rewrite(bundle, files=files)
-    with pytest.raises(BackendError, match=r"its self-test came to \d+\.\d dB of the reference, expected 100"):
+    with pytest.raises(BackendError, match=r"its self-test reached \d+\.\d dB parity with the reference, expected 100"):
         Engine(bundle, backend="onnxruntime", fallback=True)
 
 

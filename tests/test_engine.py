@@ -223,8 +223,8 @@ def test_backend_that_departed_when_the_file_was_made_is_passed_over(tiny_model,
     )
     with Engine(path) as engine:
         assert engine.backend == "onnxruntime"
-        assert "openvino came to 31.0 dB when the file was made, expected at least 50" in engine.reason
-    with pytest.raises(BackendError, match=r"openvino came to 31\.0 dB"):
+        assert "openvino reached 31.0 dB when the file was made, expected at least 50" in engine.reason
+    with pytest.raises(BackendError, match=r"openvino reached 31\.0 dB"):
         Engine(path, "openvino")
 
 

@@ -127,18 +127,31 @@ def _with_progress(scores: Iterator[VideoScore], count: int) -> list[VideoScore]
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="training.evaluate", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", type=Path, help="the folder that holds quantitative_datasets")
-    add("--split", choices=SPLITS, default="test", help="which videos of --data (default: test, the ten of Table 4)")
-    add("--blurry", type=Path, help="instead of --data: a folder of consecutive blurry frames")
-    add("--sharp", type=Path, help="with --blurry: the ground truth of some or all of them, under the same names")
-    add("--protocol", choices=PROTOCOLS, required=True, help="P1 is the paper's, P2 everyone's since; see training/protocols.py")
-    add("--windows", choices=(*WINDOWS, "both"), default="both", help="(default: both)")
+    add("--data", type=Path, help="folder that holds quantitative_datasets")
+    add("--split", choices=SPLITS, default="test", help="part of --data (default: test, the ten of Table 4)")
+    add("--blurry", type=Path, help="folder of consecutive blurry frames, instead of --data")
+    add("--sharp", type=Path, help="folder with the ground truth of some or all frames of --blurry, under the same names")
+    add(
+        "--protocol",
+        choices=PROTOCOLS,
+        required=True,
+        help="protocol: P1 is the paper's, P2 everyone's since; see training/protocols.py",
+    )
+    add("--windows", choices=(*WINDOWS, "both"), default="both", help="arrangement of windows (default: both)")
     add("--model", type=Path, help="checkpoint or exported model (default: the shipped checkpoint)")
-    add("--precision", default="auto", help=f"of a checkpoint: {', '.join(PRECISIONS)}; of an exported model: as Engine takes it")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="for checkpoints")
-    add("--frames", action="store_true", help="also print the PSNR of each frame")
-    add("--sheet", type=Path, help="also write a picture of the first video's frames: blurry, deblurred, true")
-    add("--json", type=Path, help="also write the scores here, for training.tables")
+    add(
+        "--precision",
+        default="auto",
+        help=f"arithmetic of a checkpoint: {', '.join(PRECISIONS)}; of an exported model, as Engine takes it",
+    )
+    add(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device of PyTorch for checkpoints (default: %(default)s)",
+    )
+    add("--frames", action="store_true", help="print the PSNR of each frame too")
+    add("--sheet", type=Path, help="write a picture of the first video's frames too: blurry, deblurred, true")
+    add("--json", type=Path, help="write the scores here too, for training.tables")
     return parser.parse_args(argv)
 
 

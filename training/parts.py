@@ -27,8 +27,8 @@ SUM_SUFFIX = ".sha256"
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, splits or joins, prints the files."""
     parser = argparse.ArgumentParser(prog="training.parts", description=__doc__.splitlines()[0])
-    parser.add_argument("action", choices=("split", "join"))
-    parser.add_argument("file", type=Path, help="the whole file, or its first part")
+    parser.add_argument("action", choices=("split", "join"), help="cut the file, or join its parts")
+    parser.add_argument("file", type=Path, help="whole file, or its first part")
     arguments = parser.parse_args(argv)
     made = split(arguments.file) if arguments.action == "split" else [join(arguments.file)]
     print("\n".join(map(str, made)))

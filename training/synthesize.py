@@ -91,18 +91,33 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--pictures", type=Path, nargs="+", required=True, help="sharp pictures; each becomes a clip")
     add("--out", type=Path, required=True, help="folder to write to")
-    add("--format", choices=("mp4", "tree"), default="mp4", help="two videos, or the data set's layout (default: mp4)")
-    add("--name", default="clip", help="videos are called NAME_blurry.mp4 and NAME_sharp.mp4 (default: clip)")
+    add(
+        "--format",
+        choices=("mp4", "tree"),
+        default="mp4",
+        help="form of a clip: two videos, or the data set's layout (default: mp4)",
+    )
+    add("--name", default="clip", help="name of the videos, NAME_blurry.mp4 and NAME_sharp.mp4 (default: clip)")
     add("--frames", type=int, default=10, help="frames of each clip (default: 10)")
-    add("--size", type=_size, default=(480, 320), help="WIDTHxHEIGHT in pixels (default: 480x320)")
+    add("--size", type=_size, default=(480, 320), help="size in pixels, WIDTHxHEIGHT (default: 480x320)")
     add("--speed", type=float, default=BlurOptions.speed, help="median camera speed, pixels a frame (default: %(default)s)")
-    add("--spread", type=float, default=BlurOptions.speed_spread, help="spread of its logarithm over clips (default: %(default)s)")
-    add("--noise", type=float, default=BlurOptions.noise, help="largest standard deviation, 8-bit codes (default: %(default)s)")
-    add("--foregrounds", action="store_true", help="parts that move on their own")
+    add(
+        "--spread",
+        type=float,
+        default=BlurOptions.speed_spread,
+        help="spread of the speed's logarithm over clips (default: %(default)s)",
+    )
+    add(
+        "--noise",
+        type=float,
+        default=BlurOptions.noise,
+        help="largest standard deviation of the noise, in 8-bit codes (default: %(default)s)",
+    )
+    add("--foregrounds", action="store_true", help="add parts that move on their own")
     add("--rate", type=int, default=30, help="frames a second of videos (default: 30)")
     add("--crf", type=float, default=18, help="H.264 quality of videos, lower is better (default: 18)")
     add("--jpeg", type=int, help="JPEG quality of a tree's frames (default: PNG)")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="seed of all random choices (default: 0)")
     return parser.parse_args(argv)
 
 

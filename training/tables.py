@@ -68,7 +68,9 @@ class Measured:
 def main(argv: Sequence[str] | None = None) -> int:
     """Reads the evaluations, prints the three tables."""
     parser = argparse.ArgumentParser(prog="training.tables", description=__doc__.splitlines()[0])
-    parser.add_argument("evaluations", nargs="*", help="VARIANT=scores.json; a variant without one gets no number of ours")
+    parser.add_argument(
+        "evaluations", nargs="*", help="scores by variant, VARIANT=scores.json; a variant without one gets no number of ours"
+    )
     found = dict(_read(text) for text in parser.parse_args(argv).evaluations)
     print(_variants("Table 2: frames in, frames a cell sees", {**TABLE_2, OURS: PAPER}, found))
     print(_variants("Table 3: what a part is worth", {**TABLE_3, ANCESTOR[0]: ANCESTOR[1], OURS: PAPER}, found))

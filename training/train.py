@@ -81,16 +81,22 @@ def _source(arguments: argparse.Namespace, options: TrainOptions) -> Source:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="training.train", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--data", type=Path, help="VideoDeblurring, the folder that holds quantitative_datasets: trains on its 61 training videos")
+    add("--data", type=Path, help="folder that holds VideoDeblurring's quantitative_datasets: trains on its 61 training videos")
     add("--textures", type=Path, nargs="+", help="sharp pictures, videos, or folders of them, to synthesise blur from")
     add("--validate", type=Path, nargs="+", help="held-out sharp pictures; the gain on them is logged at every checkpoint")
     add("--real", type=Path, nargs=2, metavar=("BLURRY", "SHARP"), help="folders of real frames, for the log as well")
     add("--out", type=Path, required=True, help="folder of the run: checkpoint, state, log, samples; a run that is there goes on")
-    add("--recipe", choices=RECIPES, default="cpu", help="see training/recipes.py (default: cpu)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the recipe, such as floor=0.003; repeatable")
-    add("--size", choices=SIZES, default="light", help="how wide the network is, see model/sizes.py (default: light)")
+    add("--recipe", choices=RECIPES, default="cpu", help="recipe, see training/recipes.py (default: cpu)")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="number of the recipe to change, such as floor=0.003; repeat",
+    )
+    add("--size", choices=SIZES, default="light", help="size of the network, see model/sizes.py (default: light)")
     add("--variant", choices=VARIANTS, default="I5T3", help="network of the paper's Tables 2 and 3")
-    add("--channel-divisor", type=int, default=1, help="divides all inner channels, for quick trials (default: 1)")
+    add("--channel-divisor", type=int, default=1, help="number that divides all inner channels, for quick trials (default: 1)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--minutes", type=float, help="wall-clock length of the run; the schedule stretches over it")
     length.add_argument("--steps", type=int, help="length of the run in steps, for runs that can be repeated exactly")
@@ -98,12 +104,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--anneal", type=float, metavar="MINUTES", help="bring a copy of the run in --out to its end; the run stays"
     )
     add("--start", type=Path, help="checkpoint whose weights begin the run; a narrower network is grown to --size")
-    add("--seed", type=int, default=0)
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--compile", action="store_true", help="torch.compile the network (worth it on a GPU)")
+    add("--seed", type=int, default=0, help="seed of all random choices (default: 0)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device of PyTorch (default: %(default)s)")
+    add("--compile", action="store_true", help="compile the network with torch.compile (worth it on a GPU)")
     add("--replicas", type=int, default=1, help="threads that share a batch, on a CPU with other work (default: 1)")
     add("--save-every", type=float, default=3.0, help="minutes between checkpoints (default: 3)")
-    add("--parts", action="store_true", help="also write the weights in parts of at most 16 MB")
+    add("--parts", action="store_true", help="write the weights also in parts of at most 16 MB")
     return parser.parse_args(argv)
 
 

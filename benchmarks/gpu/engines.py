@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/gpu/engines.py", description=__doc__)
     parser.add_argument("engine", type=Path, nargs="+", help="engine files with their records")
-    parser.add_argument("--windows", type=Path, required=True, help=".npz from benchmarks/gpu/reference_windows.py")
-    parser.add_argument("--rounds", type=count, default=ROUNDS, help="default %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
+    parser.add_argument("--windows", type=Path, required=True, help="windows, .npz from benchmarks/gpu/reference_windows.py")
+    parser.add_argument("--rounds", type=count, default=ROUNDS, help="rounds to measure (default %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     parser.add_argument("--layers", type=Path, help="folder for what the inspector says of each engine")
     given = parser.parse_args(argv)
     with np.load(given.windows) as arrays:

@@ -30,9 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/gpu/onnxruntime_cuda.py", description=__doc__)
     parser.add_argument("model", type=Path, help="ONNX file with float input")
-    parser.add_argument("--windows", type=Path, required=True, help=".npz from benchmarks/gpu/reference_windows.py")
-    parser.add_argument("--precision", choices=("fp32", "tf32"), default="fp32", help="of what the file has in fp32")
-    parser.add_argument("--rounds", type=count, default=ROUNDS, help="default %(default)s")
+    parser.add_argument("--windows", type=Path, required=True, help="windows, .npz from benchmarks/gpu/reference_windows.py")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "tf32"),
+        default="fp32",
+        help="arithmetic of what the file has in fp32 (default %(default)s)",
+    )
+    parser.add_argument("--rounds", type=count, default=ROUNDS, help="rounds to measure (default %(default)s)")
     given = parser.parse_args(argv)
     with np.load(given.windows) as arrays:
         blurry, sharp = arrays["blurry"], arrays["sharp"]

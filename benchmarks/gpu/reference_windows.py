@@ -23,13 +23,18 @@ from runtime.command_line import command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, runs PyTorch, writes."""
     parser = argparse.ArgumentParser(prog="benchmarks/gpu/reference_windows.py", description=__doc__)
-    parser.add_argument("clip", type=Path)
-    parser.add_argument("--output", type=Path, required=True, help="the .npz file")
-    parser.add_argument("--checkpoint", type=Path, help="default: the shipped one")
+    parser.add_argument("clip", type=Path, help="video to take windows from")
+    parser.add_argument("--output", type=Path, required=True, help="file to write, .npz")
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint to run (default: the shipped one)")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(720, 1280), metavar=("H", "W"), help="default 720 1280; mirrored to it"
+        "--size",
+        type=int,
+        nargs=2,
+        default=(720, 1280),
+        metavar=("H", "W"),
+        help="pixels of a window, mirrored to them (default 720 1280)",
     )
-    parser.add_argument("--windows", type=int, default=3, help="default %(default)s")
+    parser.add_argument("--windows", type=int, default=3, help="windows to write (default %(default)s)")
     given = parser.parse_args(argv)
     network = load_checkpoint(given.checkpoint or default_checkpoint())
     found = islice(windows(given.clip, network.config.frames, given.size), given.windows)

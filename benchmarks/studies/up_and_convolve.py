@@ -52,7 +52,13 @@ class FormTime:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(prog="benchmarks/studies/up_and_convolve.py", description=__doc__)
-    parser.add_argument("--layer", type=count, nargs=4, metavar=("IN", "OUT", "H", "W"), help="default: the network's, for 320x184")
+    parser.add_argument(
+        "--layer",
+        type=count,
+        nargs=4,
+        metavar=("IN", "OUT", "H", "W"),
+        help="channels in and out, height and width of a layer (default: the network's, for 320x184)",
+    )
     parser.add_argument("--rounds", type=count, default=12, help="calls of each form (default %(default)s)")
     given = parser.parse_args(argv)
     layers = (tuple(given.layer),) if given.layer else LAYERS

@@ -25,7 +25,7 @@ SHAPE = f"{INPUT}:NxFxHxW"
 NUMBERS_OF_EFFORT = {
     "maxAuxStreams": ("max_aux_streams", "streams beside the main one, at most"),
     "maxTactics": ("max_tactics", "kernels to measure for a layer, at most"),
-    "avgTiming": ("avg_timing", "runs that a measurement is the mean of"),
+    "avgTiming": ("avg_timing", "runs whose mean is a measurement"),
 }
 LEAST_ALIKE = 0.8  # share of the letters of a flag that nobody knows and of the one it may mean; --fp32 and --fp8 are less alike
 BEST = ("fp16", "int8")
@@ -153,12 +153,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_files(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("files").add_argument
     file = flag_values.file
-    add("--onnx", type=file, metavar="FILE", help="fp32 model from videodeblur export, or one with its types in it")
-    text = "default: the model's name with .engine; an engine that is there is replaced"
+    add("--onnx", type=file, metavar="FILE", help="fp32 file of videodeblur export, or one with its types in it")
+    text = "engine to write, or to replace (default: the model's name with .engine)"
     add("--saveEngine", dest="engine", type=file, metavar="FILE", help=text)
     add("--getPlanVersionOnly", action="store_true", help="print the version of --loadEngine's file; runs nothing of it")
-    add("--loadEngine", type=file, metavar="FILE", help="for --getPlanVersionOnly only")
-    text = "layers and types: JSON of full TensorRT, text of RTX"
+    add("--loadEngine", type=file, metavar="FILE", help="engine to read, with --getPlanVersionOnly only")
+    text = "list of layers and types to write: JSON of full TensorRT, text of RTX"
     add("--exportLayerInfo", dest="layer_information", type=file, metavar="FILE", help=text)
     add("--verbose", action="store_true", help="print what the library says, instead of only to the log")
 
@@ -166,19 +166,19 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def _add_precision(parser: argparse.ArgumentParser) -> None:
     title = "precision (TensorRT 11 dropped these flags; here they write the types into the graph first)"
     add, file = parser.add_argument_group(title).add_argument, flag_values.file
-    add("--fp16", action="store_true", help="all FP16, but for what comes near its limit on real clips")
-    add("--bf16", action="store_true", help="all BF16")
-    text = "convolutions, by --ranges or --calib; the rest in fp32, or what --fp16 or --bf16 says"
+    add("--fp16", action="store_true", help="make all FP16, but for what comes near its limit on real clips")
+    add("--bf16", action="store_true", help="make all BF16")
+    text = "quantise convolutions, by --ranges or --calib; the rest in fp32, or by --fp16 or --bf16"
     add("--int8", action="store_true", help=text)
-    add("--fp8", action="store_true", help="the same in FP8; compute capability 8.9 and newer")
-    add("--best", action="store_true", help="the same as --int8 --fp16")
-    text = "exact fp32, for parity with PyTorch; TF32 is on by default"
+    add("--fp8", action="store_true", help="quantise as --int8, in FP8; compute capability 8.9 and newer")
+    add("--best", action="store_true", help="take --int8 --fp16")
+    text = "compute exact fp32, for parity with PyTorch; TF32 is on by default"
     add("--noTF32", dest="tf32", action="store_false", help=text)
     text = "types of layers or nodes, such as c1*:fp32; * matches anything; a later one wins"
     add("--layerPrecisions", dest="layer_types", type=flag_values.layer_types, metavar="PATTERN:TYPE,...", help=text)
     add("--precision", dest="precisions", type=file, metavar="FILE", help="precision.json, from videodeblur search")
     add("--ranges", type=file, metavar="FILE", help="ranges.json, from videodeblur calibrate")
-    text = "a video or a folder to calibrate on, not trtexec's cache file (default: the shipped clip)"
+    text = "video or folder to calibrate on, not trtexec's cache file (default: the shipped clip)"
     add("--calib", dest="calibration_data", type=flag_values.clips, metavar="DATA", help=text)
     text = "fail when less of the convolutions' arithmetic runs in the types that were asked for (default %(default)s)"
     add("--minTypeShare", dest="min_type_share", type=flag_values.share, metavar="SHARE", help=text)
@@ -186,12 +186,12 @@ def _add_precision(parser: argparse.ArgumentParser) -> None:
 
 def _add_shapes(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("shapes").add_argument
-    for kind, text in (("min", "smallest"), ("opt", "tuned for; alone, the only one"), ("max", "largest")):
+    for kind, text in (("min", "smallest shape"), ("opt", "shape it is tuned for; alone, the only one"), ("max", "largest shape")):
         add(f"--{kind}Shapes", action=_Shape, type=flag_values.shape, const=kind, metavar=SHAPE, help=text)
-    text = "the only one: minimum, optimum and maximum"
+    text = "shape, the only one: minimum, optimum and maximum"
     add("--shapes", action=_Shape, type=flag_values.shape, const="shapes", metavar=SHAPE, help=text)
-    add("--profile", action=_ProfileNumber, type=int, metavar="I", help="the shapes that follow are of profile I")
-    text = f"a profile of one window for each size: {', '.join(PRESETS)} or WIDTHxHEIGHT"
+    add("--profile", action=_ProfileNumber, type=int, metavar="I", help="profile of the shapes that follow")
+    text = f"sizes, each with a profile of one window: {', '.join(PRESETS)} or WIDTHxHEIGHT"
     add("--for", dest="sizes", type=flag_values.names, metavar="SIZE,...", help=text)
 
 
@@ -200,17 +200,17 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     add("--runtime", choices=tuple(RUNTIMES), help="library (default: tensorrt if it is installed, else rtx)")
     text = "GPUs to build for with --runtime rtx, such as 8.6,8.9 (default: any from 8.0 on)"
     add("--computeCapabilities", dest="compute_capabilities", type=flag_values.capabilities, metavar="X.Y,...", help=text)
-    add("--device", type=int, metavar="N", help="the GPU that full TensorRT builds on and for")
+    add("--device", type=int, metavar="N", help="GPU that full TensorRT builds on and for")
 
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("effort and memory").add_argument
-    text = "how long to search (default: the library's, 3)"
+    text = "effort of the search (default: the library's, 3)"
     add("--builderOptimizationLevel", dest="optimization_level", type=int, metavar="0..5", help=text)
-    text = "workspace or tacticSharedMem; MiB, or B, K, M, G"
+    text = "memory limits of workspace or tacticSharedMem; MiB, or B, K, M, G"
     add("--memPoolSize", dest="memory_pools", type=flag_values.pools, metavar="POOL:SIZE,...", help=text)
-    add("--workspace", type=flag_values.size, metavar="MIB", help="the old name of --memPoolSize=workspace")
-    text = "default: one for each GPU and version, in the user's cache"
+    add("--workspace", type=flag_values.size, metavar="MIB", help="old name of --memPoolSize=workspace")
+    text = "timing cache (default: one for each GPU and version, in the user's cache)"
     add("--timingCacheFile", dest="timing_cache", type=flag_values.file, metavar="FILE", help=text)
     text = "measure every kernel anew, even within the build"
     add("--noBuilderCache", dest="builder_cache", action="store_false", help=text)
@@ -218,30 +218,30 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
     add("--errorOnTimingCacheMiss", dest="error_on_timing_cache_miss", action="store_true", help=text)
     text = "keep no compiled kernels in the timing cache"
     add("--noCompilationCache", dest="compilation_cache", action="store_false", help=text)
-    add("--heuristic", action="store_true", help="the old name of --builderOptimizationLevel=2")
+    add("--heuristic", action="store_true", help="old name of --builderOptimizationLevel=2")
     for flag, (name, text) in NUMBERS_OF_EFFORT.items():
         add(f"--{flag}", dest=name, type=int, metavar="N", help=text)
-    text = "none, fast, moderate, full"
+    text = "tiling: none, fast, moderate, full"
     add("--tilingOptimizationLevel", dest="tiling_level", type=flag_values.tiling, metavar="0..3", help=text)
-    add("--l2LimitForTiling", dest="l2_limit", type=int, metavar="BYTES", help="of L2 cache that tiling may count on")
+    add("--l2LimitForTiling", dest="l2_limit", type=int, metavar="BYTES", help="bytes of L2 cache that tiling may use")
     text = "libraries to take kernels from or not"
     add("--tacticSources", dest="tactic_sources", type=flag_values.sources, metavar="+X,-Y", help=text)
-    add("--sparsity", type=flag_values.sparsity, metavar="{disable,enable}", help="2:4 kernels (default disable)")
+    add("--sparsity", type=flag_values.sparsity, metavar="{disable,enable}", help="kernels of 2:4 sparsity (default disable)")
 
 
 def _add_compatibility(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("compatibility").add_argument
     text = "GPUs that it runs on besides this kind (default %(default)s)"
     add("--hardwareCompatibilityLevel", dest="hardware_compatibility", choices=HARDWARE_LEVELS, help=text)
-    text = "runs on later versions and the lean runtime; contains code that loading it executes"
+    text = "make an engine that runs on later versions and the lean runtime; contains code that loading it executes"
     add("--versionCompatible", "--vc", dest="version_compatible", action="store_true", help=text)
-    text = "with --versionCompatible: leave that code out"
+    text = "leave that code out of a --versionCompatible engine"
     add("--excludeLeanRuntime", dest="exclude_lean_runtime", action="store_true", help=text)
-    add("--runtimePlatform", dest="runtime_platform", choices=PLATFORMS, help="where it runs (default %(default)s)")
-    text = "for other tools: videodeblur does not run such engines"
+    add("--runtimePlatform", dest="runtime_platform", choices=PLATFORMS, help="system it runs on (default %(default)s)")
+    text = "leave weights out, for other tools: videodeblur does not run such engines"
     add("--stripWeights", dest="strip_weights", action="store_true", help=text)
-    add("--refit", action="store_true", help="refittable weights, for other tools")
-    text = "default %(default)s: without it the types that run cannot be checked"
+    add("--refit", action="store_true", help="make weights refittable, for other tools")
+    text = "detail of the engine's list of layers; below %(default)s, the default, the types that run cannot be checked"
     add("--profilingVerbosity", dest="profiling_verbosity", choices=VERBOSITIES, help=text)
 
 

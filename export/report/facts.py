@@ -53,7 +53,7 @@ class Facts:
         return f"{self.trial.machine}, beside {cpu}" if self.trial and self.trial.machine else cpu
 
     def least_parity(self, result: MemberResult) -> float | None:
-        """dB that the golden frames must come to, by the precision and the arithmetic it ran in; None where it did not run."""
+        """dB that the golden frames must reach, by the precision and the arithmetic it ran in; None where it did not run."""
         if result.trial is None:
             return None
         io = self.manifest.goldens[result.member.golden].io

@@ -52,11 +52,11 @@ class Trial:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, runs, prints JSON."""
     parser = argparse.ArgumentParser(prog="export/report/try_member.py", description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("member", help="a file that the manifest lists as a member")
+    parser.add_argument("bundle", type=Path, help="bundle to open")
+    parser.add_argument("member", help="file that the manifest lists as a member")
     parser.add_argument("clip", type=Path, help="video, or a folder of pictures")
     parser.add_argument("output", type=Path, help=f"{SUFFIX} file to write")
-    parser.add_argument("--frames", type=int, help="of the clip (default: all)")
+    parser.add_argument("--frames", type=int, help="frames of the clip to run (default: all)")
     given = parser.parse_args(argv)
     print(json.dumps(asdict(run_member(given.bundle, given.member, given.clip, given.output, given.frames))))
     return 0

@@ -175,4 +175,4 @@ def _departure(contract: Contract, name: str) -> str:
     )
     if contract.io != "f32" or found is None or found >= least:  # those of codes are judged by how many differ
         return ""
-    return f"{name} came to {found:.1f} dB when the file was made, expected at least {least:.0f}"
+    return f"{name} reached {found:.1f} dB when the file was made, expected at least {least:.0f}"

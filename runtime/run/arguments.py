@@ -17,9 +17,9 @@ PLAYLIST = "read the files that INPUT lists, if it is a list (HLS, DASH, concat)
 PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
 RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
 
-BACKENDS = f"auto (default: .onnx files on the CPU, engines on the GPU), {', '.join((*CPU_BACKENDS, *GPU_BACKENDS))}"
+BACKENDS = f"backend: auto (default: .onnx files on the CPU, engines on the GPU), {', '.join((*CPU_BACKENDS, *GPU_BACKENDS))}"
 ARITHMETIC = (
-    "of what the model has in fp32: auto (default: the fastest with measured parity), fp32, bf16 (openvino) or tf32"
+    "arithmetic of what the model has in fp32: auto (default: the fastest with measured parity), fp32, bf16 (openvino) or tf32"
     " (onnxruntime-cuda)"
 )
 
@@ -64,7 +64,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
     model.add_argument("--precision", default="auto", help=ARITHMETIC)
     model.add_argument("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
     if server:
-        model.add_argument("--device", type=int, default=0, metavar="N", help="the GPU (default: %(default)s)")
+        model.add_argument("--device", type=int, default=0, metavar="N", help="number of the GPU (default: %(default)s)")
         _add_server_arguments(model)
     model.add_argument(
         "--stride",
@@ -76,7 +76,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
         "--tile", type=int, metavar="PIXELS", help="side of what is kept of a tile; 0 = one piece (default: what memory allows)"
     )
     model.add_argument(
-        "--memory", type=float, metavar="GB", help="that the network may take on a CPU (default: half of what is at hand)"
+        "--memory", type=float, metavar="GB", help="memory of the network on a CPU (default: half of what is at hand)"
     )
     model.add_argument(
         "--scene-thresh",
@@ -90,10 +90,10 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
 
 def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
-        "--server", metavar="URL", help="grpc:// or http://HOST:PORT of a Triton server, which runs the network; docs/serving.md"
+        "--server", metavar="URL", help="Triton server that runs the network, grpc:// or http://HOST:PORT; docs/serving.md"
     )
     model.add_argument(
-        "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="of the network on the server (default: %(default)s)"
+        "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="network's name on the server (default: %(default)s)"
     )
 
 
@@ -105,7 +105,7 @@ def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The options that choose the encoder, and which streams are carried over; more may be added to the group."""
+    """The options that choose the encoder, and which streams are copied; more may be added to the group."""
     encoder = parser.add_argument_group("the encoder")
     encoder.add_argument(
         "-c", "-c:v", "--codec", help=f"FFmpeg's name of a video encoder, as after its -c:v (default: {DEFAULT_CODEC})"
@@ -121,7 +121,7 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._Argument
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the encoder, such as preset=slow; repeat",
+        help="option of the encoder, such as preset=slow; repeat",
     )
     for kind in ("audio", "subtitle"):
         flag = f"--no-copy-{kind}-streams"
@@ -154,12 +154,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("source", type=Path, metavar="INPUT", help="the blurry video; - for standard input, %%05d.png or a folder for pictures")
+    add("source", type=Path, metavar="INPUT", help="blurry video; - for standard input, %%05d.png or a folder for pictures")
     add(
         "output",
         type=Path,
         metavar="OUTPUT",
-        help="the sharp video, by its suffix (.mp4, .mkv, .mov, ...); - for standard output, %%05d.png or a folder for pictures",
+        help="sharp video, by its suffix (.mp4, .mkv, .mov, ...); - for standard output, %%05d.png or a folder for pictures",
     )
     add("-y", "--overwrite", action="store_true", help="replace OUTPUT if it exists")
     add("--compare", choices=KINDS, help="write a before/after video instead: side by side, a moving divider, or the difference")
@@ -171,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FPS",
         help="frames per second when INPUT is pictures, as FFmpeg's -framerate (default: %(default)g)",
     )
-    add("--salvage", action="store_true", help="of a damaged INPUT, deliver what is before the damage, instead of refusing it")
+    add("--salvage", action="store_true", help="deliver what is before the damage of a broken INPUT, instead of refusing it")
     add("--playlist", action="store_true", help=PLAYLIST)
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
@@ -179,10 +179,10 @@ def _parser() -> argparse.ArgumentParser:
     add_container_argument(add_encoder_arguments(parser))
     output = parser.add_argument_group("what is printed")
     output.add_argument(
-        "--log-level", choices=LOG_LEVELS, default="warning", help="of Python's log on stderr (default: %(default)s)"
+        "--log-level", choices=LOG_LEVELS, default="warning", help="level of Python's log on stderr (default: %(default)s)"
     )
-    output.add_argument("--no-progress", action="store_true", help="no progress bar")
-    output.add_argument("--json", action="store_true", help="the summary as JSON on stdout")
+    output.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    output.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
     return parser
 
 

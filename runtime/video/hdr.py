@@ -1,4 +1,4 @@
-"""HDR10's static metadata: read from a frame's side data, said again to the encoders that can write it.
+"""HDR10's static metadata: read from a frame's side data, passed on to the encoders that can write it.
 
 FFmpeg's own wrappers take it from the encoder's context, which PyAV does not reach; the encoders' parameter strings are the way.
 """

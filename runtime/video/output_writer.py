@@ -19,7 +19,7 @@ class OutputWriter(ABC):
     """A context manager: leaving the `with` block finishes the output, leaving it by an exception does not; both close it."""
 
     frames: int  # written so far, earlier processes' included
-    notes: list[str]  # what could not be carried over, a line each
+    notes: list[str]  # what could not be copied, a line each
 
     def begin(self, job: Mapping[str, Any], tile: tuple[int, int]) -> tuple[int, tuple[int, int]]:
         """(frames that an earlier run of the same job has finished, height and width of its tiles); here none, and `tile`."""

@@ -21,7 +21,7 @@ LOCK = "lock"  # in WORK
 def task_parser(name: str, description: str) -> argparse.ArgumentParser:
     """A parser for what is done to a planned library."""
     parser = argparse.ArgumentParser(prog=f"videodeblur {name}", description=description)
-    parser.add_argument("output", type=Path, metavar="OUT_DIR", help="as it was given to plan-library")
+    parser.add_argument("output", type=Path, metavar="OUT_DIR", help="folder that was given to plan-library")
     return parser
 
 
@@ -32,10 +32,10 @@ def library_parser(name: str, description: str) -> argparse.ArgumentParser:
     add("source", type=Path, metavar="IN_DIR", help="folder with videos, and with folders of them")
     add("output", type=Path, metavar="OUT_DIR", help="folder for the results, visible under the same path on all machines")
     add("--segment", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
-    add("--suffix", help="of all outputs, such as .mkv (default: the source's where it is .mp4, .m4v, .mov or .mkv)")
+    add("--suffix", help="suffix of all outputs, such as .mkv (default: the source's where it is .mp4, .m4v, .mov or .mkv)")
     add_network_arguments(parser, server=False)
     add_encoder_arguments(parser)
-    add("--log-level", choices=LOG_LEVELS, default="warning", help="of Python's log on stderr (default: %(default)s)")
+    add("--log-level", choices=LOG_LEVELS, default="warning", help="level of Python's log on stderr (default: %(default)s)")
     return parser
 
 

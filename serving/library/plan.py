@@ -183,7 +183,7 @@ class JoinRecord:
 
     frames: int
     bytes: int  # of the file
-    notes: tuple[str, ...] = field(default=())  # what could not be carried over
+    notes: tuple[str, ...] = field(default=())  # what could not be copied
 
 
 def load_library(output: Path) -> Library:

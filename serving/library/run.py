@@ -37,7 +37,7 @@ class LibrarySummary:
     seconds: float  # from the first worker that was ready to the last task
     retries: int
     failures: tuple[Failure, ...]
-    notes: tuple[str, ...]  # what could not be carried over, by video
+    notes: tuple[str, ...]  # what could not be copied, by video
 
 
 @dataclass(frozen=True)

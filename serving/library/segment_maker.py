@@ -100,7 +100,7 @@ def _made(library: Library, entry: Entry, number: int, engine: Engine) -> Segmen
 
 
 def _sought(library: Library, entry: Entry, plan: VideoPlan, segment: SegmentPlan, path: Path, engine: Engine) -> bool:
-    """Whether decoding from the keyframe came to the planned frames; the file is there then."""
+    """Whether decoding from the keyframe gave the planned frames; the file is there then."""
     try:
         _write(library, entry, plan, segment, path, engine, seek=True)
     except VideoError as error:  # a keyframe that needs what is before it

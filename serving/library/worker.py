@@ -34,7 +34,7 @@ class Outcome:
 
     frames: int = 0  # planned, deblurred or joined
     segments: int = 0  # planned
-    notes: tuple[str, ...] = ()  # what could not be carried over, from a join
+    notes: tuple[str, ...] = ()  # what could not be copied, from a join
     error: str = ""  # empty when it is done
     final: bool = False  # whether another try would fail too
 
