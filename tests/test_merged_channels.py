@@ -9,12 +9,13 @@ from export.export_options import ExportOptions
 from export.network.exporter import export_onnx
 from export.network.merged_channels import gflop_per_frame, merge_duplicates, merging_note
 from export.to_onnx import main
-from model import PAPER, VARIANTS, DeblurNetwork, NetworkConfig, load_checkpoint, save_checkpoint
+from model import PAPER, VARIANTS, DeblurNetwork, NetworkConfig, save_checkpoint
 from runtime.files.contract import MIN_PARITY, read_contract
 from runtime.pixels.metrics import decibels
-from training.widening import full_width, narrowed
+from training.growth import grown
 
 WIDE = PAPER.divided(8)
+GENERATORS = ("temporal_generator", "spatial_generator")
 CHANGES = [{}, {"generator_skips": True}, {"tanh_before_conv": True}, {"residual": False}]
 
 
@@ -26,11 +27,11 @@ def drawn(network):
     return network.eval()
 
 
-def narrow_and_wide(divisor=2, **changes):
+def narrow_and_wide(**changes):
     """A network with narrow generators, and the same function at full width."""
-    config = dataclasses.replace(NetworkConfig(widths=WIDE), **changes)
-    narrow = drawn(narrowed(DeblurNetwork(config), divisor))
-    return narrow, full_width(narrow, divisor)
+    narrow_widths = dataclasses.replace(WIDE, **dict(zip(GENERATORS, halved(WIDE))))
+    narrow = drawn(DeblurNetwork(dataclasses.replace(NetworkConfig(widths=narrow_widths), **changes)))
+    return narrow, grown(narrow, WIDE, noise=0.0)
 
 
 @torch.inference_mode()
@@ -69,15 +70,10 @@ def test_a_widened_network_becomes_its_narrow_original(changes):
 
 def test_twice_widened_is_merged_twice():
     narrow, once = narrow_and_wide()
-    once.config = dataclasses.replace(once.config, widths=dataclasses.replace(WIDE, **doubled(WIDE)))
-    merged = merge_duplicates(full_width(once, 2))
+    twice = {name: tuple(2 * count for count in getattr(WIDE, name)) for name in GENERATORS}
+    merged = merge_duplicates(grown(once, dataclasses.replace(WIDE, **twice), noise=0.0))
     assert parity(merged, narrow) >= MIN_PARITY["fp32"]
     assert generator_widths(merged.config.widths) == halved(WIDE)
-
-
-def doubled(widths):
-    names = ("temporal_generator", "spatial_generator")
-    return {name: tuple(2 * count for count in getattr(widths, name)) for name in names}
 
 
 def test_the_merged_network_fits_its_configuration():
@@ -142,9 +138,3 @@ def test_without_rewrites_the_file_stays_wide(tmp_path):
     found = export_onnx(ExportOptions(tmp_path / "wide.safetensors", output=tmp_path / "m.onnx", rewrites=()))
     assert NetworkConfig.from_dict(found.contract.configuration).widths == WIDE
     assert found.note == ""
-
-
-@pytest.mark.slow
-def test_the_shipped_file_has_no_duplicates_left():
-    merged = merge_duplicates(load_checkpoint())
-    assert_unchanged(merged)

@@ -15,7 +15,7 @@ from calibration.onnx_file import LONGEST, brief, load_model, load_onnx
 from calibration.ranges import Ranges
 from export import type_shares
 from export.compare.typed_file import load_fp32
-from export.engine.request import BuildOptions, EngineRequest
+from export.engine.request import EngineRequest
 from export.graph.layer_precision import default_precisions
 from export.graph.qdq_rules import quantize
 from export.graph.typed_graph import retype
@@ -71,7 +71,7 @@ def by_bundle(path, folder):
 
 def by_build(path, folder):
     shape = (1, 5, 64, 96)
-    make_engine(EngineRequest(BuildOptions(path, "tensorrt_rtx", (Profile(shape, shape, shape),)), folder / "x.engine"))
+    make_engine(EngineRequest(path, folder / "x.engine", "tensorrt_rtx", (Profile(shape, shape, shape),)))
 
 
 def by_calibrate(path, folder):
@@ -185,7 +185,7 @@ def test_weights_in_other_files_are_refused_and_nothing_is_left(tiny_model, tmp_
     before = sorted(folder.iterdir())
     with pytest.raises(ModelError):
         read(folder / "m.onnx", folder)
-    with pytest.raises(ModelError, match="keeps its weights in other files, expected one file"):
+    with pytest.raises(ModelError, match="keeps data outside of itself, expected one whole file"):
         load_onnx(folder / "m.onnx")
     assert sorted(folder.iterdir()) == before
 
