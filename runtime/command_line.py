@@ -27,6 +27,8 @@ class Stopped(KeyboardInterrupt):
     """A signal that asks the process to end; its argument is the exit status that shells report for it."""
 
 
+_told: list[int] = []  # signals that asked this command to end
+
 Main = Callable[[Optional[Sequence[str]]], int]
 
 
@@ -39,6 +41,7 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
+        _told.clear()
         _open_standard_streams()
         try:
             return main(argv)
@@ -65,12 +68,21 @@ def clean_up_when_stopped() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     hangup = getattr(signal, "SIGHUP", None)  # a Unix has it
     if hangup and signal.getsignal(hangup) == signal.SIG_DFL:
         signal.signal(hangup, _stop)
 
 
+def stop_if_told() -> None:
+    """Raises Stopped where a signal came and nothing did: libraries that are being loaded swallow exceptions."""
+    if _told:
+        raise Stopped(128 + _told[-1])
+
+
 def _stop(number: int, _: object) -> None:
+    _told.append(number)
     raise Stopped(128 + number)
 
 

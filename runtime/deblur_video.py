@@ -18,7 +18,7 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import clean_up_when_stopped, command
+from runtime.command_line import clean_up_when_stopped, command, stop_if_told
 from runtime.engine import Engine
 from runtime.files.on_disk import file_sha256
 from runtime.progress import Progress, ProgressBar, Say
@@ -103,6 +103,7 @@ def deblur_video(
         view = View(options.compare, info)
         with _open_writer(options, reader, view.width) as writer:
             with nullcontext(engine) if engine else open_engine(options, say) as engine:
+                stop_if_told()
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)
                 _tell(done, grid, say)

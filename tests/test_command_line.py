@@ -1,14 +1,18 @@
 """How commands end: one line and a status for what a user can mend, a traceback for a bug."""
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import videodeblur
-from runtime.command_line import Stopped, command, quoted
+from runtime.command_line import Stopped, clean_up_when_stopped, command, quoted, stop_if_told
 from runtime.errors import InputError, MissingPackageError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,6 +39,27 @@ def ending_with(error):
 def test_user_errors_are_one_line(error, status, line, capsys):
     assert ending_with(error)() == status
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_counts_where_its_exception_was_swallowed(number, status):
+    @command
+    def main(argv=None):
+        clean_up_when_stopped()
+        stop_if_told()
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        stop_if_told()
+        return 0
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert main() == status
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_bugs_keep_their_traceback():

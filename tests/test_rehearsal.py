@@ -74,6 +74,12 @@ def test_a_timecode_track_survives_a_resumed_run(tmp_path):
     assert timecodes(tmp_path / "out.mov") == ("00:59:59;28", ["00:59:59;28"])
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mov", ".nut"])
+def test_a_timecode_that_is_kept_elsewhere_is_no_loss(suffix, tmp_path):
+    source = with_timecode(tmp_path / "in.mp4", metadata={"timecode": "01:02:03:04"}.items())
+    assert rewrite(source, tmp_path / f"out{suffix}") == []
+
+
 @pytest.mark.parametrize("suffix", [".ts", ".avi"])
 def test_a_timecode_that_is_lost_is_noted(suffix, tmp_path):
     notes = rewrite(with_timecode(tmp_path / "in.mov"), tmp_path / f"out{suffix}")

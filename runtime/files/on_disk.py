@@ -98,12 +98,18 @@ class Part:
     def __init__(self, path: Path, ending: str = ".part", folder: bool = False) -> None:
         _clear(path, ending)
         self.path = path.with_name(part_name(path, ending))
-        if folder:
-            self.path.mkdir()
         flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
-        self._held: int | None = os.open(self.path, flags, 0o666)
-        with suppress(OSError):  # a file system without locks: there nobody takes it for left over
-            _lock(self._held)
+        try:
+            if folder:
+                self.path.mkdir()
+            self._held: int | None = os.open(self.path, flags, 0o666)
+            with suppress(OSError):  # a file system without locks: there nobody takes it for left over
+                _lock(self._held)
+        except OSError:  # it is not ours
+            raise
+        except BaseException:  # Ctrl-C
+            _delete(self.path)
+            raise
 
     def drop(self) -> None:
         """Deletes it; calling it again does nothing."""

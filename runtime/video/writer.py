@@ -58,10 +58,10 @@ class VideoWriter(OutputWriter):
         self._written_until = Fraction(0)
         self._piped = self.path == STANDARD
         self._place = self.path if self._piped else place_of(self.path)
-        self._own = None if part or self._piped else own_part(self.path, self._place)
-        self._part = self._own.path if self._own else part or self.path
         self._open = True
         plan = OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded)
+        self._own = None if part or self._piped else own_part(self.path, self._place)
+        self._part = self._own.path if self._own else part or self.path
         try:
             if not segment:
                 plan, self.notes = rehearse(replace(plan, coded=False), self._part)

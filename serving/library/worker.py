@@ -6,6 +6,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.command_line import stop_if_told
 from runtime.errors import DeployError, InputError
 from serving.library.plan import Entry, load_library
 from serving.library.scan import open_engine
@@ -46,6 +47,7 @@ class Worker:
         """Opens the engine. Raises InputError where there is no plan, and the errors of `open_engine`."""
         self._library = load_library(output)
         self._engine = open_engine(self._library, threads, model)
+        stop_if_told()
 
     def do(self, task: Task) -> Outcome:
         """Does a task; errors come back as text, since they go to another process or machine."""
