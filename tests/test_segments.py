@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 import pytest
@@ -89,6 +90,15 @@ def test_segments_join_to_what_one_file_would_be(suffix, encoder, engine, tmp_pa
         before.container.get("title"),
     )
     assert names(tmp_path) == sorted(["in.mp4", f"joined{suffix}", f"plain{suffix}"])
+
+
+def test_a_link_may_lead_to_another_file_system(engine, tmp_path):
+    with TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as elsewhere:
+        (tmp_path / "out.mp4").symlink_to(Path(elsewhere) / "real.mp4")
+        options = DeblurOptions(rich(tmp_path / "in.mp4"), tmp_path / "out.mp4", resume=True, resume_every=10, encoder=B_FRAMES)
+        deblur_video(options, engine=engine)
+        assert (tmp_path / "out.mp4").is_symlink()
+        assert (names(tmp_path), names(Path(elsewhere))) == (["in.mp4", "out.mp4"], ["real.mp4"])
 
 
 def test_times_of_decoding_rise_and_never_pass_those_of_showing(engine, tmp_path):

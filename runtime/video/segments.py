@@ -124,8 +124,7 @@ class ResumableWriter(OutputWriter):
         with VideoReader(
             self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged, playlist=self._reader.playlist
         ) as source:
-            part = self._folder / f"joined{self.path.suffix}"
-            with VideoWriter(self.path, source, self._encoder, self._width, part, coded=True) as joined:
+            with VideoWriter(self.path, source, self._encoder, self._width, coded=True) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)
             self.notes += joined.notes
         self._segments = []
