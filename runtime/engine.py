@@ -245,6 +245,8 @@ class Engine:
         frames = self.contract.frames
         if not isinstance(window, np.ndarray):
             raise InputError(f"got {type(window).__name__}, expected a numpy array (N, {frames}, H, W)")
+        if isinstance(window, np.ma.MaskedArray):
+            raise InputError("got a masked array, expected a plain one: fill it first")
         if window.ndim != 4 or window.shape[1] != frames or 0 in window.shape:
             remedy = "add the batch axis with window[None]" if window.ndim == 3 else "stack consecutive luma frames"
             raise InputError(f"got shape {window.shape}, expected (N, {frames}, H, W): {remedy}")

@@ -178,6 +178,8 @@ class StreamDeblurrer:
 
 
 def _as_array(frame: Any) -> Frame:
+    if isinstance(frame, np.ma.MaskedArray):  # its mask would be dropped
+        raise InputError("got a masked array, expected a plain one: fill it first")
     try:
         array = np.asarray(frame)
     except TypeError as error:  # on a GPU

@@ -186,3 +186,8 @@ def test_an_interrupted_window_is_a_failed_one():
         deblurrer.push(np.zeros((2, 3), np.uint8))
     with pytest.raises(BackendError, match=r"failed \(KeyboardInterrupt\): flush"):
         deblurrer.push(np.zeros((2, 3), np.uint8))
+
+
+def test_a_masked_frame_is_refused_instead_of_losing_its_mask():
+    with pytest.raises(InputError, match="got a masked array, expected a plain one: fill it first"):
+        StreamDeblurrer(Recorder()).push(np.ma.masked_array(np.zeros((2, 3), np.uint8), mask=True))
