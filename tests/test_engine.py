@@ -315,3 +315,9 @@ def test_a_masked_array_is_refused_instead_of_losing_its_mask(engine, window):
     with pytest.raises(InputError, match="masked array"):
         engine.submit(masked).result()
     assert engine.run(masked.filled(0)).shape == window.shape
+
+
+@pytest.mark.parametrize("threads", [0, -5])
+def test_fewer_threads_than_one_are_refused_before_the_model_is_opened(threads):
+    with pytest.raises(InputError, match=f"threads is {threads}, expected 1 or more"):
+        Engine("no-such-model.onnx", threads=threads)
