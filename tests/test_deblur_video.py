@@ -414,3 +414,16 @@ def test_a_stride_beyond_the_window_is_refused_before_frames_are_read(model, cli
     status = main([str(clip), str(tmp_path / "out.mp4"), "--stride", "9", *chosen])
     assert_one_error(status, capsys.readouterr().err, "--stride is 9, expected 1 to 5 (the frames of a window)")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("slip", "meant"), [(["-crf", "20"], "--crf 20"), (["-crf=20.5"], "--crf 20.5")])
+def test_ffmpegs_crf_is_answered_with_ours(slip, meant, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["in.mp4", "out.mp4", *slip])
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/in.mp4", "https://host/%05d.png", "rtsp://host/live", "srt://host:9"])
+def test_a_url_is_told_that_networks_are_not_read(url, run, tmp_path):
+    status, _, err = run(url, tmp_path / "out.mp4")
+    assert_one_error(status, err, "is a URL, expected a video file: networks are not read", url.partition("://")[2])
