@@ -321,3 +321,9 @@ def test_a_masked_array_is_refused_instead_of_losing_its_mask(engine, window):
 def test_fewer_threads_than_one_are_refused_before_the_model_is_opened(threads):
     with pytest.raises(InputError, match=f"threads is {threads}, expected 1 or more"):
         Engine("no-such-model.onnx", threads=threads)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model.onnx", "", True])
+def test_what_names_no_file_is_refused_at_once(path):
+    with pytest.raises(InputError, match=f"got {path!r} for the model, expected a file's name"):
+        Engine(path)

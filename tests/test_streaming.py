@@ -191,3 +191,19 @@ def test_an_interrupted_window_is_a_failed_one():
 def test_a_masked_frame_is_refused_instead_of_losing_its_mask():
     with pytest.raises(InputError, match="got a masked array, expected a plain one: fill it first"):
         StreamDeblurrer(Recorder()).push(np.ma.masked_array(np.zeros((2, 3), np.uint8), mask=True))
+
+
+@pytest.mark.parametrize("stride", [2.5, "a", True, 0, 6, np.float32(2)])
+def test_a_stride_that_is_no_number_of_frames_is_refused_at_once(stride):
+    with pytest.raises(InputError, match=r"stride is .*, expected 1 to 5"):
+        StreamDeblurrer(Recorder(), stride=stride)
+
+
+@pytest.mark.parametrize("ahead", [-1, -2, 1.5, "1", True, None])
+def test_an_ahead_that_is_no_number_of_windows_is_refused_at_once(ahead):
+    with pytest.raises(InputError, match=r"ahead is .*, expected 0 or more, a whole number of windows"):
+        StreamDeblurrer(Recorder(), ahead=ahead)
+
+
+def test_a_stride_of_numpys_is_a_stride():
+    assert len(stream(7, Recorder(), stride=np.int64(2), ahead=np.int64(1))[0]) == 7
