@@ -1,6 +1,7 @@
 """StreamDeblurrer: as many frames out as in, in order, whatever the length, with real frames in every window."""
 
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from runtime.errors import BackendError, InputError
 from runtime.streaming import StreamDeblurrer
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Recorder:
@@ -207,3 +210,17 @@ def test_an_ahead_that_is_no_number_of_windows_is_refused_at_once(ahead):
 
 def test_a_stride_of_numpys_is_a_stride():
     assert len(stream(7, Recorder(), stride=np.int64(2), ahead=np.int64(1))[0]) == 7
+
+
+def test_push_keeps_the_array_it_is_given_as_the_pages_say():
+    buffer, reused, copied = np.zeros((2, 3), np.uint8), Recorder(), Recorder()
+    for engine, given in ((reused, lambda: buffer), (copied, buffer.copy)):
+        stream = StreamDeblurrer(engine)
+        for number in range(5):
+            buffer[:] = number
+            stream.push(given())
+    assert (reused.windows, copied.windows) == ([[4] * 5], [[0, 1, 2, 3, 4]])
+    for page in ("README.md", "docs/video.md"):
+        text = " ".join((ROOT / page).read_text().split())
+        assert "buffer that is used again" in text
+        assert "results are not clipped to [0, 1]" in text
