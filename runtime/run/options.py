@@ -115,11 +115,12 @@ def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
     path = served or _model(options.model, say)
     engine = Engine(path, options.backend, options.precision, options.threads, options.device)
-    try:
-        _check_stride(options, engine.contract.frames)
-    except InputError:
-        engine.close()
-        raise
+    if options.stride is not None:
+        try:
+            _check_stride(options, engine.contract.frames)
+        except InputError:
+            engine.close()
+            raise
     log.info("%s: %s", options.source, engine.reason)
     say(engine.reason)
     return engine
