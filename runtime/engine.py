@@ -63,6 +63,9 @@ class Engine:
         device: int = 0,
         fallback: bool = True,
     ) -> None:
+        named = os.fspath(path) if isinstance(path, os.PathLike) else path
+        if not isinstance(named, str) or not named:
+            raise InputError(f"got {path!r:.80} for the model, expected a file's name: a str or a Path")
         self.path = Path(path)
         how = backends.How(backend, precision, threads, device, fallback)
         choice = _opened(str(path), how)
@@ -133,7 +136,7 @@ class Engine:
         return self._runner
 
     def close(self) -> None:
-        """Frees the backend; calling it again does nothing. Waits for the window at work, and cancels those submitted after.
+        """Frees the backend; calling it again does nothing. Waits for the window at work; those after it fail with BackendError.
 
         In a signal handler that interrupted a window of this thread, that one ends first and those submitted fail.
         """
@@ -245,6 +248,8 @@ class Engine:
         frames = self.contract.frames
         if not isinstance(window, np.ndarray):
             raise InputError(f"got {type(window).__name__}, expected a numpy array (N, {frames}, H, W)")
+        if isinstance(window, np.ma.MaskedArray):
+            raise InputError("got a masked array, expected a plain one: fill it first")
         if window.ndim != 4 or window.shape[1] != frames or 0 in window.shape:
             remedy = "add the batch axis with window[None]" if window.ndim == 3 else "stack consecutive luma frames"
             raise InputError(f"got shape {window.shape}, expected (N, {frames}, H, W): {remedy}")

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from operator import index
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,10 +59,12 @@ class StreamDeblurrer:
         ahead: int = 0,
     ) -> None:
         self._engine, self._size = engine, engine.contract.frames
-        self._stride = self._size if stride is None else stride
+        self._stride = self._size if stride is None else _whole(stride)
         if not 1 <= self._stride <= self._size:
-            raise InputError(f"stride is {stride}, expected 1 to {self._size} (the frames of a window)")
-        self._bits, self._color_range, self._ahead = bits, color_range, ahead
+            raise InputError(f"stride is {stride!r}, expected 1 to {self._size} (the frames of a window)")
+        self._bits, self._color_range, self._ahead = bits, color_range, _whole(ahead)
+        if self._ahead < 0:
+            raise InputError(f"ahead is {ahead!r}, expected 0 or more, a whole number of windows")
         self._reset()
 
     def push(self, frame: Frame) -> list[Frame]:
@@ -177,7 +180,17 @@ class StreamDeblurrer:
         self._estimates[position].append(sharp)
 
 
+def _whole(number: Any) -> int:
+    """-1 where it is no whole number."""
+    try:
+        return -1 if isinstance(number, bool) else index(number)
+    except TypeError:
+        return -1
+
+
 def _as_array(frame: Any) -> Frame:
+    if isinstance(frame, np.ma.MaskedArray):  # its mask would be dropped
+        raise InputError("got a masked array, expected a plain one: fill it first")
     try:
         array = np.asarray(frame)
     except TypeError as error:  # on a GPU

@@ -65,14 +65,14 @@ class Submissions:
         return future
 
     def close(self) -> None:
-        """Waits for the calls at work and cancels those that wait; calling it again does nothing.
+        """Waits for the calls at work; those that wait fail with BackendError. Calling it again does nothing.
 
         In a callback, which runs in the thread that is at work, those begun are finished here.
         """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._cancel_waiting()
+        self._refuse_waiting()
         if self._worker.is_current:
             self._finish_begun()
         self._worker.end()
@@ -83,12 +83,13 @@ class Submissions:
             self._unfinished -= 1
             self._changed.notify_all()
 
-    def _cancel_waiting(self) -> None:
+    def _refuse_waiting(self) -> None:
+        """Not by `cancel`, after which a task that awaits one would take itself for cancelled."""
         with suppress(IndexError):
             while True:
                 future = self._calls.popleft()[0]
-                if future.cancel():
-                    future.set_running_or_notify_cancel()  # wakes who waits in concurrent.futures.wait
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(BackendError("the engine was closed before this window was run: open another"))
 
     def _serve_next(self) -> None:
         """Begins the next call; waits for begun ones when there are enough, or nothing else to do."""

@@ -383,3 +383,47 @@ def test_sound_and_subtitles_can_be_left_out(run, tmp_path):
     }.items():
         assert run(source, tmp_path / "out.mkv", "-y", *flags)[0] == 0
         assert [kind for kind, *_ in read(tmp_path / "out.mkv").streams] == kinds
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--memory", "nan"], "--memory is nan GB, expected a finite number above 0.35 GB"),
+        (["--memory", "inf"], "--memory is inf GB, expected"),
+        (["--memory", "1e300"], "--memory is 1e+300 GB, expected"),
+        (["--memory", "0.0001"], "--memory is 0.0001 GB, expected"),
+        (["--memory", "-1"], "--memory is -1 GB, expected"),
+        (["--threads", "-5"], "--threads is -5, expected 1 or more"),
+        (["--threads", "0"], "--threads is 0, expected 1 or more"),
+        (["--tile", "-3"], "--tile is -3, expected pixels"),
+        (["--stride", "0"], "--stride is 0, expected 1 to"),
+        (["--scene-thresh", "30"], "--scene-thresh is 30, expected 0 (off) to 1"),
+        (["--scene-thresh", "nan"], "--scene-thresh is nan, expected"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_opened(options, line, capsys):
+    status = main(["no-such-video.mp4", "out.mp4", "--model", "no-such-model.onnx", *options])
+    assert_one_error(status, capsys.readouterr().err, line)
+
+
+@pytest.mark.parametrize("model", [None, "tiny"])
+def test_a_stride_beyond_the_window_is_refused_before_frames_are_read(model, clip, tiny_model, tmp_path, capsys, monkeypatch):
+    if model is None:
+        monkeypatch.setattr("runtime.run.options.default_model", lambda *_: pytest.fail("the model was opened"))
+    chosen = ["--model", str(tiny_model)] if model else []
+    status = main([str(clip), str(tmp_path / "out.mp4"), "--stride", "9", *chosen])
+    assert_one_error(status, capsys.readouterr().err, "--stride is 9, expected 1 to 5 (the frames of a window)")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("slip", "meant"), [(["-crf", "20"], "--crf 20"), (["-crf=20.5"], "--crf 20.5")])
+def test_ffmpegs_crf_is_answered_with_ours(slip, meant, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["in.mp4", "out.mp4", *slip])
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/in.mp4", "https://host/%05d.png", "rtsp://host/live", "srt://host:9"])
+def test_a_url_is_told_that_networks_are_not_read(url, run, tmp_path):
+    status, _, err = run(url, tmp_path / "out.mp4")
+    assert_one_error(status, err, "is a URL, expected a video file: networks are not read", url.partition("://")[2])

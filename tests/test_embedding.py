@@ -1,9 +1,9 @@
 """What a program around the engine leans on: futures, threads, frames from anywhere, metrics, and the README's example."""
 
+import asyncio
 import re
 import threading
 import time
-from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +107,7 @@ def test_a_call_that_fails_or_is_cancelled_does_not_hold_up_the_next():
     submissions.close()
 
 
-def test_closing_ends_the_one_at_work_and_cancels_the_rest():
+def test_closing_ends_the_one_at_work_and_fails_the_rest():
     gate, busy = threading.Event(), threading.Event()
 
     def work(number):
@@ -122,8 +122,37 @@ def test_closing_ends_the_one_at_work_and_cancels_the_rest():
     submissions.close()
     assert first.result(0) == 0
     for future in rest:
-        with pytest.raises(CancelledError):
+        assert not future.cancelled()
+        with pytest.raises(BackendError, match="the engine was closed before this window was run"):
             future.result(0)
+
+
+def test_a_task_whose_engine_is_closed_does_not_take_itself_for_cancelled():
+    gate, busy = threading.Event(), threading.Event()
+
+    def work():
+        busy.set()
+        gate.wait(30)
+        return lambda: 0
+
+    async def awaits(future):
+        try:
+            await asyncio.wrap_future(future)
+        except BackendError as error:
+            return str(error)
+
+    async def main():
+        first, second = submissions.submit(work), submissions.submit(work)
+        task = asyncio.ensure_future(awaits(second))
+        await asyncio.sleep(0)
+        assert busy.wait(30)
+        threading.Timer(0.1, gate.set).start()
+        submissions.close()
+        assert first.result(0) == 0
+        return await task
+
+    submissions = Submissions()
+    assert asyncio.run(main()).startswith("the engine was closed before this window was run")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])

@@ -306,3 +306,24 @@ os.kill(os.getpid(), signal.SIGTERM)
 def test_a_signal_after_two_engines_were_closed_is_handled(tiny_model, backend):
     done = subprocess.run([sys.executable, "-c", SIGNALLED, tiny_model, backend], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def test_a_masked_array_is_refused_instead_of_losing_its_mask(engine, window):
+    masked = np.ma.masked_array(window, mask=window > 0.5)
+    with pytest.raises(InputError, match="got a masked array, expected a plain one: fill it first"):
+        engine.run(masked)
+    with pytest.raises(InputError, match="masked array"):
+        engine.submit(masked).result()
+    assert engine.run(masked.filled(0)).shape == window.shape
+
+
+@pytest.mark.parametrize("threads", [0, -5])
+def test_fewer_threads_than_one_are_refused_before_the_model_is_opened(threads):
+    with pytest.raises(InputError, match=f"threads is {threads}, expected 1 or more"):
+        Engine("no-such-model.onnx", threads=threads)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"model.onnx", "", True])
+def test_what_names_no_file_is_refused_at_once(path):
+    with pytest.raises(InputError, match=f"got {path!r} for the model, expected a file's name"):
+        Engine(path)

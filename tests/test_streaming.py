@@ -1,6 +1,7 @@
 """StreamDeblurrer: as many frames out as in, in order, whatever the length, with real frames in every window."""
 
 from concurrent.futures import Future
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from runtime.errors import BackendError, InputError
 from runtime.streaming import StreamDeblurrer
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Recorder:
@@ -186,3 +189,38 @@ def test_an_interrupted_window_is_a_failed_one():
         deblurrer.push(np.zeros((2, 3), np.uint8))
     with pytest.raises(BackendError, match=r"failed \(KeyboardInterrupt\): flush"):
         deblurrer.push(np.zeros((2, 3), np.uint8))
+
+
+def test_a_masked_frame_is_refused_instead_of_losing_its_mask():
+    with pytest.raises(InputError, match="got a masked array, expected a plain one: fill it first"):
+        StreamDeblurrer(Recorder()).push(np.ma.masked_array(np.zeros((2, 3), np.uint8), mask=True))
+
+
+@pytest.mark.parametrize("stride", [2.5, "a", True, 0, 6, np.float32(2)])
+def test_a_stride_that_is_no_number_of_frames_is_refused_at_once(stride):
+    with pytest.raises(InputError, match=r"stride is .*, expected 1 to 5"):
+        StreamDeblurrer(Recorder(), stride=stride)
+
+
+@pytest.mark.parametrize("ahead", [-1, -2, 1.5, "1", True, None])
+def test_an_ahead_that_is_no_number_of_windows_is_refused_at_once(ahead):
+    with pytest.raises(InputError, match=r"ahead is .*, expected 0 or more, a whole number of windows"):
+        StreamDeblurrer(Recorder(), ahead=ahead)
+
+
+def test_a_stride_of_numpys_is_a_stride():
+    assert len(stream(7, Recorder(), stride=np.int64(2), ahead=np.int64(1))[0]) == 7
+
+
+def test_push_keeps_the_array_it_is_given_as_the_pages_say():
+    buffer, reused, copied = np.zeros((2, 3), np.uint8), Recorder(), Recorder()
+    for engine, given in ((reused, lambda: buffer), (copied, buffer.copy)):
+        stream = StreamDeblurrer(engine)
+        for number in range(5):
+            buffer[:] = number
+            stream.push(given())
+    assert (reused.windows, copied.windows) == ([[4] * 5], [[0, 1, 2, 3, 4]])
+    for page in ("README.md", "docs/video.md"):
+        text = " ".join((ROOT / page).read_text().split())
+        assert "buffer that is used again" in text
+        assert "results are not clipped to [0, 1]" in text

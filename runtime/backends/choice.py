@@ -43,12 +43,14 @@ class How:
     fallback: bool = True  # of a bundle: whether the next member is tried when one fails
 
     def __post_init__(self) -> None:
-        """Raises InputError on another word."""
+        """Raises InputError on another word, or fewer threads than one."""
         known = ("auto", *CPU_BACKENDS, *GPU_BACKENDS)
         if self.backend not in known:
             raise InputError(f"backend is {self.backend!r}, expected one of {', '.join(known)}")
         if self.precision not in (*PRECISIONS, *MIN_PARITY):
             raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}, expected 1 or more, or None for all cores")
 
 
 @dataclass(frozen=True)

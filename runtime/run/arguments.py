@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runtime.backends import CPU_BACKENDS, GPU_BACKENDS
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
@@ -114,6 +114,9 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._Argument
     encoder.add_argument(
         "--crf", type=float, help=f"constant quality (cq with NVENC): lower is better and larger (default: {usual})"
     )
+    encoder.add_argument(  # else -crf is -c rf
+        "-crf", type=_as_in_ffmpeg, dest="ffmpeg_crf", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
     encoder.add_argument(
         "-e",
         "--encoder",
@@ -192,6 +195,10 @@ def output_encoder(arguments: argparse.Namespace) -> EncoderOptions:
     if kind is None and str(arguments.output) == "-":
         kind = PIPES["y4m"]
     return encoder_options(arguments, RAW_CODECS.get(kind or "", DEFAULT_CODEC), kind)
+
+
+def _as_in_ffmpeg(text: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"did you mean --crf {text}?")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -28,7 +28,7 @@ def pixels_within(memory: int, contract: Contract, precision: str) -> int:
     if pixels < 1:
         raise InputError(
             f"there are {memory / 1e6:.0f} MB of memory for the network, expected more than {FIXED_BYTES / 1e6:.0f}: end other"
-            " programs, raise the limit of the container, or say --memory"
+            " programs, raise the limit of the container, or say a larger --memory"
         )
     return pixels
 

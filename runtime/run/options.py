@@ -12,9 +12,12 @@ from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.files.numbered_names import is_numbered, is_sequence
 from runtime.progress import Say
+from runtime.run.network_memory import FIXED_BYTES
 
 MIN_SEGMENT = 10  # frames, two windows
 DEFAULT_SERVER_MODEL = "videodeblur"
+MEMORIES = (FIXED_BYTES / 1e9, 1e9)  # GB for the network
+SHIPPED_FRAMES = 5  # of a window of the shipped sizes
 RATES = (0.001, 1000.0)  # frames per second of pictures
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
@@ -60,6 +63,7 @@ class DeblurOptions:
         if self.server and (self.model, self.backend, self.precision, self.threads, self.device) != (None, "auto", "auto", None, 0):
             flags = "--model, --backend, --precision, --threads, --device"
             raise InputError(f"{self.server} has its own model and backend: leave out {flags}")
+        self._check_network()
         if not RATES[0] <= self.rate <= RATES[1]:
             raise InputError(f"the rate is {self.rate} frames per second, expected {RATES[0]} to {RATES[1]:g}")
         if self.resume_every < MIN_SEGMENT:
@@ -68,6 +72,19 @@ class DeblurOptions:
             self._check_pictures()
         elif self.output.exists() and not self.overwrite:
             raise InputError(f"{self.output} exists already: add -y to overwrite it, or choose another name")
+
+    def _check_network(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads is {self.threads}, expected 1 or more, or leave it out for all cores")
+        if self.stride is not None and self.stride < 1:
+            raise InputError(f"--stride is {self.stride}, expected 1 to the frames of a window")
+        if self.tile is not None and self.tile < 0:
+            raise InputError(f"--tile is {self.tile}, expected pixels, or 0 for one piece")
+        if self.memory is not None and not MEMORIES[0] < self.memory <= MEMORIES[1]:
+            least = f"{MEMORIES[0]:g} GB, which the libraries take alone"
+            raise InputError(f"--memory is {self.memory:g} GB, expected a finite number above {least}")
+        if not 0 <= self.scene_threshold <= 1:
+            raise InputError(f"--scene-thresh is {self.scene_threshold:g}, expected 0 (off) to 1")
 
     def _check_pictures(self) -> None:
         folder, source = self.output.parent if is_numbered(self.output) else self.output, self._source_folder
@@ -91,11 +108,19 @@ class DeblurOptions:
 
 
 def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
-    """The engine that the options name."""
+    """The engine that the options name. Raises InputError where its windows are shorter than the stride."""
     say = say or (lambda _: None)
+    if options.server is None and (options.model is None or _is_shipped(options.model)):
+        _check_stride(options, SHIPPED_FRAMES)
     served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
     path = served or _model(options.model, say)
     engine = Engine(path, options.backend, options.precision, options.threads, options.device)
+    if options.stride is not None:
+        try:
+            _check_stride(options, engine.contract.frames)
+        except InputError:
+            engine.close()
+            raise
     log.info("%s: %s", options.source, engine.reason)
     say(engine.reason)
     return engine
@@ -105,8 +130,13 @@ def _model(named: Path | None, say: Say) -> Path:
     """The file that --model names, itself or by a shipped size of the network."""
     if named is None:
         return default_model(say)
-    return (
-        default_model(say, named.name)
-        if named.name in shipped_sizes() and str(named) == named.name and not named.exists()
-        else named
-    )
+    return default_model(say, named.name) if _is_shipped(named) else named
+
+
+def _is_shipped(named: Path) -> bool:
+    return named.name in shipped_sizes() and str(named) == named.name and not named.exists()
+
+
+def _check_stride(options: DeblurOptions, frames: int) -> None:
+    if options.stride is not None and options.stride > frames:
+        raise InputError(f"--stride is {options.stride}, expected 1 to {frames} (the frames of a window)")

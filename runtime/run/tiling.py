@@ -150,7 +150,7 @@ def largest_grid(height: int, width: int, contract: Contract, pixels: int) -> Gr
     if not grids:
         raise InputError(
             f"there is memory for {pixels} pixels at once, expected {rows[-1] * columns[-1]}, the smallest tile: end other"
-            " programs, raise the limit of the container, or say --memory"
+            " programs, raise the limit of the container, or say a larger --memory"
         )
     return min(grids, key=lambda grid: (grid.pixels, grid.count))
 

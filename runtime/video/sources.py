@@ -38,6 +38,7 @@ ONE_PICTURE = {
 LIST_OF_OURS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
 LIST_ASKED_FOR = {"safe": "0", "protocol_whitelist": "file,crypto,data"}  # no network
 WEBP_FLAGS, WEBP_ANIMATED = 20, 2  # place and bit, of its extended header
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # no drive, which has one letter
 IS_A_LIST = b"ffconcat"  # the first bytes of one that needs no suffix
 
 
@@ -56,6 +57,8 @@ def open_source(path: Path, playlist: bool = False) -> Source:
     A file that lists others (HLS, DASH, FFmpeg's concat), by its content, is read as a `playlist` only. Raises VideoError when
     there is nothing to be read.
     """
+    if URL.match(path.as_posix()) and not path.exists():  # with one slash, as a Path has it
+        raise VideoError(f"{path}: is a URL, expected a video file: networks are not read, so download it, or pipe it to -")
     if path == STANDARD:
         pipe = WatchedPipe()
         return Source(_open(path, pipe, options=ONE_FILE), pipe=pipe)
