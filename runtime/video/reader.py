@@ -41,6 +41,7 @@ from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
 from runtime.video.layouts import Layouts
+from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import open_source
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
@@ -83,6 +84,7 @@ class VideoReader:
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
+        self._corrupt: set[int] = set()  # streams whose last packet was not whole
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         source = open_source(self.path, playlist)
         self.container, self.pictures, self._pipe = source.container, source.pictures, source.pipe
@@ -293,6 +295,8 @@ class VideoReader:
             self._packets.setdefault(packet.stream_index, deque()).append(packet)
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
+        if packet.size:
+            (self._corrupt.add if packet.is_corrupt else self._corrupt.discard)(packet.stream_index)
         if packet.pts is not None:
             self._seen_until = max(self._seen_until, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
@@ -329,7 +333,7 @@ class VideoReader:
         )
 
     def _check_end(self, frames: int, packets: int, hidden: int) -> None:
-        """A file cut off between two frames decodes without an error; MP4's index and Matroska's length tell it."""
+        """A file cut off between two frames decodes without an error; an index, a length or the size of packets tell it."""
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
         if packets < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
@@ -342,6 +346,11 @@ class VideoReader:
             self._said.append(
                 f"{lost} of {packets - hidden} coded frames gave no picture, as after a cut that was not at a keyframe"
             )
+        if is_format(self.container, {"mpegts"}):
+            if self.path.is_file() and within_a_packet(self.path):
+                raise self._broken(frames, "it ends within a packet of the transport stream")
+            if self._corrupt:
+                raise self._broken(frames, f"the last packet of stream {min(self._corrupt)} is not whole")
         if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
 
