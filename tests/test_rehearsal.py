@@ -213,3 +213,19 @@ def test_a_rehearsal_is_short_and_leaves_nothing(tmp_path):
         VideoWriter(tmp_path / "out.mkv", reader, FAST).close()
         assert time.perf_counter() - started < 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_the_rate_that_an_output_does_not_say_is_told_of_a_resumed_run_too(tmp_path):
+    """As of screens, which are filmed when they change: the file says one rate, and the frames have their own times."""
+    times = [0, *range(40, 1000, 40), *range(1000, 4000, 200)]
+    source = Clip(times=times, time_base=Fraction(1, 1000), options=FAST.options).write(tmp_path / "in.mkv")
+    said = []
+    for kind in (VideoWriter, ResumableWriter):
+        with VideoReader(source) as reader, kind(tmp_path / f"{kind.__name__}.mp4", reader, FAST) as writer:
+            assert reader.even
+            if kind is ResumableWriter:
+                writer.begin({}, (8, 8))
+            for frame in reader:
+                writer.write(frame, frame.luma)
+        said.append(writer.notes)
+    assert said[0] == said[1] == ["the rate of 30 frames per second is not in the output: .mp4 says 10.436"]

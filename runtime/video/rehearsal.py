@@ -92,8 +92,8 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     return plan, notes
 
 
-def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
-    """What the encoder and the container dropped of the picture's facts, a line each."""
+def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
+    """What the encoder and the container dropped of the picture's facts, a line each; the file has so many frames."""
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
         yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
@@ -104,7 +104,7 @@ def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
     if before.side_data - now.side_data:
         lost = ", ".join(sorted(before.side_data - now.side_data))
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
-    if plan.reader.even and plan.reader.frames >= STEADY and _far(now.frame_rate, plan.rate):
+    if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {suffix} says {_rate_of(now)}"
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
