@@ -310,11 +310,6 @@ def in_order(plan: OutputPlan) -> OutputPlan:
     return replace(plan, encoder=replace(plan.encoder, options={**options, "bf": "0"}))
 
 
-def other_container(path: Path) -> str:
-    """A container to take instead of the path's."""
-    return "write an .mp4 or .mov" if path.suffix == ".mkv" else "write an .mkv"
-
-
 def segment_shift(reader: VideoReader) -> int:
     """What is added to a time of the video, in its time base, to have that of a segment, which is never negative."""
     return round(SEGMENT_START / reader.info.time_base) - reader.info.first_pts
