@@ -57,12 +57,18 @@ def within_a_packet(path: Path) -> bool:
     """Whether a file with a transport stream ends so; what is before its first packet does not count."""
     with path.open("rb") as file:
         start, size = file.read(LOOKED_THROUGH), file.seek(0, os.SEEK_END)
-    for at in (place for place, byte in enumerate(start) if byte == SYNC):
-        for length, before in PACKETS.items():
+    found = first_packet(start, size)
+    return found is not None and (size - found[0] + PACKETS[found[1]]) % found[1] != 0
+
+
+def first_packet(start: bytes, size: int) -> tuple[int, int] | None:
+    """(place of the first sync, bytes of a packet) of a transport stream of this size; None where there is none."""
+    for at in (place for place, byte in enumerate(start[:LOOKED_THROUGH]) if byte == SYNC):
+        for length in PACKETS:
             row = start[at : at + SYNCS * length : length]
             if len(row) == min(SYNCS, -(-(size - at) // length)) > 1 and set(row) == {SYNC}:
-                return (size - at + before) % length != 0
-    return False
+                return at, length
+    return None
 
 
 class _Elements:
