@@ -145,6 +145,7 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
             continue  # which has a note
         left.remove(there)
         kept, values = {key.lower() for key in there[2]}, set(there[2].values())
+        kept |= {"language"} if kind == "video" else set()  # a picture has none
         lost = [key for key, value in told.items() if value not in values and key.lower() not in kept]
         if lost:
             yield f"{' and '.join(sorted(lost))} of {name}"
