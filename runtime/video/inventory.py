@@ -65,8 +65,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
     streams = reader.container.streams
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
-    if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
-        facts["the clean aperture (clap)"] = has_clean_aperture(reader.path)
+    if is_format(reader.container, MP4_LIKE) and reader.path.is_file() and has_clean_aperture(reader.path):
+        facts["the clean aperture (clap)"] = True
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
