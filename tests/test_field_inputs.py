@@ -94,6 +94,44 @@ def test_boxes_that_make_no_sense_are_no_fragments(tmp_path):
         assert samples_in_fragments(path, 1) == 0
 
 
+@pytest.fixture(scope="module")
+def broadcast(tmp_path_factory):
+    clip = Clip(times=list(range(50)), time_base=RATE, size=(64, 64), options={"bf": "0", "preset": "ultrafast"}, audio=["ac3"])
+    return clip.write(tmp_path_factory.mktemp("broadcast") / "in.ts").read_bytes()
+
+
+def frames_of(path, salvage=False):
+    with VideoReader(path, salvage=salvage) as reader:
+        return len(list(reader)), reader.notes
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".m2ts"])
+@pytest.mark.parametrize("junk", [b"", bytes(77)])
+def test_a_transport_stream_that_ends_within_a_packet_is_cut_off(suffix, junk, broadcast, tmp_path):
+    source, before = tmp_path / f"in{suffix}", b"time" if suffix == ".m2ts" else b""
+    packets = [before + broadcast[at : at + 188] for at in range(0, len(broadcast), 188)]
+    source.write_bytes(junk + b"".join(packets))
+    assert frames_of(source) == (50, [])
+    source.write_bytes(junk + b"".join(packets) + packets[-1][:77])
+    with pytest.raises(VideoError, match=r"cut off at frame 50 \(it ends within a packet of the transport stream\)"):
+        frames_of(source)
+    frames, (note,) = frames_of(source, salvage=True)
+    assert frames == 50
+    assert note.endswith("broken or cut off at frame 50 (it ends within a packet of the transport stream)")
+
+
+def test_a_transport_stream_whose_last_packet_is_not_whole_is_cut_off(broadcast, tmp_path):
+    """At the border of two packets, within a picture or a piece of sound; the length of the latter is told."""
+    for packets in range(len(broadcast) // 188 - 100, len(broadcast) // 188):
+        (tmp_path / "in.ts").write_bytes(broadcast[: packets * 188])
+        with av.open(str(tmp_path / "in.ts")) as container:
+            corrupt = any(packet.is_corrupt for packet in container.demux() if packet.stream_index == 1)
+        if corrupt:
+            break
+    with pytest.raises(VideoError, match=r"broken or cut off at frame \d+ \(the last packet of stream 1 is not whole\)"):
+        frames_of(tmp_path / "in.ts")
+
+
 def piped(kind, clip_codec="ffv1"):
     """A video as a program writes it into a pipe."""
     memory = io.BytesIO()

@@ -19,7 +19,6 @@ from runtime.errors import InputError, VideoError
 from runtime.run import network_memory
 from runtime.video import VideoReader
 from runtime.video.format import ffmpeg_line
-from runtime.video.muxer import other_container
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,11 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_a_command_that_is_advised_is_quoted_and_copies_the_sound():
     words = shlex.split(ffmpeg_line(Path("My Holiday (1).vob"), "-vf bwdif", "out.mkv"))
     assert words == ["ffmpeg", "-i", "My Holiday (1).vob", "-vf", "bwdif", "-c:a", "copy", "out.mkv"]
-
-
-@pytest.mark.parametrize(("name", "other"), [("a.mkv", "write an .mp4 or .mov"), ("a.mp4", "write an .mkv")])
-def test_what_a_container_cannot_hold_is_to_be_written_to_another(name, other):
-    assert other_container(Path(name)) == other
 
 
 def test_ffv1_is_no_remedy_for_what_ffv1_refuses(tmp_path):

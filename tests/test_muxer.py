@@ -238,3 +238,21 @@ def test_counted_frames_have_their_own_times():
         times.put(packet, Fraction(1, 1000))
         found.append((packet.pts, packet.dts, packet.duration))
     assert found == [(100, 93, 7), (127, 100, 3), (107, 107, 20)]
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("suffix", [".avi", ".wmv", ".asf"])
+def test_without_presentation_times_there_are_no_b_frames(suffix, resumed, tmp_path):
+    output = tmp_path / f"out{suffix}"
+    assert rewrite(steady(tmp_path / "in.mp4"), output, EncoderOptions(), resumed) == []
+    expected = [Fraction(number, 25) for number in range(30)]
+    with av.open(str(output)) as container:
+        assert [packet.dts * packet.time_base for packet in container.demux(video=0) if packet.size] == expected
+    with av.open(str(output)) as container:
+        shown = [frame.pts * frame.time_base for frame in container.decode(video=0)]
+    assert [time - shown[0] for time in shown][:-1] == expected[:-1]  # PyAV makes times up from the next packet's, if there is one
+
+
+def test_b_frames_that_were_asked_for_in_avi_are_told(tmp_path):
+    notes = rewrite(steady(tmp_path / "in.mp4"), tmp_path / "out.avi", EncoderOptions(options={"bf": "3", "b_strategy": "0"}))
+    assert [note for note in notes if note.startswith("B-frames in .avi have no times there")]

@@ -141,6 +141,7 @@ def with_sound(path, kind):
         video = container.add_stream("libx264", rate=25, options=FAST.options)
         video.width, video.height = 64, 48
         sound = container.add_stream(kind, rate=48000, layout="stereo")
+        sound.codec_context.bit_rate = 128_000
         size = sound.codec_context.frame_size or 1024
         for number in range(25):
             picture = av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), format="yuv420p")
@@ -213,3 +214,50 @@ def test_a_rehearsal_is_short_and_leaves_nothing(tmp_path):
         VideoWriter(tmp_path / "out.mkv", reader, FAST).close()
         assert time.perf_counter() - started < 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_the_rate_that_an_output_does_not_say_is_told_of_a_resumed_run_too(tmp_path):
+    """As of screens, which are filmed when they change: the file says one rate, and the frames have their own times."""
+    times = [0, *range(40, 1000, 40), *range(1000, 4000, 200)]
+    source = Clip(times=times, time_base=Fraction(1, 1000), options=FAST.options).write(tmp_path / "in.mkv")
+    said = []
+    for kind in (VideoWriter, ResumableWriter):
+        with VideoReader(source) as reader, kind(tmp_path / f"{kind.__name__}.mp4", reader, FAST) as writer:
+            assert reader.even
+            if kind is ResumableWriter:
+                writer.begin({}, (8, 8))
+            for frame in reader:
+                writer.write(frame, frame.luma)
+        said.append(writer.notes)
+    assert said[0] == said[1] == ["the rate of 30 frames per second is not in the output: .mp4 says 10.436"]
+
+
+@pytest.mark.parametrize(("suffix", "others"), [(".mkv", r"\.mp4 or \.mov"), (".mp4", r"\.mkv or \.mov")])
+def test_no_other_container_is_advised_that_cannot_hold_the_sound_either(suffix, others, tmp_path):
+    source = with_sound(tmp_path / "in.asf", "wmav2")
+    advice = r"as PyAV writes them: leave it out with --no-copy-audio-streams or --drop-unsupported"
+    with pytest.raises(VideoError, match=rf"^\{suffix} cannot hold audio stream 1 of .* \(wmav2\), nor can {others}, {advice}$"):
+        rewrite(source, tmp_path / f"out{suffix}")
+
+
+def test_sound_of_an_mxf_goes_to_an_mxf(tmp_path):
+    """Whose muxer takes none without a picture."""
+    source = tmp_path / "in.mxf"
+    with av.open(str(source), "w") as container:
+        video, sound = container.add_stream("mpeg2video", rate=25), container.add_stream("pcm_s16le", rate=48000, layout="mono")
+        video.width, video.height = 96, 64
+        for number in range(12):
+            picture = av.VideoFrame(96, 64, "yuv420p")
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(picture))
+            samples = av.AudioFrame.from_ndarray(np.full((1, 1920), number, np.int16), "s16", "mono")
+            samples.sample_rate, samples.pts, samples.time_base = 48000, number * 1920, Fraction(1, 48000)
+            container.mux(sound.encode(samples))
+        container.mux(video.encode(None))
+    rewrite(source, tmp_path / "out.mxf", EncoderOptions("mpeg2video"))
+    assert sound_of(tmp_path / "out.mxf") == sound_of(source)
+
+
+def sound_of(path):
+    with av.open(str(path)) as container:
+        return b"".join(bytes(packet) for packet in container.demux(audio=0))

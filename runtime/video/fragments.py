@@ -1,4 +1,7 @@
-"""`samples_in_fragments`: how many coded frames a fragmented MP4 has, which its header does not say (ISO/IEC 14496-12, 8.8)."""
+"""`samples_in_fragments`: how many coded frames a fragmented MP4 has, which its header does not say (ISO/IEC 14496-12, 8.8).
+
+`has_clean_aperture`: whether an MP4 asks players to crop its picture (12.1.4).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 SMALL_HEADER, LARGE_HEADER = 8, 16  # bytes; a size of 1 means that 64 bits of it follow
+CLEAN_APERTURE = b"\0\0\0\x28clap"  # the box's size and name
 FLAGS = 4  # bytes: version and flags
 MOST = 1 << 24  # bytes of a box that is looked into: a fragment's tables
 
@@ -18,8 +22,14 @@ def samples_in_fragments(path: Path, track: int) -> int:
         return sum(_samples(box, track) for kind, box in _boxes_of(file) if kind == b"moof")
 
 
-def _boxes_of(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of the boxes of a file, without content where that is no fragment's."""
+def has_clean_aperture(path: Path) -> bool:
+    """Of any track."""
+    with path.open("rb") as file:
+        return any(CLEAN_APERTURE in box for _, box in _boxes_of(file, b"moov"))
+
+
+def _boxes_of(file: BinaryIO, looked_into: bytes = b"moof") -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of the boxes of a file, with the content of those that are looked into."""
     while len(head := file.read(SMALL_HEADER)) == SMALL_HEADER:
         size, kind = struct.unpack(">I4s", head)
         header = SMALL_HEADER
@@ -27,7 +37,7 @@ def _boxes_of(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
             size, header = int.from_bytes(file.read(LARGE_HEADER - SMALL_HEADER), "big"), LARGE_HEADER
         if size < header:  # 0: to the end of the file
             return
-        wanted = kind == b"moof" and size - header < MOST
+        wanted = kind == looked_into and size - header < MOST
         yield kind, file.read(size - header) if wanted else b""
         if not wanted:
             file.seek(size - header, 1)

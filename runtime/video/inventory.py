@@ -18,12 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.stream import Disposition, Stream
 
-from runtime.video.format import VideoInfo, codec_name, side_data_of
+from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, is_format, side_data_of
+from runtime.video.fragments import has_clean_aperture
+from runtime.video.muxer import STATISTICS
 from runtime.video.reader import NOT_OF_THE_PICTURE, VideoReader
 from runtime.video.rehearsal import is_made_anew
+from runtime.video.services import services_of
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
+NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate"}
+NO_LANGUAGE = ("language", "und")
+OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
+LEAST_GAP = Fraction(1, 100)  # seconds
 LOOKED_THROUGH = 100  # frames of the output for one of a time that the source had; formats seek to keyframes
 CLOCK = 1_000_000  # ticks per second of av.open's seek
 FACTS = {  # of VideoInfo: what users call them; None = told by the picture itself, or by another entry
@@ -46,7 +54,10 @@ class Inventory:
     tags: Mapping[str, str]
     streams: tuple[tuple[str, str], ...]  # (type and index, codec), without the video that is deblurred
     chapters: int
+    gaps: int  # between chapters
     alpha: bool
+    services: Mapping[int, tuple[str, str]]  # provider and name, by number
+    details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
 def inventory_of(reader: VideoReader) -> Inventory:
@@ -54,12 +65,20 @@ def inventory_of(reader: VideoReader) -> Inventory:
     streams = reader.container.streams
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
+    if is_format(reader.container, MP4_LIKE) and reader.path.is_file() and has_clean_aperture(reader.path):
+        facts["the clean aperture (clap)"] = True
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
         streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
         chapters=len(reader.container.chapters()),
+        gaps=_gaps(reader.container.chapters()),
         alpha=_has_alpha(reader.info.pixel_format),
+        services=services_of(reader.path) if is_format(reader.container, {"mpegts"}) else {},
+        details=tuple(
+            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else codec_name(stream), _details(stream))
+            for stream in (reader.stream, *others)
+        ),
     )
 
 
@@ -72,6 +91,15 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, told), *_lost_streams(before, after, left_out)]
     if before.chapters > after.chapters:
         lost.append(("chapters", f"{before.chapters - after.chapters} of {before.chapters} chapters"))
+    elif before.gaps > after.gaps:
+        lost.append(("gaps", "gaps between chapters"))
+    if before.services != after.services:
+        named = "; ".join(f"{number}, {name} of {provider}" for number, (provider, name) in before.services.items())
+        if named:
+            lost.append(("service", f"the service ({named})"))
+    details = ", ".join(_lost_details(before, after))
+    if details:
+        lost.append(("of the streams", f"{details} (said of the streams)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
     return [f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)]
@@ -105,6 +133,38 @@ def _lost_streams(before: Inventory, after: Inventory, left_out: Iterable[str]) 
             there[kind, codec] -= 1
         elif kind not in unwanted:
             yield name, f"{name} ({codec})"
+
+
+def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
+    """What is said of each stream that is in the output and is not said there."""
+    left = list(after.details)
+    for name, codec, told in before.details:
+        kind = name.partition(" ")[0]
+        there = next((each for each in left if (each[0].partition(" ")[0], each[1]) == (kind, codec)), None)
+        if there is None:
+            continue  # which has a note
+        left.remove(there)
+        kept, values = {key.lower() for key in there[2]}, set(there[2].values())
+        kept |= {"language"} if kind == "video" else set()  # a picture has none
+        lost = [key for key, value in told.items() if value not in values and key.lower() not in kept]
+        if lost:
+            yield f"{' and '.join(sorted(lost))} of {name}"
+
+
+def _details(stream: Stream) -> dict[str, str]:
+    """Metadata and dispositions, without what containers and encoders make up."""
+    metadata = {
+        name: value
+        for name, value in stream.metadata.items()
+        if value and name.lower() not in NOT_OF_A_STREAM and not name.startswith(STATISTICS) and (name, value) != NO_LANGUAGE
+    }
+    flags = [flag.name or "" for flag in Disposition if flag & stream.disposition and (flag.name or "") not in OF_A_CONTAINER]
+    return {**metadata, **{f"disposition {flag}": f"disposition {flag}" for flag in flags}}
+
+
+def _gaps(chapters: list[Any]) -> int:
+    times = [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in chapters]
+    return sum(later[0] - earlier[1] > LEAST_GAP for earlier, later in zip(times, times[1:]))
 
 
 def _is_named(name: str, notes: Iterable[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,8 @@ ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and n
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE = "timecode"
+DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
+REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
 DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
 
 
@@ -100,6 +102,7 @@ class Muxer:
         self._plan, self._info = plan, plan.reader.info
         self.coded = 0  # pictures in the container
         self._handed = 0  # pictures to the encoder
+        self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
         self._counted: FrameTimes | None = None
         self.container = self._open(target)
@@ -174,6 +177,8 @@ class Muxer:
                 yield f"{copy.type} stream {index}: {times}"
         if times := self.times[self.stream.index].told():
             yield f"the picture in {self._plan.where}: {times}"
+        if self._reordered and self._plan.is_format(DECODING_TIMES_ONLY):
+            yield f"B-frames in {self._plan.where} have no times there, and may be shown in the wrong order: -e bf=0 avoids them"
 
     def _mux(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
@@ -185,6 +190,7 @@ class Muxer:
     def _send(self, packet: av.Packet[Any], stream: Stream) -> None:
         assert stream.time_base is not None  # the header is written
         self.times[stream.index].settle(packet, stream.time_base)
+        self._reordered |= stream.index == self.stream.index and packet.pts != packet.dts
         packet.stream = stream
         self.container.mux(packet)
 
@@ -295,9 +301,13 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
     return av.open(file, "w", format=plan.format, container_options=options, metadata_errors="surrogateescape")
 
 
-def other_container(path: Path) -> str:
-    """A container to take instead of the path's."""
-    return "write an .mp4 or .mov" if path.suffix == ".mkv" else "write an .mkv"
+def in_order(plan: OutputPlan) -> OutputPlan:
+    """The plan, without B-frames where the container says when pictures are decoded alone, unless the user chose otherwise."""
+    options = plan.encoder.options
+    chosen = "bf" in options or any(word in value for value in options.values() for word in REORDERING)
+    if chosen or not plan.is_format(DECODING_TIMES_ONLY):
+        return plan
+    return replace(plan, encoder=replace(plan.encoder, options={**options, "bf": "0"}))
 
 
 def segment_shift(reader: VideoReader) -> int:

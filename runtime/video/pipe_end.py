@@ -7,12 +7,15 @@ Matroska is made of elements, each of which says its size.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 NUT, NUT_INDEX = b"nut/multimedia container", bytes.fromhex("4e58dd672f23e64e")
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 DESCENDED = {SEGMENT, CLUSTER}  # looked into, so that those of unknown size are no hindrance
 LONGEST_HEAD = 12  # bytes of an element's number and size
 STANDARD_INPUT = 0
+SYNC, PACKETS = 0x47, {188: 0, 192: 4, 204: 0}  # of a transport stream: bytes of a packet, and those of it before the sync
+SYNCS, LOOKED_THROUGH = 5, 1 << 16  # in a row that are no accident; bytes for the first
 
 
 class WatchedPipe:
@@ -48,6 +51,24 @@ class WatchedPipe:
     def without_index(self) -> bool:
         """Whether it is NUT without the index that comes last."""
         return self._start == NUT and not self._indexed
+
+
+def within_a_packet(path: Path) -> bool:
+    """Whether a file with a transport stream ends so; what is before its first packet does not count."""
+    with path.open("rb") as file:
+        start, size = file.read(LOOKED_THROUGH), file.seek(0, os.SEEK_END)
+    found = first_packet(start, size)
+    return found is not None and (size - found[0] + PACKETS[found[1]]) % found[1] != 0
+
+
+def first_packet(start: bytes, size: int) -> tuple[int, int] | None:
+    """(place of the first sync, bytes of a packet) of a transport stream of this size; None where there is none."""
+    for at in (place for place, byte in enumerate(start[:LOOKED_THROUGH]) if byte == SYNC):
+        for length in PACKETS:
+            row = start[at : at + SYNCS * length : length]
+            if len(row) == min(SYNCS, -(-(size - at) // length)) > 1 and set(row) == {SYNC}:
+                return at, length
+    return None
 
 
 class _Elements:

@@ -41,6 +41,7 @@ from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
 from runtime.video.layouts import Layouts
+from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import open_source
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
@@ -50,6 +51,7 @@ PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 SAME_RATE = Fraction(2, 100)  # by which a short file's average is off the rate that its frames have
 MOST_AVERAGE, MOST_FRAMES = 70, 210  # frames per second; FFmpeg's bounds for an average that is one and a rate that is none
 AFTER_A_JUMP = 2  # packets; FFmpeg marks the last one before a jump of the counter, or the one before that
+AT_THE_END = 2  # packets; what is left of a piece of sound that is not whole comes as another
 INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one moment are found, whatever wrote it
 HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
@@ -83,6 +85,7 @@ class VideoReader:
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
+        self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         source = open_source(self.path, playlist)
         self.container, self.pictures, self._pipe = source.container, source.pictures, source.pipe
@@ -293,6 +296,10 @@ class VideoReader:
             self._packets.setdefault(packet.stream_index, deque()).append(packet)
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
+        if packet.size:
+            since = self._since_damage.get(packet.stream_index)
+            if packet.is_corrupt or since:
+                self._since_damage[packet.stream_index] = 1 if packet.is_corrupt else (since or 0) + 1
         if packet.pts is not None:
             self._seen_until = max(self._seen_until, (packet.pts + (packet.duration or 0)) * packet.time_base)
 
@@ -329,7 +336,7 @@ class VideoReader:
         )
 
     def _check_end(self, frames: int, packets: int, hidden: int) -> None:
-        """A file cut off between two frames decodes without an error; MP4's index and Matroska's length tell it."""
+        """A file cut off between two frames decodes without an error; an index, a length or the size of packets tell it."""
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
         if packets < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
@@ -342,6 +349,12 @@ class VideoReader:
             self._said.append(
                 f"{lost} of {packets - hidden} coded frames gave no picture, as after a cut that was not at a keyframe"
             )
+        if is_format(self.container, {"mpegts"}):
+            if self.path.is_file() and within_a_packet(self.path):
+                raise self._broken(frames, "it ends within a packet of the transport stream")
+            damaged = [index for index, since in self._since_damage.items() if since <= AT_THE_END]
+            if damaged:
+                raise self._broken(frames, f"the last packet of stream {min(damaged)} is not whole")
         if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 import numpy as np
@@ -36,7 +36,6 @@ from runtime.video.muxer import (
     explained,
     is_timecode_track,
     metadata_of,
-    other_container,
     timecode_of,
 )
 from runtime.video.reader import SAME_RATE, VideoReader
@@ -48,6 +47,8 @@ PACKETS = 40  # of each stream; some demuxers know a codec by its content, and w
 STEADY = 25  # frames from which on the rate that a file tells is reliable
 LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
 LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
+COMMON = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}  # containers to take instead of another
+PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone
 CHAPTERS = "bin_data"
 NAMELESS = {CHAPTERS, UNKNOWN_CODEC}
 
@@ -92,8 +93,8 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     return plan, notes
 
 
-def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
-    """What the encoder and the container dropped of the picture's facts, a line each."""
+def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
+    """What the encoder and the container dropped of the picture's facts, a line each; the file has so many frames."""
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
         yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
@@ -104,7 +105,7 @@ def losses(plan: OutputPlan, written: Path) -> Iterator[str]:
     if before.side_data - now.side_data:
         lost = ", ".join(sorted(before.side_data - now.side_data))
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
-    if plan.reader.even and plan.reader.frames >= STEADY and _far(now.frame_rate, plan.rate):
+    if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {suffix} says {_rate_of(now)}"
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
@@ -284,12 +285,23 @@ def _takes(plan: OutputPlan, source: Stream) -> bool:
         return plan.is_format({"matroska"})
     if source.type == "video" and not (is_cover(source) and holds_as_stream(plan.format)):
         return False
+    return _writes(plan.format, source)
+
+
+def _writes(container: str, source: Stream) -> bool:
+    """Whether PyAV makes a header of this container that tells of the stream."""
+    trial = av.open(io.BytesIO(), "w", format=container)
     try:
-        with av.open(io.BytesIO(), "w", format=plan.format) as trial:
-            trial.add_stream_from_template(source)
-            trial.start_encoding()
+        if container in PICTURE_FIRST:
+            picture = cast("av.VideoStream", trial.add_stream("mpeg2video", rate=25))
+            picture.width, picture.height, picture.pix_fmt = NOISE, NOISE, "yuv420p"
+        trial.add_stream_from_template(source)
+        trial.start_encoding()
     except (av.FFmpegError, ValueError, AttributeError):  # the last where FFmpeg has no decoder for it
         return False
+    finally:
+        with suppress(av.FFmpegError):  # a trailer without packets
+            trial.close()
     return True
 
 
@@ -299,10 +311,16 @@ def _left_out(plan: OutputPlan, source: Stream) -> str:
     codec = codec_name(source)
     wanted = source.type in ("audio", "subtitle") and not plan.encoder.drop_unsupported
     if wanted and not plan.is_format({Y4M}):
-        raise VideoError(
-            f"{suffix} cannot hold {name} of {reader.path} ({codec}):"
-            f" {other_container(plan.path)}, or leave it out with --drop-unsupported"
-        )
+        others = [other for other in COMMON if other != suffix]
+        taking = [other for other in others if _writes(COMMON[other], source)]
+        start = f"{suffix} cannot hold {name} of {reader.path} ({codec})"
+        if not taking:
+            raise VideoError(
+                f"{start}, nor can {' or '.join(others)}, as PyAV writes them:"
+                f" leave it out with --no-copy-{source.type}-streams or --drop-unsupported"
+            )
+        other = taking[0] if ".mkv" in taking else " or ".join(taking)
+        raise VideoError(f"{start}: write an {other}, or leave it out with --drop-unsupported")
     return f"{name} ({codec}) is not in the output: {why_left_out(source, suffix)}"
 
 

@@ -67,7 +67,7 @@ class ResumableWriter(OutputWriter):
         self._journal: TextIO | None = None
         self._last_duration = 0
         trial = VideoWriter(path, reader, encoder, width, coded=True)  # what it refuses is refused now, not at the join
-        self._extradata = trial.extradata
+        self._extradata, self._encoder = trial.extradata, trial.encoder
         trial.close()
         reader.set_aside(set())  # the packets that it would have copied are copied at the join
 

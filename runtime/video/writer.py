@@ -17,7 +17,7 @@ from runtime.files.on_disk import place_of
 from runtime.video.format import Frame, Plane, plane_of
 from runtime.video.inventory import settle
 from runtime.video.layouts import narrowed, narrower
-from runtime.video.muxer import Muxer, OutputPlan, explained
+from runtime.video.muxer import Muxer, OutputPlan, explained, in_order
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.rehearsal import losses, rehearse
@@ -59,7 +59,7 @@ class VideoWriter(OutputWriter):
         self._piped = self.path == STANDARD
         self._place = self.path if self._piped else place_of(self.path)
         self._open = True
-        plan = OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded)
+        plan = in_order(OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded))
         self._own = None if part or self._piped else own_part(self.path, self._place)
         self._part = self._own.path if self._own else part or self.path
         try:
@@ -101,6 +101,11 @@ class VideoWriter(OutputWriter):
             self._copy_packets(self._written_until)
 
     @property
+    def encoder(self) -> EncoderOptions:
+        """With what the container asks for."""
+        return self._plan.encoder
+
+    @property
     def extradata(self) -> bytes | None:
         """What the encoder says about all of its pictures."""
         return self._muxer.stream.codec_context.extradata
@@ -123,7 +128,7 @@ class VideoWriter(OutputWriter):
             self._open = False
             return
         if not self._plan.segment:
-            self.notes += losses(self._plan, self._part)
+            self.notes += losses(self._plan, self._part, self.frames)
             self.notes += settle(self._reader, self._part, self.notes, self._plan.encoder.leave_out)
         try:
             self._part.replace(self._place)
@@ -181,7 +186,7 @@ def try_output(path: Path, reader: VideoReader, encoder: EncoderOptions) -> list
     """Raises what a `VideoWriter` would raise at its start, and returns its notes on what the output cannot hold; for plans."""
     own = None if path == STANDARD else own_part(path, place_of(path))
     try:
-        return rehearse(OutputPlan(path, reader, encoder, reader.info.width), own.path if own else path)[1]
+        return rehearse(in_order(OutputPlan(path, reader, encoder, reader.info.width)), own.path if own else path)[1]
     finally:
         if own:
             own.drop()
