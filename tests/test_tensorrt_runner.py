@@ -85,7 +85,6 @@ def test_rtx_judges_the_header_before_it_loads(tiny_engine):
         lambda: PinnedArray((2, 3), np.float16),
         Stream,
         Event,
-        lambda: Event(timing=True),
         lambda: use_gpu(0),
     ],
 )

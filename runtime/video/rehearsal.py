@@ -14,7 +14,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -293,7 +293,7 @@ def _writes(container: str, source: Stream) -> bool:
     trial = av.open(io.BytesIO(), "w", format=container)
     try:
         if container in PICTURE_FIRST:
-            picture = cast("av.VideoStream", trial.add_stream("mpeg2video", rate=25))
+            picture = trial.add_stream("mpeg2video", rate=25)
             picture.width, picture.height, picture.pix_fmt = NOISE, NOISE, "yuv420p"
         trial.add_stream_from_template(source)
         trial.start_encoding()
