@@ -53,7 +53,7 @@ FORKED = """
     pending = engine.submit(window)
     pending.result()
     waits = threading.Event()
-    engine.observe(lambda *_: waits.wait(30))
+    engine.observe(lambda *_: waits.wait(3))
     pending = engine.submit(window)
 
     def child():
