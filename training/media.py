@@ -11,6 +11,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, UnidentifiedImageError
 
 from runtime.errors import InputError
+from runtime.pixels.rgb import WEIGHTS
 from runtime.pixels.sample_codes import to_unit
 from runtime.video import VideoReader
 
@@ -54,4 +55,4 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: int, crf: float)
 
 def luma(rgb: np.ndarray) -> np.ndarray:
     """(..., 3) sRGB of any real type -> (...) float32 full-range BT.601 luma on the same scale."""
-    return rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return rgb @ WEIGHTS

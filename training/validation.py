@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,10 +67,9 @@ class Validation:
     def gain(self, network: DeblurNetwork) -> Gain:
         """The whole measurement, with what the parts are worth: whether deblurring has begun, or only sharpening."""
         measured = measure_gain(network, self.samples)
-        worth = {
-            name: measured.mean - _without(network, part(network), self.samples) for name, part in PARTS.items() if part(network)
-        }
-        return Gain(**{**measured.__dict__, "worth": worth, "real": {each.name: _real_gain(network, each) for each in self.real}})
+        parts = {name: part(network) for name, part in PARTS.items()}
+        worth = {name: measured.mean - _without(network, part, self.samples) for name, part in parts.items() if part}
+        return replace(measured, worth=worth, real={each.name: _real_gain(network, each) for each in self.real})
 
 
 @torch.no_grad()
