@@ -19,7 +19,7 @@ from training.beginning import coarse_alone, prepare
 from training.centring import CentredConv, centre, input_means, recentre, uncentred
 from training.datasets import find_dataset, video_from_folders
 from training.growth import grown
-from training.losses import loss_of
+from training.losses import loss_of, loss_on
 from training.optimizers import WeightAverage, build_optimizers
 from training.pairs import load_pairs
 from training.recipes import RECIPES, Recipe, Stage, changed
@@ -76,8 +76,8 @@ def losses(folder):
 def break_steps(monkeypatch, broken):
     """The loss of the steps that `broken` holds is not finite."""
     calls = iter(range(1_000))
-    good = trainer.loss_of
-    monkeypatch.setattr(trainer, "loss_of", lambda *given: good(*given) * (math.nan if next(calls) in broken else 1))
+    good = trainer.loss_on
+    monkeypatch.setattr(trainer, "loss_on", lambda *given: good(*given) * (math.nan if next(calls) in broken else 1))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -227,7 +227,17 @@ def test_a_run_can_begin_from_weights(tmp_path, source):
     assert load_checkpoint(third.checkpoint).config == wider
     skips = NetworkConfig(widths=PAPER.divided(16), generator_skips=True)
     with pytest.raises(TrainingError, match="generator_skips"):
-        run_training(options(tmp_path / "fourth", steps=1, start=first.checkpoint, config=skips), source)
+        run_training(options(tmp_path / "fifth", steps=1, start=first.checkpoint, config=skips), source)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_network_that_has_learned_keeps_its_short_path(learned, tmp_path, source, monkeypatch):
+    alone = []
+    monkeypatch.setattr(trainer, "coarse_alone", lambda network, on: alone.append(on))
+    start = run_training(options(tmp_path / "first", steps=1), source).checkpoint if learned else None
+    alone.clear()
+    run_training(options(tmp_path / "second", steps=1, start=start, recipe=replace(QUICK, coarse_alone=1_000)), source)
+    assert alone[0] is not learned
 
 
 def test_the_rate_warms_up_and_falls_with_the_floor_at_the_end():
@@ -397,6 +407,17 @@ def test_the_psnr_loss_counts_decibels():
     target = torch.zeros(1, 2, 8, 8)
     output = torch.stack([torch.full((8, 8), 0.1), torch.full((8, 8), 0.01)])[None]  # 20 and 40 dB
     assert float(loss_of("psnr", output, target, 0.0)) == pytest.approx(-0.30)
+
+
+@pytest.mark.parametrize(("in_hardware", "rounded"), [(True, True), (False, False), (None, True)])
+def test_bf16_runs_where_the_cpu_multiplies_it(in_hardware, rounded, monkeypatch):
+    monkeypatch.setattr("training.losses.cpu_extensions", lambda: None if in_hardware is None else {"BF16": in_hardware})
+    seen = []
+    network = nn.Sequential(nn.Conv2d(5, 5, 3, padding=1))
+    network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    samples = Samples(torch.rand(1, 5, 8, 8), torch.rand(1, 5, 8, 8))
+    loss_on(network, samples, replace(QUICK, bf16=True), 0.03)
+    assert seen == [torch.bfloat16 if rounded else torch.float32]
 
 
 def test_batches_are_a_function_of_seed_and_step(tmp_path, source):

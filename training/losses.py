@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from runtime.machine.hardware import cpu_extensions
+from training.recipes import Recipe
+from training.synthesis import Samples
+
+
+def loss_on(network: nn.Module, samples: Samples, recipe: Recipe, floor: float) -> Tensor:
+    """The recipe's loss of a network on a batch, a scalar; the forward pass runs in the recipe's arithmetic where that is fast."""
+    device = samples.blurry.device
+    blurry = samples.blurry.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16 and multiplies_bf16(device)):
+        output = network(blurry)
+    return loss_of(recipe.loss, output.float(), samples.sharp, floor)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 in hardware; a CPU that does not emulates it, at a small part of fp32's pace."""
+    extensions = cpu_extensions()
+    return device.type != "cpu" or extensions is None or extensions["BF16"]
 
 
 def loss_of(name: str, output: Tensor, target: Tensor, floor: float) -> Tensor:

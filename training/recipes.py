@@ -39,7 +39,7 @@ class Recipe:
     final_floor: float = 0.003
     clip: float | None = 1.0  # largest gradient norm
     ema: float | None = 0.995  # decay of the averaged weights, which are what a run delivers
-    bf16: bool = True  # autocast of the forward pass
+    bf16: bool = True  # autocast of the forward pass, where the device multiplies bf16 in hardware
     reuse: int = 8  # times that a sample is used, about, before the pool grows
     pool: int = 128  # blocks of samples, see training/stored.py, at which it stops growing
     blur: BlurOptions = field(default_factory=BlurOptions)  # its crop and speed come from the stage

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model import SIZES, DeblurNetwork, NetworkConfig
 from runtime.command_line import command
 from training.beginning import prepare
-from training.losses import loss_of
+from training.losses import loss_on, multiplies_bf16
 from training.optimizers import build_optimizers
 from training.recipes import RECIPES, Recipe, Stage
 from training.replicas import Replicas
@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe, device = RECIPES[arguments.recipe], torch.device(arguments.device)
     textures = load_textures(arguments.textures, device)
     print(f"{_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.replicas} replicas")
-    peak = product_pace(device, torch.bfloat16 if recipe.bf16 else torch.float32, arguments.repeats)
-    print(f"a product of {PRODUCT}x{PRODUCT} matrices in {'bf16' if recipe.bf16 else 'fp32'}: {peak / 1e12:.3f} TFLOP/s")
+    bf16 = recipe.bf16 and multiplies_bf16(device)
+    peak = product_pace(device, torch.bfloat16 if bf16 else torch.float32, arguments.repeats)
+    print(f"a product of {PRODUCT}x{PRODUCT} matrices in {'bf16' if bf16 else 'fp32'}: {peak / 1e12:.3f} TFLOP/s")
     for stage in recipe.stages:
         config = SIZES[arguments.size]
         speed = measure_stage(recipe, stage, config, textures, arguments.repeats, arguments.replicas, arguments.compile)
@@ -105,14 +106,8 @@ def _training_step(
     optimizers = build_optimizers(network, recipe)
     team = Replicas(torch.compile(network) if compiled else network, replicas)
 
-    def loss(module: torch.nn.Module, some: Samples) -> torch.Tensor:
-        blurry = some.blurry.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-            output = module(blurry)
-        return loss_of(recipe.loss, output.float(), some.sharp, recipe.floor)
-
     def step() -> None:
-        team.backward(samples, loss)
+        team.backward(samples, lambda module, some: loss_on(module, some, recipe, recipe.floor))
         for optimizer in optimizers:
             optimizer.step()
 

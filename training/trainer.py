@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from model import DeblurNetwork, NetworkConfig, load_checkpoint
@@ -20,7 +19,7 @@ from training.beginning import coarse_alone, prepare
 from training.centring import centre, recentre, uncentred
 from training.growth import grown
 from training.interrupts import deferred_interrupts
-from training.losses import loss_of
+from training.losses import loss_on
 from training.optimizers import WeightAverage, build_optimizers, set_learning_rate
 from training.progress import LogRow, ProgressLog
 from training.recipes import Recipe
@@ -28,7 +27,6 @@ from training.replicas import Replicas
 from training.sources import Source
 from training.state import has_state, read_state, write_checkpoint, write_state
 from training.stored import StoredSamples
-from training.synthesis import Samples
 from training.validation import Gain, Validation
 
 BAD_STEPS = 20  # steps in a row with a loss that is not finite, after which a run stops
@@ -137,12 +135,12 @@ class _Run:
         stage = self.recipe.stage(self.samples)
         set_learning_rate(self.optimizers, self.recipe.rate(self.step, progress))
         for network in self.replicas.networks:
-            coarse_alone(getattr(network, "_orig_mod", network), self.samples < self.recipe.coarse_alone)
+            coarse_alone(getattr(network, "_orig_mod", network), self._coarse_alone())
         floor = self.recipe.loss_floor(progress)
         batch = samples.batch(self.step, stage, self.samples)
         if self.recipe.initialisation == "prepared" and self.step in RECENTRED:
             recentre(self.network, batch.blurry, self.average and self.average.weights)
-        loss = self.replicas.backward(batch, lambda network, part: self._loss(network, part, floor))
+        loss = self.replicas.backward(batch, lambda network, part: loss_on(network, part, self.recipe, floor))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip or math.inf)
         self.step += 1
         self.samples += stage.batch
@@ -155,6 +153,9 @@ class _Run:
             optimizer.step()
         if self.average:
             self.average.update(self.network)
+
+    def _coarse_alone(self) -> bool:
+        return not self.options.start and self.samples < self.recipe.coarse_alone
 
     def delivered(self) -> DeblurNetwork:
         """The averaged weights so far, plain and in evaluation mode."""
@@ -197,12 +198,6 @@ class _Run:
                 value.copy_(weights[name])
         for optimizer, state in zip(self.optimizers, content["optimizers"]):
             optimizer.load_state_dict(state)
-
-    def _loss(self, network: nn.Module, samples: Samples, floor: float) -> Tensor:
-        blurry = samples.blurry.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            output = network(blurry)
-        return loss_of(self.recipe.loss, output.float(), samples.sharp, floor)
 
     def _skip(self, loss: float) -> None:
         self.skipped += 1
