@@ -31,7 +31,7 @@ from benchmarks.table.rows import measure
 from benchmarks.table.subjects import expand
 from benchmarks.table.text import markdown, save_chart, table
 from runtime.command_line import USER_ERROR, command
-from runtime.default_model import ROOT, default_model
+from runtime.default_model import ROOT, default_onnx
 from runtime.errors import DeployError, InputError
 from runtime.files.contract import Contract, read_contract
 from runtime.files.engine_record import SUFFIXES, load_record
@@ -135,7 +135,7 @@ def _options(given: argparse.Namespace) -> BenchOptions:
     peers = _peers(given.peers, quick)
     contract = read_contract(model) if model else _first_contract(files)
     if model is None and (peers or not specs) and (contract is None or _checkpoint(None, contract)):
-        model = default_model(lambda text: print(text, file=sys.stderr))
+        model = default_onnx()
         specs = specs or expand([str(model)], given.on)
         contract = read_contract(model)
     own_clip = given.clip or BLURRY

@@ -1,6 +1,6 @@
 """Whole videos through `videodeblur run` with networks of different sizes, or any model files, interleaved in one run.
 
-python benchmarks/sizes.py VIDEO light.onnx paper.onnx --size 1280x720
+python benchmarks/sizes.py VIDEO light paper.onnx --naive paper.onnx --size 1280x720
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from benchmarks.shared.timing import Timing, interleave, ratio
 from runtime.command_line import command
 from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
-from runtime.engine import Engine
 from runtime.machine.hardware import cpu_name
-from runtime.run.options import DeblurOptions
+from runtime.run.options import DeblurOptions, open_engine
 
 
 @command
@@ -31,29 +30,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parses, measures, prints a row a model."""
     parser = argparse.ArgumentParser(prog="benchmarks/sizes.py", description=__doc__.splitlines()[0])
     parser.add_argument("video", type=Path, help="any video; it is scaled, and repeated until it is long enough")
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="model files, engines or bundles")
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        metavar="MODEL",
+        help="shipped sizes by name, model files, engines or bundles, as after --model",
+    )
+    parser.add_argument("--naive", type=Path, metavar="ONNX", help="file that a script of OpenCV and ONNX Runtime runs too, last")
     parser.add_argument("--frames", type=count, default=20, help="frames of a round (default: 20)")
     parser.add_argument("--size", default="320x184", metavar="WxH", help="pixels (default: 320x184)")
     parser.add_argument("--rounds", type=count, default=5, help="rounds, each with every model (default: 5)")
     arguments = parser.parse_args(argv)
     width, height = size(arguments.size)
-    timings = measure(arguments.video, arguments.models, arguments.frames, width, height, arguments.rounds)
+    lengths = arguments.frames, arguments.rounds
+    timings = measure(arguments.video, arguments.models, *lengths, (height, width), arguments.naive)
     print(f"{arguments.frames} frames of {width}x{height}, file to file, on {cpu_name()}, {arguments.rounds} rounds, interleaved")
     print(table(timings, arguments.frames))
     return 0
 
 
-def measure(video: Path, models: Sequence[Path], frames: int, width: int, height: int, rounds: int) -> list[Timing]:
-    """Milliseconds for the whole clip, by model; engines are opened before, in what they choose by themselves."""
+def measure(
+    video: Path, models: Sequence[Path], frames: int, rounds: int, size: tuple[int, int], naive: Path | None = None
+) -> list[Timing]:
+    """Milliseconds for the whole clip, by model; engines are opened before, as `videodeblur run --model` opens them for frames of
+    `size` (height, width). `naive` is what the script runs."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
         clip = Path(folder) / "clip.mp4"
-        make_clip(video, frames, width, height, clip)
-        settings = DeblurOptions(clip, clip.with_name("out.mp4"), encoder=EncoderOptions("libx264"), overwrite=True)
+        make_clip(video, frames, *size[::-1], clip)
 
-        def run(engine: Engine) -> Callable[[], object]:
+        def run(model: Path) -> Callable[[], object]:
+            settings = DeblurOptions(clip, clip.with_name("out.mp4"), model, encoder=EncoderOptions("libx264"), overwrite=True)
+            engine = opened.enter_context(open_engine(settings, size, lambda reason: print(f"{model}: {reason}", file=sys.stderr)))
             return lambda: deblur_video(settings, engine=engine)
 
-        calls = {str(model): run(opened.enter_context(Engine(model))) for model in models}
+        calls = {str(model): run(model) for model in models}
+        if naive:
+            from benchmarks.peers.naive_video import open_script  # here, so that nothing else needs OpenCV
+
+            script = open_script(naive)
+            calls[f"{naive.name}, naive script"] = lambda: script(clip, clip.with_name("naive.mp4"))
         return interleave(calls, rounds, warmup=1)
 
 

@@ -8,7 +8,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,8 +18,9 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.onnx_file import load_model
-from export.compare.parity import clip_windows
-from export.shipped_clips import DEFAULT_CLIP
+from export.compare.luma import against_truth, run_luma
+from export.compare.parity import RunsModel, clip_windows
+from export.shipped_clips import DEFAULT_CLIP, DEFAULT_PAIR, SIZE_COMPARED
 from runtime import backends
 from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, middle, mirrored, run_golden, self_test
 from runtime.command_line import command, quoted
@@ -36,6 +36,7 @@ from runtime.pixels import sample_codes
 from runtime.pixels.metrics import decibels_for_json
 
 GOLDEN_SIZE = (96, 160)  # pixels of the stored picture, and of the window that models of any size are tested with
+JUDGED = 4  # windows of the shipped pair of clips on which a member's loss is measured
 TIMED = 3  # runs of the golden window, the fastest counts
 RECORDED = ("numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt_rtx", "cuda-bindings")
 
@@ -119,12 +120,12 @@ def _fill(folder: Path, request: BundleRequest, contract: Contract) -> Manifest:
     members = tuple(
         Member(path.name, _precision_of(path, found), numbers.index(size)) for path, found, size in zip(paths, contracts, sizes)
     )
-    frames = tuple(goldens.values())
+    frames, truth = tuple(goldens.values()), _Truth(request.reference, contract)
     return Manifest(
         checkpoint_sha256=contract.checkpoint_sha256,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
-        members=tuple(_measured(folder, member, frames[member.golden]) for member in members),
+        members=tuple(_measured(folder, member, frames[member.golden], truth) for member in members),
         goldens=frames,
         versions={name: version for name in RECORDED if (version := _version(name))},
     )
@@ -200,20 +201,43 @@ def _write_golden(folder: Path, request: BundleRequest, contract: Contract, kind
     return golden
 
 
-def _measured(folder: Path, member: Member, golden: Golden) -> Member:
-    """The member with its parity and speed, where this machine runs it. Raises BackendError when it runs and is not the network."""
+class _Truth:
+    """How much a member loses against the truth of the shipped pair of clips, compared with the reference."""
+
+    def __init__(self, reference: Path, contract: Contract) -> None:
+        self._size = contract.height or SIZE_COMPARED[0], contract.width or SIZE_COMPARED[1]
+        self._blurry, self._sharp = (clip_windows(path, contract.frames, JUDGED, *self._size) for path in DEFAULT_PAIR)
+        with Engine(reference, "onnxruntime", "fp32") as engine:
+            self._reached = self._quality(engine)
+
+    def loss(self, engine: Engine) -> float | None:
+        """dB, positive is worse; None of an engine, and of a model of another size."""
+        contract = engine.contract
+        size = contract.height or self._size[0], contract.width or self._size[1]
+        return None if engine.path.suffix in SUFFIXES or size != self._size else self._reached - self._quality(engine)
+
+    def _quality(self, engine: RunsModel) -> float:
+        return against_truth([run_luma(engine, window[None]) for window in self._blurry], list(self._sharp[:, None]))
+
+
+def _measured(folder: Path, member: Member, golden: Golden, truth: _Truth) -> Member:
+    """The member with its parity, loss and speed, where this machine runs it. Raises BackendError when it runs and is not the
+    network."""
     try:
-        choice = backends.open_model(folder / member.file, backends.How())
+        engine = Engine(folder / member.file)
     except BackendError:  # no GPU, or no library: it is for another machine
         return member
-    with closing(choice.runner):
+    with engine:
+        choice = backends.Choice(engine.runner, engine.contract, engine.reason)
         decibels = self_test(folder, golden, choice)
         codes = read_array(folder / golden.input)
         times = [_seconds(lambda: run_golden(choice.runner, choice.contract, golden, codes)) for _ in range(TIMED)]
+        loss = truth.loss(engine)
     machine = choice.runner.gpu.name if hasattr(choice.runner, "gpu") else cpu_name()
     where = f"{choice.runner.name} {choice.runner.precision}, {machine}"
     parity, milliseconds = round(decibels_for_json(decibels), 2), round(1000 * min(times), 2)
-    return replace(member, parity=parity, milliseconds=milliseconds, measured_on=where)
+    lost = None if loss is None else round(loss, 4)
+    return replace(member, parity=parity, milliseconds=milliseconds, measured_on=where, loss=lost)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -80,7 +80,7 @@ def to_qdq(request: QuantizeRequest) -> TypedFile:
 def chosen_precisions(model: onnx.ModelProto, request: QuantizeRequest) -> dict[str, str]:
     """The precision of every layer, by default, by a file, or by a pattern. Raises InputError where that names nothing."""
     if request.layers is None:
-        return default_precisions(model, request.precision, request.how.rest)
+        return default_precisions(model, request.precision, request.how.rest, request.how.placement)
     if not isinstance(request.layers, str):
         return complete_precisions(model, request.layers, request.how.rest)
     if request.layers.endswith(".json"):
@@ -91,7 +91,7 @@ def chosen_precisions(model: onnx.ModelProto, request: QuantizeRequest) -> dict[
 def reasons(request: QuantizeRequest) -> str:
     """The layers that the default leaves out, with the reason, as text."""
     found = layers(load_onnx(request.onnx)).values()
-    told = {layer.name: why_not(layer, request.precision) for layer in found}
+    told = {layer.name: why_not(layer, request.precision, request.how.placement) for layer in found}
     return "\n".join(f"{request.how.rest}: {name}: {reason}" for name, reason in told.items() if reason)
 
 

@@ -7,6 +7,7 @@ That tells changes, not authors: take bundles only from those you trust. docs/bu
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def open_bundle(folder: Path, how: backends.How) -> backends.Choice:
     refused: list[str] = []
     for member in _admitted(manifest, how):
         try:
-            choice, decibels = _open_member(folder, manifest, member, missing, how)
+            choice, decibels = open_member(folder, manifest, member, missing, how)
         except DeployError as error:
             if not how.fallback:
                 raise
@@ -49,7 +50,7 @@ def open_bundle(folder: Path, how: backends.How) -> backends.Choice:
             refused.append(f"not {member.file}: {error}")
         else:
             tested = f"{member.file} is within {decibels:.1f} dB of the bundle's golden frames"
-            return backends.Choice(choice.runner, choice.contract, "; ".join([tested, choice.reason, *refused]))
+            return replace(choice, reason="; ".join([tested, choice.reason, *refused]))
     raise BackendError(f"nothing in {folder} runs here: {'; '.join(refused) or f'no member is for {how.backend}'}")
 
 
@@ -102,26 +103,27 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
     return decibels
 
 
-def _admitted(manifest: Manifest, how: backends.How) -> list[Member]:
-    """The members that the caller's backend can run."""
-    if how.backend == "auto":
-        return list(manifest.members)
-    return [member for member in manifest.members if (Path(member.file).suffix in SUFFIXES) == (how.backend == "tensorrt")]
-
-
-def _open_member(
+def open_member(
     folder: Path, manifest: Manifest, member: Member, missing: set[str], how: backends.How
 ) -> tuple[backends.Choice, float]:
+    """A member that passed its test, and the dB that it reached. Raises DeployError on any other."""
     golden = manifest.goldens[member.golden]
     for name in (member.file, golden.input, golden.reference):
         if name in missing:
             raise ModelError(f"{folder / name} is missing: copy the bundle again")
     choice = backends.open_model(folder / member.file, how)
     try:
-        return choice, self_test(folder, golden, choice)
+        return replace(choice, file=folder / member.file), self_test(folder, golden, choice)
     except BaseException:
         choice.runner.close()
         raise
+
+
+def _admitted(manifest: Manifest, how: backends.How) -> list[Member]:
+    """The members that the caller's backend can run."""
+    if how.backend == "auto":
+        return list(manifest.members)
+    return [member for member in manifest.members if (Path(member.file).suffix in SUFFIXES) == (how.backend == "tensorrt")]
 
 
 def _load(path: Path) -> npt.NDArray[Any]:

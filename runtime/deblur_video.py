@@ -102,7 +102,7 @@ def deblur_video(
         info = reader.info
         view = View(options.compare, info)
         with _open_writer(options, reader, view.width) as writer:
-            with nullcontext(engine) if engine else open_engine(options, say) as engine:
+            with nullcontext(engine) if engine else open_engine(options, (info.height, info.width), say) as engine:
                 stop_if_told()
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)
@@ -184,7 +184,7 @@ def _begin(writer: OutputWriter, options: DeblurOptions, info: VideoInfo, engine
 
     job = {
         **describe_source(options.source, info),
-        "model": file_sha256(engine.path) if engine.path.is_file() else engine.contract.checkpoint_sha256,
+        "model": file_sha256(engine.file) if engine.file.is_file() else engine.contract.checkpoint_sha256,
         "engine": f"{engine.backend} {engine.precision}",
         **{name: getattr(options, name) for name in ("tile", "stride", "frames", "scene_threshold", "compare", "resume_every")},
         **describe_encoder(options.encoder),

@@ -21,6 +21,7 @@ from runtime.backends.dlpack import is_device_array
 from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead, checked
 from runtime.bundle import open_bundle
 from runtime.errors import BackendError, BusyError, InputError, ModelError
+from runtime.fastest import PROMISED, open_fastest
 from runtime.files.contract import Contract
 from runtime.files.records import shortened
 from runtime.life import FORKED, Life
@@ -47,7 +48,9 @@ class Engine:
     measured at export and recorded in the file; "fp32" is exact; "bf16" forces bf16. `threads` limits the CPU cores, `device`
     picks the GPU. `reason` says in a sentence what was chosen and why.
 
-    A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must.
+    A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must. With
+    `fastest_at` (height, width in pixels) they are timed instead, once on a machine and size, and the fastest of those is taken
+    that lose at most `budget` dB of PSNR against the truth (0.0: fp32 alone; infinity: any).
 
     Raises ModelError for a broken, changed or foreign file, BackendError when nothing here can run it. Every method may be called
     from several threads, from callbacks, observers and signal handlers; windows are served one after the other. In a process that
@@ -62,13 +65,16 @@ class Engine:
         threads: int | None = None,
         device: int = 0,
         fallback: bool = True,
+        fastest_at: tuple[int, int] | None = None,
+        budget: float = PROMISED,
     ) -> None:
         named = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(named, str) or not named:
             raise InputError(f"got {path!r:.80} for the model, expected a file's name: a str or a Path")
         self.path = Path(path)
         how = backends.How(backend, precision, threads, device, fallback)
-        choice = _opened(str(path), how)
+        choice = _opened(str(path), how) if fastest_at is None else open_fastest(self.path, how, fastest_at, budget)
+        self.file = choice.file or self.path  # of a bundle, the one that was chosen
         self.contract: Contract = choice.contract
         self._runner = choice.runner
         self.backend, self.precision = self._runner.name, self._runner.precision

@@ -111,8 +111,9 @@ def plan_video(options: DeblurOptions) -> Forecast:
 
 
 def _forecast(options: DeblurOptions, reader: VideoReader) -> Forecast:
-    with open_engine(options, None) as engine:
-        info, size = reader.info, engine.contract.frames
+    info = reader.info
+    with open_engine(options, (info.height, info.width), None) as engine:
+        size = engine.contract.frames
         first = [frame.luma for frame in islice(reader, size)]
         window = np.stack([first[min(number, len(first) - 1)] for number in range(size)])[None]
         grid = grid_for(options, info, engine)

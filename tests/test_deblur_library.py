@@ -279,12 +279,14 @@ def test_a_bundle_is_held_to_the_planned_one(videos, tiny_model, tmp_path, capsy
 
 def test_a_library_keeps_the_shipped_model_that_it_was_begun_with(output, tiny_model, tmp_path, monkeypatch):
     arguments = [str(output.parent / "in"), str(tmp_path / "other"), *NETWORK]
-    monkeypatch.setattr("serving.library.scan.default_model", lambda say: tiny_model)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    to_bundle.write_bundle(to_bundle.BundleRequest(tiny_model, (), tmp_path / "shipped.bundle"))
+    monkeypatch.setattr("serving.library.scan.default_model", lambda: tmp_path / "shipped.bundle")
     assert plan_library.main(arguments) == 0
-    assert load_library(tmp_path / "other").model == str(tmp_path / "other" / ".videodeblur" / "model.onnx")
-    newer = tmp_path / "newer.onnx"
-    newer.write_bytes(tiny_model.read_bytes() + b"\0")  # as another release ships it
-    monkeypatch.setattr("serving.library.scan.default_model", lambda say: newer)
+    own = tmp_path / "other" / ".videodeblur" / "model.onnx"
+    assert load_library(tmp_path / "other").model == str(own)
+    assert own.read_bytes() == tiny_model.read_bytes()
+    shutil.rmtree(tmp_path / "shipped.bundle")  # another release ships another
     assert plan_library.main(arguments) == 0
     assert run_segment.main([str(tmp_path / "other"), "0"]) == 0
 

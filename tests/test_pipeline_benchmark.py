@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import memory, pipeline
+from benchmarks import memory, pipeline, sizes
 from benchmarks.shared.arguments import size
 from runtime.errors import InputError
 
@@ -23,6 +23,18 @@ def test_rates_and_peaks_are_printed(tiny_model, tmp_path, capsys):
     assert [timing["name"] for timing in figures["timings"]] == ["end to end", "engine only", "decode only", "encode only"]
     assert all(len(timing["milliseconds"]) == 2 for timing in figures["timings"])
     assert figures["peaks"][0]["frames"] == 3
+
+
+def test_models_and_the_naive_script_are_timed_in_turn(tiny_model, capsys):
+    arguments = ["--naive", str(tiny_model), "--frames", "5", "--size", "64x48", "--rounds", "2"]
+    assert sizes.main([str(CLIP), str(tiny_model), *arguments]) == 0
+    printed = capsys.readouterr()
+    header, _, ours, script = printed.out.splitlines()
+    assert header.startswith("5 frames of 64x48, file to file, on ")
+    assert ours.startswith("tiny.onnx ")
+    assert script.startswith("tiny.onnx, naive script")
+    assert "1.00 (1.00 to 1.00)" in script
+    assert "openvino" in printed.err
 
 
 def test_a_share_is_of_rates_in_the_same_round():

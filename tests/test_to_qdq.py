@@ -432,9 +432,14 @@ def test_the_default_keeps_what_matters(tiny_model, tiny):
     chosen = default_precisions(tiny, "int8", "fp16")
     kept = {name for name, word in chosen.items() if word == "fp16"}
     assert {"temporal.generator.layer0", "r2", "c1", "r1"} <= kept
-    assert {name for name in chosen if ".cells." in name} <= kept
     assert chosen["spatial.generator.layer5"] == "int8"
     assert "makes the picture" in why_not(layers(tiny)["r2"], "int8")
+
+
+def test_cells_are_quantised_where_their_sums_stay_float(tiny):
+    gate = dataclasses.replace(layers(tiny)["spatial.cells.1.h_update"], inputs=32, outputs=32)
+    assert why_not(gate, "int8") == ""
+    assert why_not(gate, "int8", "cpu") == why_not(gate, "fp8") == "gate or state of a recurrent cell"
 
 
 def test_small_and_wide_kernels_are_not_chosen_for_fp8(tiny):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from export.compare.parity import RunsModel
 from runtime.files.contract import Contract
 from runtime.pixels import sample_codes
+from runtime.pixels.metrics import decibels, mean_squared_error
 
 Luma = npt.NDArray[np.float32]  # (N, F, H, W), in [0, 1]
 
@@ -21,6 +23,11 @@ def run_luma(runner: RunsModel, window: Luma) -> Luma:
         return runner.run(window)
     codes = sample_codes.from_unit(window, contract.bits, contract.color_range)
     return sample_codes.to_unit(runner.run(codes), contract.bits, contract.color_range)
+
+
+def against_truth(got: Sequence[Luma], sharp: Sequence[Luma]) -> float:
+    """PSNR in dB of luma as it is shown, within [0, 1], mean over the windows."""
+    return float(np.mean([decibels(mean_squared_error(np.clip(a, 0, 1), np.clip(b, 0, 1))) for a, b in zip(got, sharp)]))
 
 
 def as_codes_hold(luma: Luma, *contracts: Contract | None) -> Luma:

@@ -15,7 +15,7 @@ import onnx
 from calibration.clips import windows
 from calibration.ranges import Ranges
 from export.compare.literal_runner import exact_backend, open_backend
-from export.compare.luma import run_luma
+from export.compare.luma import against_truth, run_luma
 from export.graph.fp16_range import fp32_nodes
 from export.graph.layer_cost import LayerCost, measured_costs, modelled_costs, total
 from export.graph.layer_precision import QUANTISED, layers
@@ -84,7 +84,7 @@ class PrecisionBench:
         self._folder, self._built = tempfile.TemporaryDirectory(), 0
         with Engine(options.onnx, "onnxruntime", "fp32") as engine:
             self._expected = [run_luma(engine, window) for window in self._windows]
-            self._quality = _quality([run_luma(engine, window) for window in self._blurry], self._sharp)
+            self._quality = against_truth([run_luma(engine, window) for window in self._blurry], self._sharp)
 
     def precisions(self, quantised: Sequence[str], rest: str) -> dict[str, str]:
         """The precision of every layer with these quantised; what does not fit FP16 stays in fp32."""
@@ -99,7 +99,7 @@ class PrecisionBench:
         """The whole graph as it would be shipped."""
         chosen = self.precisions(quantised, rest)
         parity = self._run(chosen, rest, self._windows, lambda got: _parity(got, self._expected))
-        loss = self._quality - self._run(chosen, rest, self._blurry, lambda got: _quality(got, self._sharp))
+        loss = self._quality - self._run(chosen, rest, self._blurry, lambda got: against_truth(got, self._sharp))
         time = total(self.costs, chosen) / total(self.costs, dict.fromkeys(self.costs, "fp32"))
         passed = parity >= self.options.min_psnr and loss <= self.options.budget
         return Point(name, len(quantised), parity, loss, time, passed)
@@ -167,11 +167,6 @@ def _middle(window: npt.NDArray[Any], crop: tuple[int, int]) -> npt.NDArray[Any]
 
 def _parity(got: Sequence[Planes], expected: Sequence[Planes]) -> float:
     return decibels(float(np.mean([mean_squared_error(a, b) for a, b in zip(got, expected)])))
-
-
-def _quality(got: Sequence[Planes], sharp: Sequence[Planes]) -> float:
-    """dB against the truth, mean over the windows."""
-    return float(np.mean([decibels(mean_squared_error(np.clip(a, 0, 1), np.clip(b, 0, 1))) for a, b in zip(got, sharp)]))
 
 
 def error_of(psnr: float) -> float:

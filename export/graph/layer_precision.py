@@ -101,18 +101,19 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
     return found
 
 
-def why_not(layer: Layer, precision: str) -> str:
+def why_not(layer: Layer, precision: str, placement: str = "tensorrt") -> str:
     """Why a layer is not quantised unless somebody asks for it; empty when it is.
 
-    The picture's own convolutions and the recurrent cells lose the most; small and grouped convolutions gain nothing. Somebody
-    must read what a Concat joined as float: else OpenVINO 2026.4 moves the quantisation in front of the Concat and computes
-    something else (22 dB, on a CPU with AVX512-VNNI).
+    The picture's own convolutions lose the most; small and grouped convolutions gain nothing. A recurrent cell loses much where
+    what its convolutions make is quantised too (placement "cpu"), or has three bits (FP8): a sum of two goes through a sigmoid.
+    Somebody must read what a Concat joined as float: else OpenVINO 2026.4 moves the quantisation in front of the Concat and
+    computes something else (22 dB, on a CPU with AVX512-VNNI).
     """
     if layer.first:
         return "sees the picture"
     if layer.last:
         return "makes the picture"
-    if layer.recurrent:
+    if layer.recurrent and (placement == "cpu" or precision == "fp8"):
         return "gate or state of a recurrent cell"
     if layer.keeps_join:
         return "reads a Concat, as float for OpenVINO's sake"
@@ -127,9 +128,9 @@ def why_not(layer: Layer, precision: str) -> str:
     return ""
 
 
-def default_precisions(model: onnx.ModelProto, precision: str, rest: str) -> dict[str, str]:
+def default_precisions(model: onnx.ModelProto, precision: str, rest: str, placement: str = "tensorrt") -> dict[str, str]:
     """`precision` ("int8" or "fp8") for the layers worth it, `rest` ("fp32", "fp16" or "bf16") for the others."""
-    return {name: rest if why_not(layer, precision) else precision for name, layer in layers(model).items()}
+    return {name: rest if why_not(layer, precision, placement) else precision for name, layer in layers(model).items()}
 
 
 def matching_precisions(model: onnx.ModelProto, pattern: str, precision: str, rest: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -62,6 +63,7 @@ class Choice:
     runner: Runner
     contract: Contract  # of the model
     reason: str
+    file: Path | None = None  # of a bundle, the one that was opened
 
 
 def run_checked(runner: Any, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -44,6 +44,7 @@ class Member:
     parity: float | None = None  # dB against the reference, where it was measured
     milliseconds: float | None = None  # for the golden window, where it was measured
     measured_on: str | None = None  # the machine of the two
+    loss: float | None = None  # dB of PSNR against the truth of the shipped pair of clips that it loses, where it was measured
 
 
 @dataclass(frozen=True)

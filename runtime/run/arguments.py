@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from runtime.backends import CPU_BACKENDS, GPU_BACKENDS
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
+from runtime.fastest import ANY, EXACT
 from runtime.run.comparison import KINDS
 from runtime.run.options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
 
@@ -58,7 +59,18 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
         "--model",
         type=Path,
         metavar="FILE",
-        help=".onnx file, engine, bundle, or a shipped size by name (default: light, exported once to the user's cache)",
+        help=".onnx file, engine, bundle, or a shipped size by name (default: light)",
+    )
+    wish = model.add_mutually_exclusive_group()
+    wish.add_argument(
+        "--quality",
+        dest="budget",
+        action="store_const",
+        const=EXACT,
+        help="take a bundle's fp32 file (default: the fastest that loses at most 0.05 dB, timed here once)",
+    )
+    wish.add_argument(
+        "--fast", dest="budget", action="store_const", const=ANY, help="take a bundle's fastest file, whatever it loses"
     )
     model.add_argument("--backend", default="auto", help=BACKENDS)
     model.add_argument("--precision", default="auto", help=ARITHMETIC)
@@ -99,7 +111,7 @@ def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
 
 def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of DeblurOptions that `add_network_arguments` reads."""
-    chosen = ("model", "backend", "precision", "threads", "device", "server", "server_model")
+    chosen = ("model", "budget", "backend", "precision", "threads", "device", "server", "server_model")
     names = (*chosen, "stride", "tile", "memory", "scene_threshold")
     return {name: getattr(arguments, name) for name in names if name in arguments}
 

@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runtime.default_model import default_model, shipped_sizes
+from runtime.default_model import SIZE, default_model, shipped_sizes
 from runtime.encoder_options import EncoderOptions
 from runtime.engine import Engine
 from runtime.errors import InputError
+from runtime.fastest import PROMISED
 from runtime.files.numbered_names import is_numbered, is_sequence
 from runtime.progress import Say
 from runtime.run.network_memory import FIXED_BYTES
@@ -32,6 +33,7 @@ class DeblurOptions:
     source: Path  # a video file, "-" for standard input, a sequence such as %05d.png, or a folder of pictures
     output: Path  # its suffix chooses the container; "-" for standard output, %05d.png or a folder for pictures
     model: Path | None = None  # a file, or the name of a shipped size; None = the default size, see default_model
+    budget: float | None = None  # dB that the fastest member of a bundle may lose; None = PROMISED for shipped ones, else its order
     backend: str = "auto"  # see Engine
     precision: str = "auto"  # see Engine
     threads: int | None = None  # CPU cores for the network; None = all
@@ -60,8 +62,9 @@ class DeblurOptions:
             raise InputError("a run can be resumed from a video file to a video file only: leave out --resume")
         if self.server and "://" not in self.server:
             raise InputError(f"the server is {self.server!r}, expected grpc://HOST:PORT or http://HOST:PORT")
-        if self.server and (self.model, self.backend, self.precision, self.threads, self.device) != (None, "auto", "auto", None, 0):
-            flags = "--model, --backend, --precision, --threads, --device"
+        chosen = (self.model, self.budget, self.backend, self.precision, self.threads, self.device)
+        if self.server and chosen != (None, None, "auto", "auto", None, 0):
+            flags = "--model, --quality, --fast, --backend, --precision, --threads, --device"
             raise InputError(f"{self.server} has its own model and backend: leave out {flags}")
         self._check_network()
         if not RATES[0] <= self.rate <= RATES[1]:
@@ -107,14 +110,13 @@ class DeblurOptions:
         return self.source if self.source.is_dir() else None
 
 
-def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
-    """The engine that the options name. Raises InputError where its windows are shorter than the stride."""
+def open_engine(options: DeblurOptions, size: tuple[int, int], say: Say | None) -> Engine:
+    """The engine that the options name, for frames of `size` (height, width). Raises InputError where its windows are shorter than
+    the stride."""
     say = say or (lambda _: None)
     if options.server is None and (options.model is None or _is_shipped(options.model)):
         _check_stride(options, SHIPPED_FRAMES)
-    served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
-    path = served or _model(options.model, say)
-    engine = Engine(path, options.backend, options.precision, options.threads, options.device)
+    engine = _opened(options, size)
     if options.stride is not None:
         try:
             _check_stride(options, engine.contract.frames)
@@ -126,11 +128,19 @@ def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     return engine
 
 
-def _model(named: Path | None, say: Say) -> Path:
-    """The file that --model names, itself or by a shipped size of the network."""
-    if named is None:
-        return default_model(say)
-    return default_model(say, named.name) if _is_shipped(named) else named
+def _opened(options: DeblurOptions, size: tuple[int, int]) -> Engine:
+    how = options.backend, options.precision, options.threads, options.device
+    if options.server:
+        return Engine(f"{options.server.rstrip('/')}/{options.server_model}", *how)
+    named = options.model
+    if named is None or _is_shipped(named):
+        path, budget = default_model(str(named or SIZE)), PROMISED if options.budget is None else options.budget
+        return Engine(path, *how, fastest_at=size, budget=budget)
+    if options.budget is None:
+        return Engine(named, *how)
+    if named.is_file():
+        raise InputError(f"{named} is one file: --quality and --fast choose from a bundle's files; leave them out")
+    return Engine(named, *how, fastest_at=size, budget=options.budget)
 
 
 def _is_shipped(named: Path) -> bool:

@@ -11,6 +11,7 @@ from runtime import Engine
 from runtime.default_model import default_model
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, ModelError
+from runtime.fastest import PROMISED, TIMED_SIZE
 from runtime.files.differences import differences
 from runtime.files.on_disk import file_sha256
 from runtime.progress import Say
@@ -31,6 +32,7 @@ class LibraryRequest:
     source: Path  # folder with the videos, and with folders of them
     output: Path  # folder for the results, which is made; it gets the same folders
     model: Path | None = None  # see DeblurOptions, for these
+    budget: float | None = None  # of the shipped bundle, from which the model is taken where none is named
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
@@ -54,6 +56,10 @@ class LibraryRequest:
             raise InputError(f"{self.source} lies inside {self.output}, expected a folder for the results beside it or inside it")
         if self.suffix and Path(f"x{self.suffix}").suffix != self.suffix:
             raise InputError(f"the suffix is {self.suffix!r}, expected one with its dot, such as .mkv")
+        if self.model and self.budget is not None:
+            raise InputError(
+                f"--quality and --fast choose from what is shipped, {self.model} is named: leave out the one or the other"
+            )
         if self.threads is not None and self.threads < 1:
             raise InputError(f"the network has {self.threads} threads, expected 1 or more")
 
@@ -69,7 +75,8 @@ def begin_library(request: LibraryRequest, say: Say) -> Library:
     entries = tuple(_entries(request))
     if not entries:
         raise InputError(f"{request.source} has no videos, expected files such as *.mp4 ({', '.join(sorted(VIDEOS))})")
-    model = request.model.absolute() if request.model else _own_model(work, say)
+    request = request if request.model else _with_own_model(request, work, say)
+    model = Path(request.model or work / OWN_MODEL).absolute()
     settings = _settings(request, model, say)
     library = Library(
         source=str(request.source.absolute()),
@@ -169,17 +176,34 @@ def _output_name(inside: Path, suffix: str | None) -> Path:
     return inside if inside.suffix.lower() in KEPT else inside.with_name(inside.name + ELSE)
 
 
-def _own_model(work: Path, say: Say) -> Path:
-    """The shipped model in the folder that every machine sees, which the user's cache is not.
+def _with_own_model(request: LibraryRequest, work: Path, say: Say) -> LibraryRequest:
+    """The request with the shipped model that is fastest here, copied into the folder that every machine sees.
 
-    A library that was begun keeps its copy: another release may ship another model.
+    A library that was begun keeps its copy and how it is run: another release may ship another model, or measure otherwise.
     """
     own = work / OWN_MODEL
-    if not (own.exists() and (work / PLAN).exists()):
-        partial = part_name(own)
-        shutil.copyfile(default_model(say), partial)
-        partial.replace(own)
-    return own
+    begun = own.exists() and (work / PLAN).exists()
+    if begun and request.budget is None:
+        before = load_library(request.output).settings
+        return _run_as(request, own, before.backend, before.precision)
+    budget = PROMISED if request.budget is None else request.budget
+    how = request.backend, request.precision, request.threads
+    with Engine(default_model(), *how, fastest_at=TIMED_SIZE, budget=budget) as engine:
+        say(engine.reason)
+        if not begun:
+            partial = part_name(own)
+            shutil.copyfile(engine.file, partial)
+            partial.replace(own)
+        elif file_sha256(own) != file_sha256(engine.file):
+            raise InputError(f"{work} was begun with another file than {engine.file.name}: leave out --quality and --fast to go on")
+    return _run_as(request, own, engine.backend, engine.precision if engine.backend == "openvino" else request.precision)
+
+
+def _run_as(request: LibraryRequest, model: Path, backend: str, precision: str) -> LibraryRequest:
+    """The request for a model, and how it is run where the user left that open."""
+    if request.backend == "auto":
+        request = replace(request, backend=backend)
+    return replace(request, model=model, budget=None, precision=precision if request.precision == "auto" else request.precision)
 
 
 def _check_same(before: Library, now: Library) -> None:

@@ -1,0 +1,207 @@
+"""`open_fastest`: of a bundle's members that cost no more than a budget of quality, the one that runs fastest on this CPU.
+
+Every way to run one (member, backend, arithmetic) must pass the bundle's own test, then computes a few windows, all ways in turn.
+What was found is kept in the user's cache, by bundle, CPU, libraries and size, so that the next run opens one member alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from runtime import backends
+from runtime.bundle import open_member, run_golden
+from runtime.errors import BackendError, DeployError, InputError
+from runtime.files.arrays import read_array
+from runtime.files.engine_record import SUFFIXES
+from runtime.files.manifest import MANIFEST, Manifest, Member, check_files, load_manifest
+from runtime.files.on_disk import cache_folder, file_sha256, partial_file
+from runtime.machine.hardware import cpu_name, usable_cores
+
+EXACT, PROMISED, ANY = 0.0, 0.05, math.inf  # dB of PSNR against the truth that a member may lose; EXACT: fp32 alone
+TIMED_SIZE = (256, 448)  # pixels, the largest windows that are timed: enough to tell the ways apart, in a few seconds
+STEP = 8  # pixels, of the sizes that are timed
+ROUNDS = 2  # after the first, of the ways that are near the best
+NEAR = 1.5  # times the best time of the first round
+AHEAD = 1.05  # times as fast as one that loses less, for its loss to be taken
+KEY_LENGTH = 16  # characters of a SHA-256
+
+log = logging.getLogger("videodeblur.fastest")
+log.addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a bundle."""
+
+    file: str  # of the member
+    backend: str
+    arithmetic: str  # of what the file has in fp32
+
+    def __str__(self) -> str:
+        return f"{self.file} on {self.backend} in {self.arithmetic}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured: frames per second by way, the first that of the choice."""
+
+    ways: tuple[Way, ...]
+    rates: tuple[float, ...]
+    size: tuple[int, int]  # pixels, height and width
+
+    def __str__(self) -> str:
+        words = f"{self.rates[0]:.3g} frames/s at {self.size[1]}x{self.size[0]}"
+        return words + (f"; next {self.ways[1]}, {self.rates[1]:.3g}" if len(self.ways) > 1 else "")
+
+
+@dataclass
+class _Candidate:
+    way: Way
+    member: Member
+    choice: backends.Choice
+    decibels: float
+    times: list[float] = field(default_factory=list)  # seconds of a window
+
+
+def open_fastest(folder: Path, how: backends.How, size: tuple[int, int], budget: float = PROMISED) -> backends.Choice:
+    """The fastest member within `budget` dB for frames of `size` (height, width); its reason names the runner-up.
+
+    Raises what `open_bundle` raises, and InputError for a bundle of engines, which are tried in order.
+    """
+    manifest = load_manifest(folder)
+    if any(Path(member.file).suffix in SUFFIXES for member in manifest.members):
+        raise InputError(f"{folder} holds engines, whose order is its maker's: open it without a wish for the fastest")
+    missing = check_files(folder, manifest)
+    ways = [way for member in manifest.members for way in _ways(member, how, budget)]
+    timed = _timed_size(size)
+    place = _place(folder, how, timed, budget)
+    if found := _remembered(place, ways):
+        with suppress(DeployError):
+            chosen = _opened(folder, manifest, missing, found.ways[0], how)
+            return _told(chosen, found, "measured here before")
+    candidates, refused = _candidates(folder, manifest, missing, ways, how)
+    if not candidates:
+        raise BackendError(f"nothing in {folder} runs here within {budget:g} dB: {'; '.join(refused) or 'no member is for it'}")
+    try:
+        found = _measured(candidates, manifest, folder, timed)
+    finally:
+        for candidate in candidates[1:]:
+            candidate.choice.runner.close()
+    _remember(place, found)
+    return _told(candidates[0], found, "measured here now", *refused)
+
+
+def _ways(member: Member, how: backends.How, budget: float) -> Iterator[Way]:
+    """Those that the caller admits, the most exact first."""
+    loss = member.loss if member.loss is not None else 0.0 if member.precision == "fp32" else math.inf
+    if loss > budget or (budget == EXACT and member.precision != "fp32"):
+        return
+    for backend in backends.CPU_BACKENDS if how.backend == "auto" else (how.backend,):
+        offered = ("fp32", "bf16") if backend == "openvino" and budget > EXACT else ("fp32",)
+        for arithmetic in offered if how.precision == "auto" else (how.precision,):
+            yield Way(member.file, backend, arithmetic)
+
+
+def _opened(folder: Path, manifest: Manifest, missing: set[str], way: Way, how: backends.How) -> _Candidate:
+    member = next(member for member in manifest.members if member.file == way.file)
+    arithmetic = "auto" if way.backend == "onnxruntime" else way.arithmetic  # it computes in the graph's own types
+    asked = replace(how, backend=way.backend, precision=arithmetic, fallback=False)
+    return _Candidate(way, member, *open_member(folder, manifest, member, missing, asked))
+
+
+def _candidates(
+    folder: Path, manifest: Manifest, missing: set[str], ways: list[Way], how: backends.How
+) -> tuple[list[_Candidate], list[str]]:
+    """Those that open here and pass the test, and why the others do not."""
+    candidates, refused = [], []
+    for way in ways:
+        try:
+            candidates.append(_opened(folder, manifest, missing, way, how))
+        except DeployError as error:
+            log.info("%s: not %s: %s", folder, way, error)
+            refused.append(f"not {way}: {error}")
+    return candidates, refused
+
+
+def _measured(candidates: list[_Candidate], manifest: Manifest, folder: Path, size: tuple[int, int]) -> Found:
+    """Times them, and puts the best first: the most exact of those that none is clearly faster than."""
+    left = candidates
+    for turn in range(1 + ROUNDS):
+        for candidate in left:
+            candidate.times.append(_seconds(candidate, manifest, folder, size, warm=turn == 0))
+        least = min(min(candidate.times) for candidate in left)
+        left = [candidate for candidate in left if min(candidate.times) <= NEAR * least]
+    fastest = min(left, key=lambda candidate: min(candidate.times))
+    close = [one for one in left if min(one.times) <= AHEAD * min(fastest.times)]
+    best = min(close, key=lambda one: (one.member.loss or 0.0, min(one.times)))
+    candidates.sort(key=lambda one: (one is not best, min(one.times)))
+    rates = tuple(one.choice.contract.frames / min(one.times) for one in candidates)
+    return Found(tuple(one.way for one in candidates), rates, size)
+
+
+def _seconds(candidate: _Candidate, manifest: Manifest, folder: Path, size: tuple[int, int], warm: bool) -> float:
+    golden = manifest.goldens[candidate.member.golden]
+    contract = candidate.choice.contract
+    window = replace(golden, height=contract.height or size[0], width=contract.width or size[1])
+    codes = read_array(folder / golden.input)
+    if warm:  # the first window of a size is compiled for
+        run_golden(candidate.choice.runner, contract, window, codes)
+    started = time.perf_counter()
+    run_golden(candidate.choice.runner, contract, window, codes)
+    return time.perf_counter() - started
+
+
+def _told(chosen: _Candidate, found: Found, *more: str) -> backends.Choice:
+    reason = f"{chosen.way.file}, {found}; within {chosen.decibels:.1f} dB of the bundle's golden frames"
+    return replace(chosen.choice, reason="; ".join([reason, *more]))
+
+
+def _timed_size(size: tuple[int, int]) -> tuple[int, int]:
+    height, width = (max(STEP, min(given, most) // STEP * STEP) for given, most in zip(size, TIMED_SIZE))
+    return height, width
+
+
+def _place(folder: Path, how: backends.How, size: tuple[int, int], budget: float) -> Path:
+    versions = [_version(package) for package in backends.CPU_BACKENDS]
+    asked = [how.backend, how.precision, how.threads, size, str(budget)]
+    described = json.dumps([file_sha256(folder / MANIFEST), cpu_name(), usable_cores(), versions, asked])
+    return cache_folder() / f"fastest-{hashlib.sha256(described.encode()).hexdigest()[:KEY_LENGTH]}.json"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _remembered(place: Path, ways: list[Way]) -> Found | None:
+    """What an earlier run found; None where there is none, or it is damaged or of other ways: it is measured anew then."""
+    try:
+        values = json.loads(place.read_text())
+        found = Found(
+            tuple(Way(**way) for way in values["ways"]),
+            tuple(float(rate) for rate in values["rates"]),
+            (int(values["size"][0]), int(values["size"][1])),
+        )
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return None
+    return found if found.ways and len(found.ways) == len(found.rates) and set(found.ways) <= set(ways) else None
+
+
+def _remember(place: Path, found: Found) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with partial_file(place) as partial:
+            partial.write_text(json.dumps(asdict(found)) + "\n")
+    except (OSError, DeployError) as error:
+        log.info("%s is not remembered: %s", place, error)

@@ -1,0 +1,144 @@
+"""The fastest member of a bundle within a budget: by measurement, remembered, never at the price of the bundle's own test."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from export.to_bf16 import to_bf16
+from export.to_bundle import BundleRequest, write_bundle
+from runtime import BackendError, Engine, InputError, ModelError, fastest
+from runtime.files.manifest import load_manifest
+
+SIZE = (64, 96)
+FP32, BF16 = "tiny.onnx", "tiny.bf16.onnx"
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tmp_path_factory):
+    """An fp32 file, and one in bf16 that is said to lose 0.01 dB."""
+    folder = tmp_path_factory.mktemp("bundle") / "tiny.bundle"
+    bf16 = to_bf16(tiny_model, tmp_path_factory.mktemp("bf16") / BF16).path
+    manifest = write_bundle(BundleRequest(tiny_model, (bf16,), folder))
+    lost(folder, 0.01)
+    assert abs(manifest.members[1].loss) < 1e-3  # measured: the reference loses nothing
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/videodeblur"
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Windows take what the test says, by file, whatever the machine does; the list has what was timed."""
+    seconds, asked = {FP32: 2.0, BF16: 1.0}, []
+
+    def pretend(candidate, *_, warm):
+        asked.append(candidate.way)
+        return seconds[candidate.way.file] * (1.2 if candidate.way.backend == "onnxruntime" else 1.0)
+
+    monkeypatch.setattr(fastest, "_seconds", pretend)
+    return seconds, asked
+
+
+def lost(folder, decibels):
+    manifest = load_manifest(folder)
+    first, *others = manifest.members
+    replace(manifest, members=(replace(first, loss=decibels), *others)).save(folder)
+
+
+def test_the_fastest_is_taken_and_the_next_is_named(made, timed):
+    with Engine(made, fastest_at=SIZE) as engine:
+        assert engine.file == made / BF16
+        assert engine.backend == "openvino"
+        assert f"{BF16}, 5 frames/s at 96x64; next {FP32} on openvino in fp32, 2.5; within" in engine.reason
+        assert "dB of the bundle's golden frames; measured here now" in engine.reason
+
+
+def test_what_was_found_is_remembered_by_size_and_budget(made, timed):
+    Engine(made, fastest_at=SIZE).close()
+    timed[1].clear()
+    with Engine(made, fastest_at=SIZE) as engine:
+        assert engine.file == made / BF16
+        assert "measured here before" in engine.reason
+    assert timed[1] == []
+    for others in ({"fastest_at": (96, 96)}, {"fastest_at": SIZE, "budget": math.inf}, {"fastest_at": SIZE, "threads": 1}):
+        timed[1].clear()
+        Engine(made, **others).close()
+        assert timed[1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "budget", "taken"), [(0.04, 0.05, BF16), (0.06, 0.05, FP32), (0.06, math.inf, BF16), (-1, 0.0, FP32)]
+)
+def test_the_budget_decides_who_takes_part(made, timed, loss, budget, taken):
+    lost(made, loss)
+    with Engine(made, fastest_at=SIZE, budget=budget) as engine:
+        assert (engine.file, engine.precision) == (made / taken, "fp32" if budget == 0.0 else engine.precision)
+    lost(made, 0.01)
+
+
+def test_a_lead_within_the_noise_is_no_reason_to_lose_quality(made, timed):
+    timed[0][BF16] = 1.95
+    with Engine(made, fastest_at=SIZE) as engine:
+        assert engine.file == made / FP32
+
+
+def test_one_that_fails_the_test_of_the_bundle_is_passed_over(made, timed, monkeypatch):
+    honest = fastest.open_member
+
+    def broken(folder, manifest, member, *rest):
+        if member.file == BF16:
+            raise BackendError("its self-test reached 3.0 dB")
+        return honest(folder, manifest, member, *rest)
+
+    Engine(made, fastest_at=SIZE).close()
+    monkeypatch.setattr(fastest, "open_member", broken)
+    with Engine(made, fastest_at=SIZE) as engine:  # although it was remembered
+        assert engine.file == made / FP32
+        assert f"not {BF16} on openvino in fp32: its self-test reached 3.0 dB" in engine.reason
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"ways": [], "rates": [], "size": [1, 1]}', b"\xff", b"[1]"])
+def test_a_damaged_memory_is_made_anew(made, timed, cache, content):
+    Engine(made, fastest_at=SIZE).close()
+    (place,) = cache.glob("fastest-*.json")
+    whole = json.loads(place.read_text())
+    place.write_bytes(content)
+    Engine(made, fastest_at=SIZE).close()
+    assert json.loads(place.read_text()) == whole
+
+
+def test_without_a_cache_it_is_measured_each_time(made, timed, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/cache")
+    for _ in range(2):
+        timed[1].clear()
+        Engine(made, fastest_at=SIZE).close()
+        assert timed[1]
+
+
+def test_the_caller_limits_the_ways(made, timed):
+    with Engine(made, backend="onnxruntime", fastest_at=SIZE) as engine:
+        assert (engine.backend, engine.file) == ("onnxruntime", made / FP32)  # whose kernels know no bf16
+    with pytest.raises(BackendError, match=r"nothing in .* runs here within 0.05 dB"):
+        Engine(made, backend="tensorrt", fastest_at=SIZE)
+
+
+def test_it_is_for_bundles_of_models(made, tiny_model, tiny_engine, tmp_path):
+    write_bundle(BundleRequest(tiny_model, (tiny_engine,), tmp_path / "engines.bundle"))
+    with pytest.raises(InputError, match="holds engines, whose order is its maker's"):
+        Engine(tmp_path / "engines.bundle", fastest_at=SIZE)
+    with pytest.raises(ModelError):
+        Engine(tiny_model, fastest_at=SIZE)
+
+
+def test_timed_for_real(made):
+    window = np.random.default_rng(0).random((1, 5, 24, 40), np.float32)
+    with Engine(made, fastest_at=SIZE) as engine, Engine(made / FP32) as exact:
+        assert np.abs(engine.run(window) - exact.run(window)).max() < 0.02
+        assert 0 < float(engine.reason.split("onnx, ")[1].split(" frames/s")[0]) < 10_000
