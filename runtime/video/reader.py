@@ -37,6 +37,7 @@ from runtime.video.format import (
     plane_of,
     side_data_of,
 )
+from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
@@ -46,7 +47,8 @@ from runtime.video.sources import open_source
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
 CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration
-CUT_OFF = Fraction(1, 2)  # seconds; a Matroska file that ends this much before its header says was cut off
+SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
+CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 SAME_RATE = Fraction(2, 100)  # by which a short file's average is off the rate that its frames have
 MOST_AVERAGE, MOST_FRAMES = 70, 210  # frames per second; FFmpeg's bounds for an average that is one and a rate that is none
@@ -83,6 +85,7 @@ class VideoReader:
         self.frames = 0  # handed out so far
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
+        self._packet_bytes = 0  # of the first packet of the picture
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
@@ -223,6 +226,7 @@ class VideoReader:
             for packet in self._whole_packets():
                 if not packets:
                     check_alpha(self.path, packet, self._decoder)
+                    self._packet_bytes = packet.size
                 packets += packet.size > 0
                 hidden += packet.is_discard
                 self._times.take(packet)
@@ -343,7 +347,15 @@ class VideoReader:
         if self._pipe and self._pipe.cut_within:
             raise self._broken(frames, "it ends within an element")
         if self._pipe and self._pipe.without_index:
-            self._said.append("the NUT stream has no index at its end: it was cut off, or its writer makes none")
+            self._said.append(WITHOUT_INDEX)
+        if self._pipe and is_format(self.container, {"yuv4mpegpipe"}) and self._pipe.within_a_picture(self._packet_bytes):
+            raise self._broken(frames, "it ends within a picture")
+        try:
+            doubt = missing_end(self.path, set(self.container.format.name.split(",")), self._packet_bytes)
+        except MissingEndError as error:
+            raise self._broken(frames, str(error)) from error
+        if doubt:
+            self._said.append(doubt)
         if frames < packets - hidden and self.stream.codec_context.name not in HIDDEN:
             lost = packets - hidden - frames
             self._said.append(
@@ -355,7 +367,7 @@ class VideoReader:
             damaged = [index for index, since in self._since_damage.items() if since <= AT_THE_END]
             if damaged:
                 raise self._broken(frames, f"the last packet of stream {min(damaged)} is not whole")
-        if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
+        if is_format(self.container, SAY_THEIR_LENGTH) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
 
     def _time_of(self, decoded: av.VideoFrame, previous: int | None, number: int) -> int:
