@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -32,6 +32,7 @@ NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"} 
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
 Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
 PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
+PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone, nor in front of the picture
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
@@ -109,8 +110,11 @@ class Muxer:
         try:
             self.start = Fraction(0) if plan.segment else common_start(plan.reader, self.container)
             self._shift = segment_shift(plan.reader) if plan.segment else -round(self.start / self._info.time_base)
+            first = [] if plan.is_format(PICTURE_FIRST) else [index for index in plan.streams if index < plan.reader.stream.index]
+            self._copies = self._add_copies(first)
             self.stream = self._add_picture()
-            self._copies = self._add_copies()
+            self._copies.update(self._add_copies([index for index in plan.streams if index not in first]))
+            self._attach_covers()
             with explained(plan.path, "cannot be written", logged=True):
                 self.container.metadata.update(metadata_of(plan.reader.container.metadata, without=(TIMECODE,)))
                 self.container.set_chapters(_moved(plan.reader.container.chapters(), self.start))
@@ -260,19 +264,21 @@ class Muxer:
         variable = _has(self.container, Flags.variable_fps)
         return self._plan.is_format({Y4M}) or (not variable and self._plan.reader.even)
 
-    def _add_copies(self) -> dict[int, Stream]:
+    def _add_copies(self, indices: Iterable[int]) -> dict[int, Stream]:
         """Output streams by the index of the source stream whose packets they take."""
         copies = {}
-        for index in self._plan.streams:
+        for index in indices:
             source = self._plan.reader.container.streams[index]
             copies[index] = copy = self.container.add_stream_from_template(source)
             copy.metadata.update(metadata_of(source.metadata))
             copy.disposition = source.disposition
             _settle_layout(copy)
+        return copies
+
+    def _attach_covers(self) -> None:
         first = self._plan.reader.first_packets() if self._plan.covers else {}
         for index in self._plan.covers:
             attach(self.container, self._plan.reader.container.streams[index], first[index][0])
-        return copies
 
     def _repeated_headers(self) -> BitStreamFilterContext | None:
         """Segments say what is common to all pictures once; containers without a place for it want it at every keyframe."""

@@ -8,6 +8,7 @@ scaled. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or witho
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,6 +21,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
@@ -58,6 +60,7 @@ INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one mome
 HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
+EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
 
 class VideoReader:
@@ -104,6 +107,7 @@ class VideoReader:
                 raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
             self.info = _describe(self.container, self.stream, self._ahead, self._indexed)
             self.info = replace(self.info, rgb_bits=self._layouts.rgb_bits)
+            self.gop_timecode = _gop_timecode(self._ahead)  # what MPEG-2 says of the first picture in its own code; None elsewhere
             if self.pictures:
                 self.info = replace(self.info, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None)
         except BaseException:
@@ -282,7 +286,7 @@ class VideoReader:
         if not self.pictures:
             self._times.settle(frame, number, self.stream.time_base or Fraction(1))
         for data in side_data_of(frame):
-            if data.type.name not in NOT_OF_THE_PICTURE and data.type.name not in self.side_data:
+            if says_something(data) and data.type.name not in self.side_data:
                 time = None if frame.pts is None else frame.pts * (self.stream.time_base or Fraction(1))
                 self.side_data[data.type.name] = time
         return frame
@@ -390,6 +394,12 @@ class VideoReader:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
 
 
+def says_something(data: SideData) -> bool:
+    """Whether side data is of the picture, and not empty."""
+    empty = data.type.name in EMPTY_WHEN_ZERO and not any(bytes(data))
+    return data.type.name not in NOT_OF_THE_PICTURE and not empty
+
+
 class _LossError(Exception):
     """A packet was not whole."""
 
@@ -433,7 +443,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         rotation=first.rotation,
         display_matrix=_display_matrix(first),
         hdr=_hdr(first),
-        side_data=frozenset(data.type.name for data in side_data_of(first)) - NOT_OF_THE_PICTURE,
+        side_data=frozenset(data.type.name for data in side_data_of(first) if says_something(data)),
     )
 
 
@@ -462,6 +472,15 @@ def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:
 def _hdr(frame: av.VideoFrame) -> Hdr:
     found = {data.type: bytes(data) for data in side_data_of(frame)}
     return Hdr.from_side_data(found.get(SideDataType.MASTERING_DISPLAY_METADATA), found.get(SideDataType.CONTENT_LIGHT_LEVEL))
+
+
+def _gop_timecode(frame: av.VideoFrame) -> str | None:
+    """The 25 bits of ISO/IEC 13818-2, 6.3.8."""
+    found = [int.from_bytes(bytes(data), sys.byteorder) for data in side_data_of(frame) if data.type == SideDataType.GOP_TIMECODE]
+    if not found:
+        return None
+    hours, minutes, seconds, pictures = (found[0] >> shift & mask for shift, mask in ((19, 0x1F), (13, 0x3F), (6, 0x3F), (0, 0x3F)))
+    return f"{hours:02}:{minutes:02}:{seconds:02}{';' if found[0] >> 24 & 1 else ':'}{pictures:02}"
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

@@ -27,6 +27,7 @@ from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cov
 from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_format, plane_of
 from runtime.video.layouts import narrower
 from runtime.video.muxer import (
+    PICTURE_FIRST,
     STATISTICS,
     TIMECODE,
     Y4M,
@@ -48,7 +49,6 @@ STEADY = 25  # frames from which on the rate that a file tells is reliable
 LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
 LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
 COMMON = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}  # containers to take instead of another
-PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone
 CHAPTERS = "bin_data"
 NAMELESS = {CHAPTERS, UNKNOWN_CODEC}
 

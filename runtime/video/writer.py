@@ -23,6 +23,8 @@ from runtime.video.reader import VideoReader
 from runtime.video.rehearsal import losses, rehearse
 from runtime.video.sources import STANDARD
 
+SAY_STEREO, STEREO_MODE = {"matroska", "webm"}, "stereo_mode"  # containers that say which picture is for which eye, and how
+
 
 class VideoWriter(OutputWriter):
     """Writes sharpened frames with all the rest of the source; a context manager.
@@ -160,7 +162,12 @@ class VideoWriter(OutputWriter):
         source = graph.add_buffer(
             width=info.width, height=info.height, format=av.VideoFormat(info.pixel_format), time_base=info.time_base
         )
-        graph.link_nodes(source, graph.add("buffersink")).configure()
+        if (self._plan.segment or self._plan.is_format(SAY_STEREO)) and STEREO_MODE in self._reader.stream.metadata:
+            # said twice, by the encoder too, it keeps FFmpeg from decoding the video
+            unsaid = [graph.add("sidedata", "mode=delete:type=STEREO3D")]
+        else:
+            unsaid = []
+        graph.link_nodes(source, *unsaid, graph.add("buffersink")).configure()
         return graph
 
     def _picture(self, frame: Frame) -> av.VideoFrame:
