@@ -22,7 +22,7 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, is_format, side_data_of
-from runtime.video.fragments import has_clean_aperture
+from runtime.video.fragments import has_clean_aperture, uuids_of
 from runtime.video.muxer import STATISTICS
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import is_made_anew
@@ -69,8 +69,9 @@ def inventory_of(reader: VideoReader) -> Inventory:
     streams, chapters = reader.container.streams, reader.container.chapters()
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
-    if is_format(reader.container, MP4_LIKE) and reader.path.is_file() and has_clean_aperture(reader.path):
-        facts["the clean aperture (clap)"] = True
+    if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
+        facts["the clean aperture (clap)"] = has_clean_aperture(reader.path)
+        facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
     return Inventory(

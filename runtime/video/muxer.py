@@ -22,6 +22,7 @@ from runtime.errors import InputError, VideoError
 from runtime.machine.scheduling import own_scheduling
 from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
+from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import narrower
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
@@ -39,7 +40,7 @@ SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts be
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and nearly any size"
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
-TIMECODE = "timecode"
+TIMECODE, XMP = "timecode", "xmp"
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
 DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
@@ -100,7 +101,7 @@ class Muxer:
     """
 
     def __init__(self, plan: OutputPlan, target: Path | BinaryIO) -> None:
-        self._plan, self._info = plan, plan.reader.info
+        self._plan, self._info, self._target = plan, plan.reader.info, target
         self.coded = 0  # pictures in the container
         self._handed = 0  # pictures to the encoder
         self._reordered = False  # whether pictures are coded in another order than they are shown
@@ -116,7 +117,9 @@ class Muxer:
             self._copies.update(self._add_copies([index for index in plan.streams if index not in first]))
             self._attach_covers()
             with explained(plan.path, "cannot be written", logged=True):
-                self.container.metadata.update(metadata_of(plan.reader.container.metadata, without=(TIMECODE,)))
+                told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
+                self._xmp = told.pop(XMP, "") if plan.is_format(MP4_LIKE - {"mov"}) else ""
+                self.container.metadata.update(told)
                 self.container.set_chapters(_moved(plan.reader.container.chapters(), self.start))
                 self.container.start_encoding()
             strict = not _has(self.container, Flags.ts_nonstrict)
@@ -165,6 +168,8 @@ class Muxer:
         self.container.close()
         if self._file:
             self._file.close()
+        if self._xmp and isinstance(self._target, Path):
+            append_xmp(self._target, self._xmp)
 
     def abandon(self) -> None:
         """Closes all; what is written is of no use."""

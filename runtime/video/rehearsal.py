@@ -40,7 +40,7 @@ from runtime.video.muxer import (
     timecode_of,
 )
 from runtime.video.reader import SAME_RATE, VideoReader
-from runtime.video.sources import STANDARD, open_source
+from runtime.video.sources import STANDARD, WITH_XMP, open_source
 
 FRAMES = 3  # that are tried: encoders that reorder want so many
 NOISE = 64  # pixels, the side of the square of them in a frame
@@ -197,7 +197,7 @@ def _tried(plan: OutputPlan, packets: Packets, part: Path) -> Iterator[InputCont
         target.seek(0)
     with explained(plan.path, "what is written there cannot be read back", logged=True):
         file = str(target.absolute()) if isinstance(target, Path) else target
-        found = av.open(file, "r", metadata_errors="surrogateescape")
+        found = av.open(file, "r", options=WITH_XMP, metadata_errors="surrogateescape")
     with found:
         yield found
 
