@@ -26,7 +26,7 @@ from runtime.video.fragments import has_clean_aperture, uuids_of
 from runtime.video.muxer import STATISTICS
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import is_made_anew
-from runtime.video.services import services_of
+from runtime.video.services import programs_of, services_of
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
 NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate"}
@@ -116,7 +116,9 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
         lost.append(("of the streams", f"{details} (said of the streams)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
-    return [f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)]
+    strangers = [name for name in _of_other_programs(reader) if name.partition(" ")[0] not in left_out and not _is_named(name, said)]
+    others = [f"{' and '.join(strangers)}: of another program than the picture, and copied all the same"] if strangers else []
+    return [*(f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)), *others]
 
 
 def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, written: Path) -> Iterator[tuple[str, str]]:
@@ -163,6 +165,16 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
         lost = [key for key, value in told.items() if value not in values and key.lower() not in kept]
         if lost:
             yield f"{' and '.join(sorted(lost))} of {name}"
+
+
+def _of_other_programs(reader: VideoReader) -> Iterator[str]:
+    """Streams beside the picture that belong to programs without it."""
+    programs = programs_of(reader.path).values() if is_format(reader.container, {"mpegts"}) else ()
+    with_it = set().union(*(program for program in programs if reader.stream.id in program))
+    others = set().union(*programs) - with_it if with_it else set()
+    for stream in reader.container.streams:
+        if stream.id in others and stream.type != "video":
+            yield f"{stream.type} stream {stream.index}"
 
 
 def _details(stream: Stream) -> dict[str, str]:
