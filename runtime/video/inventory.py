@@ -116,7 +116,9 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
         lost.append(("of the streams", f"{details} (said of the streams)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
-    strangers = [name for name in _of_other_programs(reader) if name.partition(" ")[0] not in left_out and not _is_named(name, said)]
+    strangers = [
+        name for name in _of_other_programs(reader) if name.partition(" ")[0] not in left_out and not _is_named(name, said)
+    ]
     others = [f"{' and '.join(strangers)}: of another program than the picture, and copied all the same"] if strangers else []
     return [*(f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)), *others]
 

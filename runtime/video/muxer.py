@@ -34,6 +34,7 @@ STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FR
 Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
 PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
 PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone, nor in front of the picture
+NO_VIDEO = {"none", "png"}  # usual video codecs of containers of sound, some of which have a cover, and of subtitles
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
@@ -75,11 +76,13 @@ class OutputPlan:
         """FFmpeg's name of the container. Raises InputError where there is none."""
         try:
             with av.open(self.path.name, "w", format=self.kind) as container:  # no file is made before the header is
-                found = str(container.format.name)
+                found, usual = str(container.format.name), container.default_video_codec
         except ValueError as error:
-            raise InputError(
-                f"{self.path}: {self.path.suffix or 'no suffix'} is no video format: take .mp4, .mkv or .mov"
-            ) from error
+            asked = f"-f {self.kind}" if self.kind else self.path.suffix or "no suffix"
+            other = "-f mp4, matroska or mov" if self.kind else ".mp4, .mkv or .mov"
+            raise InputError(f"{self.path}: {asked} is no video format: take {other}") from error
+        if usual in NO_VIDEO and found != "matroska":
+            raise InputError(f"{self.path}: {self.kind or self.path.suffix} has no place for video: take .mp4, .mkv or .mov")
         if found.startswith("image2"):
             raise InputError(f"{self.path}: {self.path.suffix} is a picture, expected a video format: take .mp4, .mkv or .mov")
         return found

@@ -57,7 +57,6 @@ class WatchedPipe:
         """Whether it is NUT without the index that comes last."""
         return self._start == NUT and not self._indexed
 
-
     def within_a_picture(self, picture: int) -> bool:
         """Whether it is y4m that ended within one of its pictures of so many bytes."""
         return (self._bytes - self._line.find(b"\n") - 1) % (picture + Y4M_FRAME) != 0

@@ -133,9 +133,10 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
             return opened
     except (av.FFmpegError, OSError) as error:
         if kind is None and any("not on whitelist" in line for line in said):
-            raise VideoError(
-                f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: --playlist reads what it lists"
-            ) from error
+            remedy = (
+                "name the list itself instead of a pipe" if path == STANDARD else "videodeblur run --playlist reads what it lists"
+            )
+            raise VideoError(f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: {remedy}") from error
         reason = (said or [error.strerror or str(error)])[-1].partition(" on whitelist")[0]
         raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
 
