@@ -27,6 +27,7 @@ from av.stream import Disposition
 
 from runtime.errors import InputError, VideoError
 from runtime.video.alpha import check_alpha, decoder_for
+from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.format import (
     FALLBACK_RATE,
     FULL,
@@ -39,7 +40,6 @@ from runtime.video.format import (
     plane_of,
     side_data_of,
 )
-from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
