@@ -221,6 +221,6 @@ def _side_data_at(written: Path, time: Fraction | None) -> set[str]:
         container.seek(max(0, round(time * CLOCK)))
         for frame in islice(container.decode(video=0), LOOKED_THROUGH):
             found |= {data.type.name for data in side_data_of(frame) if says_something(data)}
-            if frame.pts is not None and frame.pts * frame.time_base >= time:
+            if frame.pts is not None and frame.pts * (frame.time_base or 0) >= time:
                 break
     return found

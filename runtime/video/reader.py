@@ -89,6 +89,7 @@ class VideoReader:
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._packet_bytes = 0  # of the first packet of the picture
+        self.starts: dict[int, Fraction] = {}  # seconds, of the streams beside the picture that were come by so far
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
@@ -300,6 +301,8 @@ class VideoReader:
         return max(known, self.stream.frames + in_fragments) if in_fragments else known
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
+        if packet.size and not packet.is_discard:
+            self.starts.setdefault(packet.stream_index, _start(packet))
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             self._packets.setdefault(packet.stream_index, deque()).append(packet)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -41,6 +41,7 @@ from runtime.video.muxer import (
 )
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
+from runtime.video.sync import moved_sound
 
 FRAMES = 3  # that are tried: encoders that reorder want so many
 NOISE = 64  # pixels, the side of the square of them in a frame
@@ -83,6 +84,8 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
             plan = replace(plan, streams=kept)
         else:
             break
+    starts = {index: _time(first[0]) * first[0].time_base for index, first in packets.items()}
+    notes += _mistimed(plan, {**starts, **plan.reader.starts}, part)
     plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
     if lost:
         notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
@@ -106,9 +109,25 @@ def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
         lost = ", ".join(sorted(before.side_data - now.side_data))
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
-        yield f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {suffix} says {_rate_of(now)}"
+        yield _other_rate(plan, now)
+    yield from moved_sound(plan.reader, plan.streams, plan.reader.starts, written)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
+
+
+def _mistimed(plan: OutputPlan, starts: Mapping[int, Fraction], part: Path) -> Iterator[str]:
+    """What a trial says of rate and start that the source does not, where its pictures come at the stated rate."""
+    if plan.path == STANDARD or plan.is_format({Y4M}):
+        return
+    now = read_back(plan, part)
+    if plan.reader.even and _far(now.frame_rate, plan.rate):
+        yield _other_rate(plan, now)
+    yield from moved_sound(plan.reader, plan.streams, starts, part)
+
+
+def _other_rate(plan: OutputPlan, now: VideoInfo) -> str:
+    said = f"{float(now.frame_rate):.5g}" if now.frame_rate else "none"
+    return f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {plan.where} says {said}"
 
 
 def is_made_anew(reader: VideoReader, source: Stream) -> bool:
@@ -119,10 +138,6 @@ def is_made_anew(reader: VideoReader, source: Stream) -> bool:
 
 def _far(rate: Fraction | None, expected: Fraction) -> bool:
     return rate is None or abs(rate - expected) > SAME_RATE * expected
-
-
-def _rate_of(info: VideoInfo) -> str:
-    return f"{float(info.frame_rate):.5g}" if info.frame_rate else "none"
 
 
 def read_back(plan: OutputPlan, written: Path) -> VideoInfo:
