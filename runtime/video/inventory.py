@@ -70,7 +70,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
     if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
-        facts["the clean aperture (clap)"] = has_clean_aperture(reader.path)
+        if has_clean_aperture(reader.path):
+            facts["the clean aperture (clap)"] = True
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
@@ -191,7 +192,8 @@ def _details(stream: Stream) -> dict[str, str]:
 
 
 def _gaps(container: InputContainer) -> int:
-    times = [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in container.chapters()]
+    chapters: list[Any] = container.chapters()
+    times = [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in chapters]
     if times and container.duration:
         times.append([Fraction((container.start_time or 0) + container.duration, CLOCK)] * 2)
     return sum(later[0] - earlier[1] > LEAST_GAP for earlier, later in zip(times, times[1:]))

@@ -35,6 +35,7 @@ Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
 PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
 PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone, nor in front of the picture
 NO_VIDEO = {"none", "png"}  # usual video codecs of containers of sound, some of which have a cover, and of subtitles
+WARM_UP = Fraction(1, 10)  # seconds of hidden sound that decoders may need, and muxers tell of in their own ways
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
@@ -155,10 +156,12 @@ class Muxer:
         self.coded += 1
 
     def copy(self, packet: av.Packet[Any], index: int) -> None:
-        """Takes a packet of the source's stream of this index."""
+        """Takes a packet of the source's stream of this index; one that an edit list hides stays hidden, or is left out."""
         moved = round(self.start / packet.time_base)
         packet.pts, packet.dts = (None if time is None else time - moved for time in (packet.pts, packet.dts))
-        self._send(packet, self._copies[index])
+        hidden = packet.is_discard and packet.pts is not None and packet.pts * packet.time_base < -WARM_UP
+        if not hidden or self._plan.is_format(MP4_LIKE):
+            self._send(packet, self._copies[index])
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and the trailer."""

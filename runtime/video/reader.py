@@ -357,12 +357,6 @@ class VideoReader:
             self._said.append(WITHOUT_INDEX)
         if self._pipe and is_format(self.container, {"yuv4mpegpipe"}) and self._pipe.within_a_picture(self._packet_bytes):
             raise self._broken(frames, "it ends within a picture")
-        try:
-            doubt = missing_end(self.path, set(self.container.format.name.split(",")), self._packet_bytes)
-        except MissingEndError as error:
-            raise self._broken(frames, str(error)) from error
-        if doubt:
-            self._said.append(doubt)
         if frames < packets - hidden and self.stream.codec_context.name not in HIDDEN:
             lost = packets - hidden - frames
             self._said.append(
@@ -376,6 +370,12 @@ class VideoReader:
                 raise self._broken(frames, f"the last packet of stream {min(damaged)} is not whole")
         if is_format(self.container, SAY_THEIR_LENGTH) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
+        try:
+            doubt = missing_end(self.path, set(self.container.format.name.split(",")), self._packet_bytes)
+        except MissingEndError as error:
+            raise self._broken(frames, str(error)) from error
+        if doubt:
+            self._said.append(doubt)
 
     def _time_of(self, decoded: av.VideoFrame, previous: int | None, number: int) -> int:
         if self.pictures:
