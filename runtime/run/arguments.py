@@ -219,7 +219,8 @@ def _no_slip(flag: str, text: str) -> str:
     """What follows a flag of one letter, unless it is another flag that begins with that letter, as FFmpeg spells it."""
     for start, meant in SLIPS[flag].items():
         if text.startswith(start):
-            raise argparse.ArgumentTypeError(f"{flag}{text}: did you mean {meant}?")
+            value = text[len(start) :] if flag == "-c" and start == "rf" else ""
+            raise argparse.ArgumentTypeError(f"{flag}{text}: did you mean {' '.join(filter(None, (meant, value)))}?")
     return text
 
 

@@ -237,7 +237,10 @@ def _first_packets(reader: VideoReader) -> Packets:
     found = {
         index: [_copy(packet) for packet in packets if not packet.is_discard] for index, packets in reader.first_packets().items()
     }
-    missing = {stream.index for stream in reader.container.streams} - {reader.stream.index, *(index for index, packets in found.items() if packets)}
+    missing = {stream.index for stream in reader.container.streams} - {
+        reader.stream.index,
+        *(index for index, packets in found.items() if packets),
+    }
     if not missing or reader.path == STANDARD or reader.pictures:
         return found
     with suppress(av.FFmpegError), open_source(reader.path, reader.playlist).container as again:
