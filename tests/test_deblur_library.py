@@ -392,7 +392,7 @@ def test_a_library_may_reach_into_another_file_system(videos, tiny_model, tmp_pa
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "sub").symlink_to(elsewhere)
         assert drive(tmp_path / "out", tiny_model) == 0
-        assert os.listdir(elsewhere) == ["short.mp4"]
+        assert [path.name for path in Path(elsewhere).iterdir()] == ["short.mp4"]
 
 
 def test_two_processes_at_one_library(output, tiny_model, capsys):
