@@ -212,9 +212,9 @@ def test_a_folder_in_the_place_of_the_output_is_found_before_the_work(tmp_path):
 def test_a_rehearsal_is_short_and_leaves_nothing(tmp_path):
     source = steady(tmp_path / "in.mkv", audio=["aac"], subtitles=("a",), size=(640, 360))
     with VideoReader(source) as reader:
-        started = time.perf_counter()
+        started = time.process_time()  # other work on the machine does not count
         VideoWriter(tmp_path / "out.mkv", reader, FAST).close()
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
