@@ -25,7 +25,7 @@ from runtime.progress import Progress, ProgressBar, Say
 from runtime.run.arguments import read_arguments
 from runtime.run.comparison import View
 from runtime.run.frames_in_step import sharpen, take_up
-from runtime.run.options import DeblurOptions, open_engine
+from runtime.run.options import DEFAULT_RATE, DeblurOptions, open_engine
 from runtime.run.pipeline import overlap
 from runtime.run.tiling import Grid, TiledEngine, grid_for
 from runtime.streaming import StreamDeblurrer
@@ -139,7 +139,7 @@ def _check_count(reader: VideoReader, writer: OutputWriter) -> None:
 def _open_reader(options: DeblurOptions) -> VideoReader:
     from runtime.video import VideoReader  # here, so that options and help need no PyAV
 
-    rate = Fraction(options.rate).limit_denominator(MAX_RATE_DENOMINATOR)
+    rate = Fraction(options.rate or DEFAULT_RATE).limit_denominator(MAX_RATE_DENOMINATOR)
     return VideoReader(options.source, options.frames, rate, options.salvage, options.playlist)
 
 

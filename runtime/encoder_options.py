@@ -14,6 +14,9 @@ DEFAULT_CRF = {"libx264": 18, "libx265": 20, "libvpx-vp9": 24, "libsvtav1": 24}
 # NVIDIA's encoders call it cq, and keep to 2 Mbit/s unless they are told that the bit rate is free.
 DEFAULT_CQ = {"h264_nvenc": 19, "hevc_nvenc": 21, "av1_nvenc": 28}
 FREE_BIT_RATE = {"rc": "vbr", "b": "0"}
+# The scales of constant quality; beyond their ends some encoders take the end, without a word.
+MOST_CRF = {"libx264": 51, "libx264rgb": 51, "libx265": 51, **dict.fromkeys(DEFAULT_CQ, 51)}
+MOST_CRF_OF_OTHERS = 63
 RATE_CONTROL = {"crf", "qp", "cq", "b", "global_quality", "x264-params", "x265-params"}  # options that replace that default
 
 
@@ -29,10 +32,13 @@ class EncoderOptions:
     drop_unsupported: bool = False  # leave out audio and subtitles that the container cannot hold, instead of refusing
 
     def __post_init__(self) -> None:
-        """Raises InputError when the quality is asked for twice."""
+        """Raises InputError when the quality is asked for twice, or is not on the encoder's scale."""
         twice = RATE_CONTROL & self.options.keys()
         if self.crf is not None and twice:
             raise InputError(f"got crf {self.crf:g} and {', '.join(sorted(twice))}, expected one of them: drop the other")
+        most = MOST_CRF.get(self.codec, MOST_CRF_OF_OTHERS)
+        if self.crf is not None and not 0 <= self.crf <= most:
+            raise InputError(f"the quality is crf {self.crf:g}, expected 0 (best) to {most} for {self.codec}")
 
     def resolved(self) -> dict[str, str]:
         """What the encoder is given: `options` and the quality; x265 is told not to print its settings."""

@@ -21,7 +21,9 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.backends import CPU_BACKENDS
 from runtime.command_line import command
+from runtime.encoder_options import EncoderOptions
 from runtime.engine import Engine
+from runtime.errors import InputError
 from runtime.progress import clock_text
 from runtime.run import network_memory
 from runtime.run.arguments import (
@@ -79,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_network_arguments(parser)
     add_container_argument(add_encoder_arguments(parser))
     arguments = parser.parse_args(argv)
+    if arguments.output == NOWHERE and output_encoder(arguments) != EncoderOptions():
+        raise InputError("options of the encoder are tried on an output: name OUTPUT too, or leave them out")
     options = DeblurOptions(
         arguments.source,
         arguments.output,

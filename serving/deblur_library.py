@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from serving.library.dispatcher import Pool
     from serving.library.scan import LibraryRequest
 
+PATIENCE = 300.0  # seconds, unless --patience says more or less
 CORES = 4  # of a worker on a cluster, unless --threads says more or less
 
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from serving.library.scan import begin_library
 
     clean_up_when_stopped()
-    options = RunOptions(arguments.tries, arguments.patience)
+    options = RunOptions(arguments.tries, PATIENCE if arguments.patience is None else arguments.patience)
     with only_one(request.output), ProgressBar() as bar:
         library = begin_library(request, say)
         try:
@@ -74,9 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--patience",
         type=float,
-        default=300.0,
         metavar="SECONDS",
-        help="seconds to wait while there is no worker (default: %(default)g)",
+        help=f"seconds to wait while there is no worker (default: {PATIENCE:g})",
     )
     output = parser.add_argument_group("what is printed")
     output.add_argument("--no-progress", action="store_true", help="show no progress bar")
@@ -86,11 +86,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(arguments: argparse.Namespace) -> None:
     for name, least in (("workers", 0), ("tries", 1), ("patience", 0)):
-        if not getattr(arguments, name) >= least:
-            raise InputError(f"--{name} is {getattr(arguments, name)}, expected {least} or more")
+        given = getattr(arguments, name)
+        if given is not None and not given >= least:
+            raise InputError(f"--{name} is {given}, expected {least} or more")
     if arguments.address is None and not arguments.workers:
         if arguments.token_file or arguments.no_token:
             raise InputError("a token is for a cluster: name its --address")
+        if arguments.patience is not None:
+            raise InputError("--patience is for the workers of a cluster: say how many --workers, or name the cluster's --address")
         if arguments.gpus is not None:
             raise InputError("--gpus is of each worker: say how many --workers, or name the cluster's --address")
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import av
 import pytest
@@ -383,6 +384,19 @@ def test_segments_that_are_too_short_are_refused_at_once(output, tiny_model, cap
     assert "a segment has 4 frames, expected 10 or more" in capsys.readouterr().err
 
 
+def test_a_library_may_reach_into_another_file_system(videos, tiny_model, tmp_path):
+    """Nothing can be renamed into it: a join is written beside its output."""
+    if not os.access("/dev/shm", os.W_OK) or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system at /dev/shm")
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    shutil.copy(videos / "short.mp4", tmp_path / "in" / "sub")
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "sub").symlink_to(elsewhere)
+        assert drive(tmp_path / "out", tiny_model) == 0
+        assert [path.name for path in Path(elsewhere).iterdir()] == ["short.mp4"]
+
+
 def test_two_processes_at_one_library(output, tiny_model, capsys):
     from serving.library.arguments import only_one
 
@@ -541,6 +555,7 @@ def test_workers_share_the_cores_that_this_process_may_use():
         (["--gpus", "1"], "--gpus is of each worker: say how many --workers"),
         (["--tries", "0"], "--tries is 0, expected 1 or more"),
         (["--threads", "0"], "the network has 0 threads, expected 1 or more"),
+        (["--patience", "5"], "--patience is for the workers of a cluster: say how many --workers"),
         (["--patience", "nan"], "--patience is nan, expected 0 or more"),
     ],
 )

@@ -7,6 +7,7 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from runtime import Engine, InputError, StreamDeblurrer
 from runtime.deblur_video import deblur_video, main
 from runtime.encoder_options import EncoderOptions
 from runtime.run.frames_in_step import sharpen
-from runtime.run.options import DeblurOptions
+from runtime.run.options import DeblurOptions, open_engine
 from runtime.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -288,6 +289,8 @@ def test_a_bad_model_leaves_no_output(content, message, clip, run, tmp_path):
         (["--frames", "0"], "the limit is 0 frames, expected 1 or more"),
         (["-e", "nosuch=1"], "libx264 has no option nosuch=1"),
         (["-c", "nosuch"], "there is no encoder 'nosuch'"),
+        (["-f", "nosuch"], "out.mp4: -f nosuch is no video format: take -f mp4, matroska or mov"),
+        (["-f", "mp3"], "out.mp4: mp3 has no place for video: take .mp4, .mkv or .mov"),
         (["--crf", "20", "-e", "qp=0"], "got crf 20 and qp, expected one of them"),
     ],
 )
@@ -399,11 +402,56 @@ def test_sound_and_subtitles_can_be_left_out(run, tmp_path):
         (["--stride", "0"], "--stride is 0, expected 1 to"),
         (["--scene-thresh", "30"], "--scene-thresh is 30, expected 0 (off) to 1"),
         (["--scene-thresh", "nan"], "--scene-thresh is nan, expected"),
+        (["--crf", "999"], "the quality is crf 999, expected 0 (best) to 51 for libx264"),
+        (["--crf", "-1"], "the quality is crf -1, expected 0 (best) to 51"),
+        (["--crf", "nan", "-c", "libsvtav1"], "the quality is crf nan, expected 0 (best) to 63 for libsvtav1"),
     ],
 )
 def test_a_number_out_of_range_is_refused_before_anything_is_opened(options, line, capsys):
     status = main(["no-such-video.mp4", "out.mp4", "--model", "no-such-model.onnx", *options])
     assert_one_error(status, capsys.readouterr().err, line)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--rate", "30"], "--rate 30 is for pictures, and no-such-video.mp4 is a video, which has its own: leave it out"),
+        (["--resume-every", "20"], "--resume-every is for runs that can be resumed: add --resume"),
+        (["--server-model", "deblur"], "--server-model is the network's name on a server: name its --server"),
+        (["--memory", "2", "--tile", "100"], "got --memory 2 and --tile 100, which both say how large tiles are: drop one"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options, line, capsys):
+    status = main(["no-such-video.mp4", "out.mp4", "--model", "no-such-model.onnx", *options])
+    assert_one_error(status, capsys.readouterr().err, line)
+
+
+@pytest.mark.parametrize("options", [["--crf", "20"], ["-c", "ffv1"], ["-e", "preset=slow"], ["-f", "mp4"]])
+def test_pictures_have_no_encoder_to_choose(options, capsys):
+    status = main(["no-such-video.mp4", "out%d.png", *options])
+    assert_one_error(status, capsys.readouterr().err, "out%d.png is pictures, which are written as PNG: leave out -c, --crf")
+
+
+def test_a_playlist_does_not_come_through_a_pipe(capsys):
+    status = main(["-", "out.mp4", "--playlist"])
+    assert_one_error(status, capsys.readouterr().err, "--playlist is for a file that lists others, and - is none")
+
+
+def test_a_gpu_is_not_chosen_where_the_cpu_runs_the_network(clip, run, tmp_path):
+    status, _, err = run(clip, tmp_path / "out.mp4", "--device", "3")
+    assert_one_error(status, err, "device 3 is a GPU, and tiny.onnx runs on ")
+    assert names(tmp_path) == []
+
+
+def test_what_is_for_the_cpu_is_refused_on_a_gpu(clip, monkeypatch, tmp_path):
+    """By the name of the backend alone, since there is no GPU here."""
+    closed = []
+    engine = SimpleNamespace(backend="onnxruntime-cuda", close=lambda: closed.append(True))
+    monkeypatch.setattr("runtime.run.options.Engine", lambda *_: engine)
+    for name, value in (("memory", 2.0), ("threads", 2)):
+        with pytest.raises(InputError, match=rf"--{name} is for a network on the CPU, and this one runs on onnxruntime-cuda"):
+            open_engine(DeblurOptions(clip, tmp_path / "out.mp4", model=Path("m.onnx"), **{name: value}), None)
+    assert closed == [True, True]
 
 
 @pytest.mark.parametrize("model", [None, "tiny"])
@@ -416,7 +464,15 @@ def test_a_stride_beyond_the_window_is_refused_before_frames_are_read(model, cli
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(("slip", "meant"), [(["-crf", "20"], "--crf 20"), (["-crf=20.5"], "--crf 20.5")])
+SLIPS = [
+    (["-crf20"], "--crf 20"),
+    (["-c:a", "copy"], "-c:v (sound is always copied)"),
+    (["-frames", "10"], "--frames or --rate"),
+    (["-framerate", "10"], "--frames or --rate"),
+]
+
+
+@pytest.mark.parametrize(("slip", "meant"), [(["-crf", "20"], "--crf 20"), (["-crf=20.5"], "--crf 20.5"), *SLIPS])
 def test_ffmpegs_crf_is_answered_with_ours(slip, meant, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["in.mp4", "out.mp4", *slip])

@@ -35,7 +35,7 @@ LISTS = {
 def test_a_list_of_other_files_is_read_where_asked_only(kind, name, tmp_path):
     Clip(times=list(range(5)), time_base=RATE).write(tmp_path / "a.ts")
     (tmp_path / name).write_text(LISTS[kind])
-    with pytest.raises(VideoError, match=rf"{name}: (is a list of other files .*: --playlist|not a video)"):
+    with pytest.raises(VideoError, match=rf"{name}: (is a list of other files .*: videodeblur run --playlist|not a video)"):
         VideoReader(tmp_path / name)
     if name == {"concat": "b.txt", "hls": "b.m3u8"}[kind]:
         with VideoReader(tmp_path / name, playlist=True) as reader:

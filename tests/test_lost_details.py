@@ -6,11 +6,12 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from video_clips import Clip
+from video_clips import Clip, read
 
 from runtime.encoder_options import EncoderOptions
 from runtime.video import VideoReader, VideoWriter
-from runtime.video.services import services_of
+from runtime.video.segments import ResumableWriter
+from runtime.video.services import programs_of, services_of
 
 FAST = EncoderOptions(options={"preset": "ultrafast", "bf": "0"})
 TIMES = {"times": [number * 40 for number in range(12)], "time_base": Fraction(1, 1000), "options": FAST.options}
@@ -78,7 +79,7 @@ def test_details_of_streams_and_gaps_between_chapters_are_told_where_they_are_lo
     source = detailed(tmp_path / "in.mkv")
     assert rewrite(source, tmp_path / "out.mkv") == []
     notes = rewrite(source, tmp_path / "out.mp4")
-    assert "gaps between chapters: not in the output as it was" in notes
+    assert "gaps between or behind chapters: not in the output as it was" in notes
     (note,) = (note for note in notes if "(said of the streams)" in note)
     assert "stereo_mode of video stream 0" in note
     assert "disposition original of audio stream 2" in note
@@ -120,3 +121,160 @@ def test_a_clean_aperture_is_told_where_it_is_lost(tmp_path):
     source.write_bytes(grown)
     assert rewrite(tmp_path / "plain.mp4", tmp_path / "out.mkv") == []
     assert "the clean aperture (clap): not in the output as it was" in rewrite(source, tmp_path / "out.mkv")
+
+
+def noise(number, size=(72, 64)):
+    return av.VideoFrame.from_ndarray(np.random.default_rng(number).integers(0, 255, size).astype(np.uint8), format="yuv420p")
+
+
+@pytest.mark.parametrize("kind", [VideoWriter, ResumableWriter])
+def test_a_stereo_mode_is_said_once(kind, tmp_path):
+    """FFmpeg refuses pictures that have it twice, from the container and from the encoder."""
+    source = detailed(tmp_path / "in.mkv")
+    with VideoReader(source) as reader, kind(tmp_path / "out.mkv", reader, FAST) as writer:
+        if kind is ResumableWriter:
+            writer.begin({}, (8, 8))
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    for path in (source, tmp_path / "out.mkv"):
+        with av.open(str(path)) as container:
+            told = [data.type.name for data in next(container.decode(video=0)).side_data]
+            assert told.count("STEREO3D") == 1
+            assert container.streams.video[0].metadata["stereo_mode"] == "left_right"
+
+
+def test_what_is_said_of_chapters_beside_titles_is_told_where_it_is_lost(tmp_path):
+    source = tmp_path / "in.mkv"
+    with av.open(str(Clip(**TIMES).write(tmp_path / "plain.mkv"))) as before, av.open(str(source), "w") as after:
+        copy = after.add_stream_from_template(before.streams.video[0])
+        told = {"title": "A", "artist": "Mari"}
+        after.set_chapters([{"id": 1, "start": 0, "end": 100, "time_base": Fraction(1, 1000), "metadata": told}])
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = copy
+                after.mux(packet)
+    assert rewrite(source, tmp_path / "out.mkv") == []
+    assert "artist of chapters: not in the output as it was" in rewrite(source, tmp_path / "out.mp4")
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">Senja</x:xmpmeta>'
+XMP_NAME = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+
+
+def with_box(path, name, content):
+    Clip(**TIMES).write(path)
+    with path.open("ab") as file:
+        file.write((24 + len(content)).to_bytes(4, "big") + b"uuid" + name + content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".nut"])
+def test_xmp_is_kept(suffix, tmp_path):
+    source = with_box(tmp_path / "in.mp4", XMP_NAME, XMP)
+    assert rewrite(source, tmp_path / f"out{suffix}") == []
+    with av.open(str(tmp_path / f"out{suffix}"), options={"export_xmp": "1"}) as container:
+        told = {name.lower(): value for name, value in container.metadata.items()}
+    assert told["xmp"].encode() == XMP
+    if suffix == ".mp4":
+        assert XMP_NAME + XMP in (tmp_path / "out.mp4").read_bytes()
+
+
+def test_boxes_that_are_lost_are_noted(tmp_path):
+    source = with_box(tmp_path / "xmp.mp4", XMP_NAME, XMP)
+    assert "metadata is not in the output: .avi cannot hold xmp" in rewrite(source, tmp_path / "out.avi")
+    source = with_box(tmp_path / "own.mp4", b"G" * 16, b"12345678")
+    assert rewrite(source, tmp_path / "out.mp4") == [f"the box {'47' * 16} (uuid): not in the output as it was"]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".mov"])
+def test_sound_in_front_of_the_picture_stays_there(suffix, tmp_path):
+    source = tmp_path / "in.mkv"
+    with av.open(str(Clip(**TIMES, audio=["aac"]).write(tmp_path / "plain.mkv"))) as before, av.open(str(source), "w") as after:
+        copies = {stream.index: after.add_stream_from_template(stream) for stream in reversed(before.streams)}
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                after.mux(packet)
+    assert rewrite(source, tmp_path / f"out{suffix}") == []
+    assert [kind for kind, *_ in read(tmp_path / f"out{suffix}").streams] == ["audio", "video"]
+
+
+def test_mpeg2s_own_timecode_is_told_where_it_is_lost(tmp_path):
+    source = tmp_path / "in.mpg"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={"gop_timecode": "01:02:03:04"})
+        stream.width, stream.height = 64, 48
+        for number in range(12):
+            picture = noise(number)
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    with VideoReader(source) as reader:
+        assert reader.gop_timecode[:8] == "01:02:03"
+    (note,) = rewrite(source, tmp_path / "out.mkv")
+    assert note == "side data is not in the output: libx264 in .mkv lost GOP_TIMECODE"  # and no empty PANSCAN
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "out.mpg", reader, EncoderOptions("mpeg2video")) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    assert writer.notes == ["GOP_TIMECODE: not in the output as it was"]
+
+
+def programs(path):
+    """Two, of a picture and a sound each; FFmpeg has no way to make them, but for one at a time."""
+    streams = []
+    for number in range(2):
+        options = {"mpegts_start_pid": str(0x100 + 16 * number), "mpegts_pmt_start_pid": str(0x1000 + number)}
+        with av.open(str(path), "w", container_options={**options, "mpegts_service_id": str(1 + number)}) as container:
+            picture, sound = container.add_stream("libx264", rate=25, options=FAST.options), container.add_stream("ac3", rate=48000)
+            picture.width, picture.height = 64, 48
+            for time in range(25):
+                frame = noise(time)
+                frame.pts, frame.time_base = time, Fraction(1, 25)
+                container.mux(picture.encode(frame))
+                samples = av.AudioFrame.from_ndarray(np.zeros((2, 1536), np.float32), "fltp", "stereo")
+                samples.sample_rate, samples.pts = 48000, 1536 * time
+                container.mux(sound.encode(samples))
+            container.mux(picture.encode(None))
+            container.mux(sound.encode(None))
+        data = path.read_bytes()
+        packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+        streams.append([packet for packet in packets if (packet[1] & 0x1F, packet[2]) not in ((0, 0), (0, 0x11))])
+    content = bytes.fromhex("00b011 0001c10000 0001f000 0002f001")
+    listed = b"\x47\x40\0\x10\0" + content + checksum(content)
+    mixed = [packet for pair in zip(*streams) for packet in pair]
+    path.write_bytes(listed.ljust(188, b"\xff") + b"".join(mixed))
+    return path
+
+
+def checksum(data):
+    """CRC-32 of MPEG-2."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte << 24
+        for _ in range(8):
+            register = (register << 1 ^ (0x04C11DB7 if register >> 31 else 0)) & 0xFFFFFFFF
+    return register.to_bytes(4, "big")
+
+
+def test_sound_of_another_program_than_the_pictures_is_told(tmp_path):
+    source = programs(tmp_path / "in.ts")
+    assert programs_of(source) == {1: {0x100, 0x101}, 2: {0x110, 0x111}}
+    left_out, told = rewrite(source, tmp_path / "out.mkv")
+    assert left_out.startswith("video stream 2 (h264) is not in the output")
+    assert told == "audio stream 3: of another program than the picture, and copied all the same"
+    assert rewrite(broadcast(tmp_path / "one.ts"), tmp_path / "out.mkv") == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 187, 188 * 3])
+def test_no_transport_stream_has_no_programs(length, tmp_path):
+    (tmp_path / "in.ts").write_bytes(b"G" * length)
+    assert programs_of(tmp_path / "in.ts") == {}
+
+
+def test_a_limited_range_that_is_said_alone_is_the_same_unsaid(tmp_path):
+    """H.264 has no place for it without other tags; where nothing is said, players take it for limited."""
+    source = Clip(**TIMES, color=(1, 2, 2, 2)).write(tmp_path / "in.mkv")
+    notes = rewrite(source, tmp_path / "out.mp4")
+    assert not any("range" in note for note in notes)
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        assert (reader.info.color_tags[0], reader.info.color_range) == (0, "limited")

@@ -160,6 +160,20 @@ def test_a_late_start_does_not_become_blank_hours(suffix, start, into, resumed, 
         assert lead[0] == pytest.approx(lead[1], abs=0.002)
 
 
+@pytest.mark.parametrize("into", [".mp4", ".mkv", ".flv", ".nut", ".ts"])
+def test_a_clock_that_starts_anew_is_no_start_before_zero(into, tmp_path):
+    """That of a transport stream has 33 bits, for 26.5 hours; FFmpeg has what is before its end begin below 0."""
+    source = with_sound(tmp_path / "in.ts", 2**33 / 90000 - 2)
+    before = read(source)
+    assert before.times[0] < 0
+    notes = rewrite(source, tmp_path / f"out{into}")
+    assert [note for note in notes if not note.startswith("the rate")] == []
+    after = read(tmp_path / f"out{into}")
+    assert len(after.times) == len(before.times)
+    assert float(after.times[-1] - after.times[0]) == pytest.approx(float(before.times[-1] - before.times[0]), abs=0.002)
+    assert -0.1 < after.times[0] < 0.1 or into == ".ts"
+
+
 def test_a_late_start_of_a_recorded_stream_does_not_become_blank_hours(tmp_path):
     """MP4 in fragments, as of DASH: each says when it is shown since the stream began."""
     source = with_sound(tmp_path / "in.mp4", movflags="frag_keyframe+empty_moov")

@@ -136,7 +136,8 @@ def test_videos_and_pictures_become_each_other(source, output, tiny_model, tmp_p
     (tmp_path / "folder").mkdir()
     outputs = {"%05d.png": tmp_path / "new" / "%05d.png", "video": tmp_path / "out.mkv", "folder": tmp_path / "folder"}
     sources = {"video": video, "pictures": tmp_path / "%03d.png"}
-    options = DeblurOptions(sources[source], outputs[output], scene_threshold=0, encoder=EncoderOptions("ffv1"))
+    encoder = EncoderOptions("ffv1" if output == "video" else "libx264")
+    options = DeblurOptions(sources[source], outputs[output], scene_threshold=0, encoder=encoder)
     with Engine(tiny_model, precision="fp32", threads=1) as engine:
         summary = deblur_video(options, engine=engine)
     assert summary.frames == 6

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import av
 import pytest
 from video_clips import VARIABLE, Clip, read, same
 
@@ -12,6 +13,8 @@ from runtime.run.options import DeblurOptions
 
 LONG = [cycle * 17020 + time for cycle in range(3) for time in VARIABLE]
 MILLISECONDS = Fraction(1, 1000)
+
+QUIET = {"preset": "ultrafast", "x265-params": "log-level=none"}
 
 CLIPS = {
     "variable rate, sound and subtitles": (
@@ -30,6 +33,9 @@ CLIPS = {
     ),
     "10 bits 4:2:0": (Clip(pixel_format="yuv420p10le"), ".mp4"),
     "10 bits 4:2:2": (Clip(pixel_format="yuv422p10le"), ".mp4"),
+    "12 bits 4:2:0 HEVC": (Clip("libx265", "yuv420p12le", options=QUIET), ".mkv"),
+    "12 bits 4:4:4 HEVC": (Clip("libx265", "yuv444p12le", options=QUIET), ".mp4"),
+    "ProRes 4444 with alpha": (Clip("prores_ks", "yuva444p10le", times=VARIABLE[:6]), ".mov"),  # is decoded to 12 bits
     "16 bits gray": (Clip("ffv1", "gray16le"), ".mkv"),
     "odd size": (Clip("ffv1", "yuv420p", (65, 49)), ".mkv"),
     "rotation": (Clip(rotation=90), ".mp4"),
@@ -50,10 +56,7 @@ def test_nothing_but_luma_changes(name, resume, tiny_model, tmp_path):
     before = read(source)
     with Engine(tiny_model, "onnxruntime", threads=1) as engine:
         summary = deblur_video(options, engine=engine)
-        bits, full = (
-            8 if before.luma[0].dtype == "u1" else (16 if "16" in clip.pixel_format else 10),
-            clip.pixel_format == "gray16le",
-        )
+        bits, full = av.VideoFormat(before.pixel_format).components[0].bits, before.pixel_format == "gray16le"
         stream = StreamDeblurrer(engine, None, bits, "full" if full else "limited")
         sharp = [luma for blurry in before.luma for luma in stream.push(blurry)] + stream.flush()
     after = read(output)

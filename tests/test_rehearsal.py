@@ -1,6 +1,7 @@
 """What an output cannot be is told before the work, and what it cannot hold is told at all."""
 
 import time
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -11,6 +12,7 @@ from video_clips import Clip, read
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import VideoError
 from runtime.video import VideoReader, VideoWriter
+from runtime.video.rehearsal import read_back
 from runtime.video.segments import ResumableWriter
 
 FAST = EncoderOptions(options={"preset": "ultrafast", "bf": "0"})
@@ -210,9 +212,9 @@ def test_a_folder_in_the_place_of_the_output_is_found_before_the_work(tmp_path):
 def test_a_rehearsal_is_short_and_leaves_nothing(tmp_path):
     source = steady(tmp_path / "in.mkv", audio=["aac"], subtitles=("a",), size=(640, 360))
     with VideoReader(source) as reader:
-        started = time.perf_counter()
+        started = time.process_time()  # other work on the machine does not count
         VideoWriter(tmp_path / "out.mkv", reader, FAST).close()
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
@@ -261,3 +263,66 @@ def test_sound_of_an_mxf_goes_to_an_mxf(tmp_path):
 def sound_of(path):
     with av.open(str(path)) as container:
         return b"".join(bytes(packet) for packet in container.demux(audio=0))
+
+
+def late(path, picture=0, sound=0):
+    """Picture and sound begin so many seconds after 0."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options=FAST.options)
+        video.width, video.height = 64, 48
+        audio = container.add_stream("ac3", rate=48000)
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), format="yuv420p")
+            frame.pts, frame.time_base = 25 * picture + number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+            samples = av.AudioFrame.from_ndarray(np.zeros((2, 1536), np.float32), "fltp", "stereo")
+            samples.sample_rate, samples.pts = 48000, 48000 * sound + 1536 * number
+            container.mux(audio.encode(samples))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("times", "told"), [({"picture": 2}, "2.0 s later"), ({"sound": 2}, "2.0 s earlier")])
+def test_a_container_that_has_all_begin_at_once_is_told_before_the_work(times, told, tmp_path):
+    source = late(tmp_path / "in.mkv", **times)
+    with VideoReader(source) as reader, VideoWriter(tmp_path / "out.avi", reader, FAST) as writer:
+        assert writer.notes == [f"audio stream 1 begins {told} beside the picture than it did"]
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    assert writer.notes == [f"audio stream 1 begins {told} beside the picture than it did"]
+    for suffix in (".mkv", ".mp4", ".ts", ".nut"):
+        assert rewrite(source, tmp_path / f"out{suffix}") == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi", ".nut", ".mov"])
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(120)])
+def test_a_trial_judges_the_rate(suffix, rate, tmp_path, monkeypatch):
+    source = with_timecode(tmp_path / "in.mp4", None, rate)
+    with VideoReader(source) as reader:
+        writer = VideoWriter(tmp_path / f"out{suffix}", reader, FAST)
+        writer.close()
+        assert writer.notes == []
+        monkeypatch.setattr(
+            "runtime.video.rehearsal.read_back", lambda *args: replace(read_back(*args), frame_rate=Fraction(12800))
+        )
+        writer = VideoWriter(tmp_path / f"out{suffix}", reader, FAST)
+        writer.close()
+    assert writer.notes == [f"the rate of {float(rate):.5g} frames per second is not in the output: {suffix} says 12800"]
+
+
+def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path):
+    """As in an MP4 of which `ffmpeg -ss -c copy` took the rest."""
+    source = tmp_path / "in.mp4"
+    with av.open(str(late(tmp_path / "whole.mp4"))) as before, av.open(str(source), "w") as after:
+        copies = [after.add_stream_from_template(stream) for stream in before.streams]
+        for packet in before.demux():
+            if packet.size:
+                moved = round(Fraction(3, 5) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - moved, packet.dts - moved, copies[packet.stream_index]
+                after.mux(packet)
+    for suffix in (".mkv", ".ts", ".mp4"):
+        assert rewrite(source, tmp_path / f"out{suffix}") == []
+        with VideoReader(tmp_path / f"out{suffix}") as reader:
+            assert 0 <= reader.info.first_pts * reader.info.time_base < Fraction(1, 8)
+            assert reader.info.duration < 0.5

@@ -81,6 +81,10 @@ def open_runner(path: Path, contract: Contract, how: How) -> Choice:
     if how.backend != "auto" and (departure := _departure(contract, how.backend)):
         raise BackendError(f"{path}: {departure}: take another backend")
     chosen = decide(contract, how)
+    if chosen.backend in CPU_BACKENDS and how.device:
+        raise InputError(
+            f"device {how.device} is a GPU, and {path.name} runs on {chosen.backend}, on the CPU: leave out the device"
+        )
     if chosen.backend == "openvino":
         return Choice(_load("openvino").OpenVinoRunner(path, chosen.precision, how.threads), contract, chosen.reason)
     if chosen.backend == "onnxruntime-cuda":

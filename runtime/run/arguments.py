@@ -9,14 +9,20 @@ from typing import Any, NoReturn
 
 from runtime.backends import CPU_BACKENDS, GPU_BACKENDS
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
+from runtime.errors import InputError
 from runtime.fastest import ANY, EXACT
 from runtime.run.comparison import KINDS
-from runtime.run.options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
+from runtime.run.options import DEFAULT_RATE, DEFAULT_SCENE_THRESHOLD, DEFAULT_SEGMENT, DEFAULT_SERVER_MODEL, DeblurOptions
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PLAYLIST = "read the files that INPUT lists, if it is a list (HLS, DASH, concat), instead of refusing it"
 PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
 RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
+
+SLIPS = {  # -crf20 reads as -c rf20: what follows a flag of one letter, and what is meant
+    "-c": {"rf": "--crf", ":a": "-c:v (sound is always copied)", ":s": "-c:v (subtitles are always copied)"},
+    "-f": {"rame": "--frames or --rate", "ps": "--rate"},
+}
 
 BACKENDS = f"backend: auto (default: .onnx files on the CPU, engines on the GPU), {', '.join((*CPU_BACKENDS, *GPU_BACKENDS))}"
 ARITHMETIC = (
@@ -35,6 +41,8 @@ All but luma is copied: chroma, times, sound, subtitles, chapters, metadata, cov
 def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.Namespace]:
     """What to do, and how to tell about it: `no_progress`, `json` and `log_level`."""
     arguments = _parser().parse_args(argv)
+    if arguments.resume_every is not None and not arguments.resume:
+        raise InputError("--resume-every is for runs that can be resumed: add --resume, or leave it out")
     options = DeblurOptions(
         source=arguments.source,
         output=arguments.output,
@@ -46,7 +54,7 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.
         salvage=arguments.salvage,
         playlist=arguments.playlist,
         resume=arguments.resume,
-        resume_every=arguments.resume_every,
+        resume_every=DEFAULT_SEGMENT if arguments.resume_every is None else arguments.resume_every,
         overwrite=arguments.overwrite,
     )
     return options, arguments
@@ -104,23 +112,23 @@ def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
         "--server", metavar="URL", help="Triton server that runs the network, grpc:// or http://HOST:PORT; docs/serving.md"
     )
-    model.add_argument(
-        "--server-model", default=DEFAULT_SERVER_MODEL, metavar="NAME", help="network's name on the server (default: %(default)s)"
-    )
+    model.add_argument("--server-model", metavar="NAME", help=f"network's name on the server (default: {DEFAULT_SERVER_MODEL})")
 
 
 def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of DeblurOptions that `add_network_arguments` reads."""
     chosen = ("model", "budget", "backend", "precision", "threads", "device", "server", "server_model")
     names = (*chosen, "stride", "tile", "memory", "scene_threshold")
-    return {name: getattr(arguments, name) for name in names if name in arguments}
+    if getattr(arguments, "server", None) is None and getattr(arguments, "server_model", None) is not None:
+        raise InputError("--server-model is the network's name on a server: name its --server")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The options that choose the encoder, and which streams are copied; more may be added to the group."""
     encoder = parser.add_argument_group("the encoder")
     encoder.add_argument(
-        "-c", "-c:v", "--codec", help=f"FFmpeg's name of a video encoder, as after its -c:v (default: {DEFAULT_CODEC})"
+        "-c", "-c:v", "--codec", type=_codec, help=f"FFmpeg's name of a video encoder, as after its -c:v (default: {DEFAULT_CODEC})"
     )
     usual = f"by encoder, {DEFAULT_CRF[DEFAULT_CODEC]} for {DEFAULT_CODEC}"
     encoder.add_argument(
@@ -150,7 +158,10 @@ def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._Argument
 def add_container_argument(encoder: argparse._ArgumentGroup) -> None:
     """The option that names the container where the suffix of an output does not."""
     encoder.add_argument(
-        "-f", "--format", help="FFmpeg's name of the container (default: by the suffix; y4m to standard output, where nut goes too)"
+        "-f",
+        "--format",
+        type=_container,
+        help="FFmpeg's name of the container (default: by the suffix; y4m to standard output, where nut goes too)",
     )
 
 
@@ -182,14 +193,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--rate",
         type=float,
-        default=25.0,
         metavar="FPS",
-        help="frames per second when INPUT is pictures, as FFmpeg's -framerate (default: %(default)g)",
+        help=f"frames per second when INPUT is pictures, as FFmpeg's -framerate (default: {DEFAULT_RATE:g})",
     )
     add("--salvage", action="store_true", help="deliver what is before the damage of a broken INPUT, instead of refusing it")
     add("--playlist", action="store_true", help=PLAYLIST)
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
-    add("--resume-every", type=int, default=250, metavar="N", help="frames of a segment, about (default: %(default)s)")
+    add("--resume-every", type=int, metavar="N", help=f"frames of a segment, about (default: {DEFAULT_SEGMENT})")
     add_network_arguments(parser)
     add_container_argument(add_encoder_arguments(parser))
     output = parser.add_argument_group("what is printed")
@@ -207,6 +217,23 @@ def output_encoder(arguments: argparse.Namespace) -> EncoderOptions:
     if kind is None and str(arguments.output) == "-":
         kind = PIPES["y4m"]
     return encoder_options(arguments, RAW_CODECS.get(kind or "", DEFAULT_CODEC), kind)
+
+
+def _codec(text: str) -> str:
+    return _no_slip("-c", text)
+
+
+def _container(text: str) -> str:
+    return _no_slip("-f", text)
+
+
+def _no_slip(flag: str, text: str) -> str:
+    """What follows a flag of one letter, unless it is another flag that begins with that letter, as FFmpeg spells it."""
+    for start, meant in SLIPS[flag].items():
+        if text.startswith(start):
+            value = text[len(start) :] if flag == "-c" and start == "rf" else ""
+            raise argparse.ArgumentTypeError(f"{flag}{text}: did you mean {' '.join(filter(None, (meant, value)))}?")
+    return text
 
 
 def _as_in_ffmpeg(text: str) -> NoReturn:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from runtime.backends import CPU_BACKENDS
 from runtime.default_model import SIZE, default_model, shipped_sizes
 from runtime.encoder_options import EncoderOptions
 from runtime.engine import Engine
@@ -19,6 +20,8 @@ MIN_SEGMENT = 10  # frames, two windows
 DEFAULT_SERVER_MODEL = "videodeblur"
 MEMORIES = (FIXED_BYTES / 1e9, 1e9)  # GB for the network
 SHIPPED_FRAMES = 5  # of a window of the shipped sizes
+DEFAULT_SEGMENT = 250  # frames
+DEFAULT_RATE = 25.0  # frames per second of pictures, as in FFmpeg
 RATES = (0.001, 1000.0)  # frames per second of pictures
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
@@ -41,7 +44,7 @@ class DeblurOptions:
     server: str | None = None  # "grpc://HOST:PORT" or "http://HOST:PORT" of a Triton server that runs the network
     server_model: str = DEFAULT_SERVER_MODEL  # its name there
     stride: int | None = None  # frames between the starts of two windows; None = the window's length
-    rate: float = 25.0  # frames per second at which pictures are shown
+    rate: float | None = None  # frames per second at which pictures are shown, DEFAULT_RATE if None; a video has its own
     frames: int | None = None  # stop after so many; None = all
     tile: int | None = None  # side in pixels that a tile adds; 0 = the whole picture; None = what memory allows
     memory: float | None = None  # GB (10^9 bytes) for the network on a CPU; None = half of what is at hand
@@ -50,7 +53,7 @@ class DeblurOptions:
     salvage: bool = False  # of a damaged video, deliver what is before the damage, instead of refusing
     playlist: bool = False  # the source may be a list of other files (HLS, DASH, concat)
     resume: bool = False  # keep finished segments beside the output, and go on from those of an earlier run
-    resume_every: int = 250  # frames of a segment, about; what a kill can cost
+    resume_every: int = DEFAULT_SEGMENT  # frames of a segment, about; what a kill can cost
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     overwrite: bool = False  # replace the output if it exists
 
@@ -67,7 +70,11 @@ class DeblurOptions:
             flags = "--model, --quality, --fast, --backend, --precision, --threads, --device"
             raise InputError(f"{self.server} has its own model and backend: leave out {flags}")
         self._check_network()
-        if not RATES[0] <= self.rate <= RATES[1]:
+        if self.rate is not None and self._source_folder is None:
+            raise InputError(f"--rate {self.rate:g} is for pictures, and {self.source} is a video, which has its own: leave it out")
+        if self.playlist and (self._source_folder or str(self.source) == "-"):
+            raise InputError(f"--playlist is for a file that lists others, and {self.source} is none: leave it out")
+        if self.rate is not None and not RATES[0] <= self.rate <= RATES[1]:
             raise InputError(f"the rate is {self.rate} frames per second, expected {RATES[0]} to {RATES[1]:g}")
         if self.resume_every < MIN_SEGMENT:
             raise InputError(f"a segment has {self.resume_every} frames, expected {MIN_SEGMENT} or more")
@@ -83,6 +90,8 @@ class DeblurOptions:
             raise InputError(f"--stride is {self.stride}, expected 1 to the frames of a window")
         if self.tile is not None and self.tile < 0:
             raise InputError(f"--tile is {self.tile}, expected pixels, or 0 for one piece")
+        if self.memory is not None and self.tile is not None:
+            raise InputError(f"got --memory {self.memory:g} and --tile {self.tile}, which both say how large tiles are: drop one")
         if self.memory is not None and not MEMORIES[0] < self.memory <= MEMORIES[1]:
             least = f"{MEMORIES[0]:g} GB, which the libraries take alone"
             raise InputError(f"--memory is {self.memory:g} GB, expected a finite number above {least}")
@@ -90,6 +99,9 @@ class DeblurOptions:
             raise InputError(f"--scene-thresh is {self.scene_threshold:g}, expected 0 (off) to 1")
 
     def _check_pictures(self) -> None:
+        used = replace(EncoderOptions(), leave_out=self.encoder.leave_out, drop_unsupported=self.encoder.drop_unsupported)
+        if self.encoder != used:
+            raise InputError(f"{self.output} is pictures, which are written as PNG: leave out -c, --crf, -e and -f")
         folder, source = self.output.parent if is_numbered(self.output) else self.output, self._source_folder
         if source and source.exists() and folder.exists() and folder.samefile(source):
             raise InputError(f"{folder} is the input's folder too, expected another: the input is never changed")
@@ -117,6 +129,10 @@ def open_engine(options: DeblurOptions, size: tuple[int, int], say: Say | None) 
     if options.server is None and (options.model is None or _is_shipped(options.model)):
         _check_stride(options, SHIPPED_FRAMES)
     engine = _opened(options, size)
+    ignored = [name for name in ("memory", "threads") if getattr(options, name) is not None]
+    if ignored and engine.backend not in CPU_BACKENDS:
+        engine.close()
+        raise InputError(f"--{ignored[0]} is for a network on the CPU, and this one runs on {engine.backend}: leave it out")
     if options.stride is not None:
         try:
             _check_stride(options, engine.contract.frames)

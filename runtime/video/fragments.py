@@ -1,6 +1,8 @@
 """`samples_in_fragments`: how many coded frames a fragmented MP4 has, which its header does not say (ISO/IEC 14496-12, 8.8).
 
 `has_clean_aperture`: whether an MP4 asks players to crop its picture (12.1.4).
+
+`uuids_of`, `append_xmp`: boxes of other people's kinds, of which XMP is one (XMP Specification Part 3, 2.2).
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import BinaryIO
 
 SMALL_HEADER, LARGE_HEADER = 8, 16  # bytes; a size of 1 means that 64 bits of it follow
 CLEAN_APERTURE = b"\0\0\0\x28clap"  # the box's size and name
+UUID, UUID_BYTES, XMP = b"uuid", 16, bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+OF_THE_FILE = {bytes.fromhex("50524f4621d24fcebb88695cfac9c740")}  # Sony's list of codecs, not true after encoding
 FLAGS = 4  # bytes: version and flags
 MOST = 1 << 24  # bytes of a box that is looked into: a fragment's tables
 
@@ -26,6 +30,20 @@ def has_clean_aperture(path: Path) -> bool:
     """Of any track."""
     with path.open("rb") as file:
         return any(CLEAN_APERTURE in box for _, box in _boxes_of(file, b"moov"))
+
+
+def uuids_of(path: Path) -> set[str]:
+    """Names of the boxes with a uuid at the top of an MP4, in hexadecimal, without XMP, which FFmpeg reads."""
+    with path.open("rb") as file:
+        found = {box[:UUID_BYTES] for kind, box in _boxes_of(file, UUID) if kind == UUID}
+    return {name.hex() for name in found - OF_THE_FILE - {XMP}}
+
+
+def append_xmp(path: Path, text: str) -> None:
+    """Puts XMP behind all boxes of an MP4, where it moves none of them."""
+    content = XMP + text.encode("utf-8", "surrogateescape")
+    with path.open("ab") as file:
+        file.write((SMALL_HEADER + len(content)).to_bytes(4, "big") + UUID + content)
 
 
 def _boxes_of(file: BinaryIO, looked_into: bytes = b"moof") -> Iterator[tuple[bytes, bytes]]:

@@ -18,19 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, is_format, side_data_of
-from runtime.video.fragments import has_clean_aperture
+from runtime.video.fragments import has_clean_aperture, uuids_of
 from runtime.video.muxer import STATISTICS
-from runtime.video.reader import NOT_OF_THE_PICTURE, VideoReader
+from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import is_made_anew
-from runtime.video.services import services_of
+from runtime.video.services import programs_of, services_of
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
 NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate"}
 NO_LANGUAGE = ("language", "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
+TITLE = "title"
 LEAST_GAP = Fraction(1, 100)  # seconds
 LOOKED_THROUGH = 100  # frames of the output for one of a time that the source had; formats seek to keyframes
 CLOCK = 1_000_000  # ticks per second of av.open's seek
@@ -54,7 +56,9 @@ class Inventory:
     tags: Mapping[str, str]
     streams: tuple[tuple[str, str], ...]  # (type and index, codec), without the video that is deblurred
     chapters: int
-    gaps: int  # between chapters
+    gaps: int  # between chapters, and behind the last
+    chapter_tags: frozenset[str]  # what is said of chapters beside titles
+    ahead: int  # streams of sound in front of the picture
     alpha: bool
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
@@ -62,17 +66,23 @@ class Inventory:
 
 def inventory_of(reader: VideoReader) -> Inventory:
     """Of an open video; of its frames, what the reader has come by."""
-    streams = reader.container.streams
+    streams, chapters = reader.container.streams, reader.container.chapters()
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
-    if is_format(reader.container, MP4_LIKE) and reader.path.is_file() and has_clean_aperture(reader.path):
-        facts["the clean aperture (clap)"] = True
+    if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
+        if has_clean_aperture(reader.path):
+            facts["the clean aperture (clap)"] = True
+        facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
+    if reader.gop_timecode:
+        facts["GOP_TIMECODE"] = reader.gop_timecode
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
         streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
-        chapters=len(reader.container.chapters()),
-        gaps=_gaps(reader.container.chapters()),
+        chapters=len(chapters),
+        gaps=_gaps(reader.container),
+        chapter_tags=frozenset(name.lower() for each in chapters for name in each["metadata"]) - {TITLE},
+        ahead=sum(stream.type == "audio" and stream.index < reader.stream.index for stream in streams),
         alpha=_has_alpha(reader.info.pixel_format),
         services=services_of(reader.path) if is_format(reader.container, {"mpegts"}) else {},
         details=tuple(
@@ -91,8 +101,13 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, told), *_lost_streams(before, after, left_out)]
     if before.chapters > after.chapters:
         lost.append(("chapters", f"{before.chapters - after.chapters} of {before.chapters} chapters"))
-    elif before.gaps > after.gaps:
-        lost.append(("gaps", "gaps between chapters"))
+    else:
+        if before.gaps > after.gaps:
+            lost.append(("gaps", "gaps between or behind chapters"))
+        if before.chapter_tags - after.chapter_tags:
+            lost.append(("of chapters", f"{', '.join(sorted(before.chapter_tags - after.chapter_tags))} of chapters"))
+    if before.ahead and not after.ahead and "audio" in {name.partition(" ")[0] for name, _ in after.streams}:
+        lost.append(("order", "the order of streams (sound in front of the picture)"))
     if before.services != after.services:
         named = "; ".join(f"{number}, {name} of {provider}" for number, (provider, name) in before.services.items())
         if named:
@@ -102,7 +117,11 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
         lost.append(("of the streams", f"{details} (said of the streams)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
-    return [f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)]
+    strangers = [
+        name for name in _of_other_programs(reader) if name.partition(" ")[0] not in left_out and not _is_named(name, said)
+    ]
+    others = [f"{' and '.join(strangers)}: of another program than the picture, and copied all the same"] if strangers else []
+    return [*(f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)), *others]
 
 
 def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, written: Path) -> Iterator[tuple[str, str]]:
@@ -151,6 +170,16 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
             yield f"{' and '.join(sorted(lost))} of {name}"
 
 
+def _of_other_programs(reader: VideoReader) -> Iterator[str]:
+    """Streams beside the picture that belong to programs without it."""
+    programs = programs_of(reader.path).values() if is_format(reader.container, {"mpegts"}) else ()
+    with_it = set().union(*(program for program in programs if reader.stream.id in program))
+    others = set().union(*programs) - with_it if with_it else set()
+    for stream in reader.container.streams:
+        if stream.id in others and stream.type != "video":
+            yield f"{stream.type} stream {stream.index}"
+
+
 def _details(stream: Stream) -> dict[str, str]:
     """Metadata and dispositions, without what containers and encoders make up."""
     metadata = {
@@ -162,8 +191,11 @@ def _details(stream: Stream) -> dict[str, str]:
     return {**metadata, **{f"disposition {flag}": f"disposition {flag}" for flag in flags}}
 
 
-def _gaps(chapters: list[Any]) -> int:
+def _gaps(container: InputContainer) -> int:
+    chapters: list[Any] = container.chapters()
     times = [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in chapters]
+    if times and container.duration:
+        times.append([Fraction((container.start_time or 0) + container.duration, CLOCK)] * 2)
     return sum(later[0] - earlier[1] > LEAST_GAP for earlier, later in zip(times, times[1:]))
 
 
@@ -190,7 +222,7 @@ def _side_data_at(written: Path, time: Fraction | None) -> set[str]:
     with suppress(av.FFmpegError), av.open(str(written.absolute())) as container:
         container.seek(max(0, round(time * CLOCK)))
         for frame in islice(container.decode(video=0), LOOKED_THROUGH):
-            found |= {data.type.name for data in side_data_of(frame)} - NOT_OF_THE_PICTURE
-            if frame.pts is not None and frame.pts * frame.time_base >= time:
+            found |= {data.type.name for data in side_data_of(frame) if says_something(data)}
+            if frame.pts is not None and frame.pts * (frame.time_base or 0) >= time:
                 break
     return found

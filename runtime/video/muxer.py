@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -22,6 +22,7 @@ from runtime.errors import InputError, VideoError
 from runtime.machine.scheduling import own_scheduling
 from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
+from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import narrower
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
@@ -32,13 +33,16 @@ NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"} 
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
 Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
 PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
+PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone, nor in front of the picture
+NO_VIDEO = {"none", "png"}  # usual video codecs of containers of sound, some of which have a cover, and of subtitles
+WARM_UP = Fraction(1, 10)  # seconds of hidden sound that decoders may need, and muxers tell of in their own ways
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and nearly any size"
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
-TIMECODE = "timecode"
+TIMECODE, XMP = "timecode", "xmp"
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
 DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
@@ -73,11 +77,13 @@ class OutputPlan:
         """FFmpeg's name of the container. Raises InputError where there is none."""
         try:
             with av.open(self.path.name, "w", format=self.kind) as container:  # no file is made before the header is
-                found = str(container.format.name)
+                found, usual = str(container.format.name), container.default_video_codec
         except ValueError as error:
-            raise InputError(
-                f"{self.path}: {self.path.suffix or 'no suffix'} is no video format: take .mp4, .mkv or .mov"
-            ) from error
+            asked = f"-f {self.kind}" if self.kind else self.path.suffix or "no suffix"
+            other = "-f mp4, matroska or mov" if self.kind else ".mp4, .mkv or .mov"
+            raise InputError(f"{self.path}: {asked} is no video format: take {other}") from error
+        if usual in NO_VIDEO and found != "matroska":
+            raise InputError(f"{self.path}: {self.kind or self.path.suffix} has no place for video: take .mp4, .mkv or .mov")
         if found.startswith("image2"):
             raise InputError(f"{self.path}: {self.path.suffix} is a picture, expected a video format: take .mp4, .mkv or .mov")
         return found
@@ -99,7 +105,7 @@ class Muxer:
     """
 
     def __init__(self, plan: OutputPlan, target: Path | BinaryIO) -> None:
-        self._plan, self._info = plan, plan.reader.info
+        self._plan, self._info, self._target = plan, plan.reader.info, target
         self.coded = 0  # pictures in the container
         self._handed = 0  # pictures to the encoder
         self._reordered = False  # whether pictures are coded in another order than they are shown
@@ -109,10 +115,15 @@ class Muxer:
         try:
             self.start = Fraction(0) if plan.segment else common_start(plan.reader, self.container)
             self._shift = segment_shift(plan.reader) if plan.segment else -round(self.start / self._info.time_base)
+            first = [] if plan.is_format(PICTURE_FIRST) else [index for index in plan.streams if index < plan.reader.stream.index]
+            self._copies = self._add_copies(first)
             self.stream = self._add_picture()
-            self._copies = self._add_copies()
+            self._copies.update(self._add_copies([index for index in plan.streams if index not in first]))
+            self._attach_covers()
             with explained(plan.path, "cannot be written", logged=True):
-                self.container.metadata.update(metadata_of(plan.reader.container.metadata, without=(TIMECODE,)))
+                told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
+                self._xmp = told.pop(XMP, "") if plan.is_format(MP4_LIKE - {"mov"}) else ""
+                self.container.metadata.update(told)
                 self.container.set_chapters(_moved(plan.reader.container.chapters(), self.start))
                 self.container.start_encoding()
             strict = not _has(self.container, Flags.ts_nonstrict)
@@ -145,10 +156,12 @@ class Muxer:
         self.coded += 1
 
     def copy(self, packet: av.Packet[Any], index: int) -> None:
-        """Takes a packet of the source's stream of this index."""
+        """Takes a packet of the source's stream of this index; one that an edit list hides stays hidden, or is left out."""
         moved = round(self.start / packet.time_base)
         packet.pts, packet.dts = (None if time is None else time - moved for time in (packet.pts, packet.dts))
-        self._send(packet, self._copies[index])
+        hidden = packet.is_discard and packet.pts is not None and packet.pts * packet.time_base < -WARM_UP
+        if not hidden or self._plan.is_format(MP4_LIKE):
+            self._send(packet, self._copies[index])
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and the trailer."""
@@ -161,6 +174,8 @@ class Muxer:
         self.container.close()
         if self._file:
             self._file.close()
+        if self._xmp and isinstance(self._target, Path):
+            append_xmp(self._target, self._xmp)
 
     def abandon(self) -> None:
         """Closes all; what is written is of no use."""
@@ -260,19 +275,21 @@ class Muxer:
         variable = _has(self.container, Flags.variable_fps)
         return self._plan.is_format({Y4M}) or (not variable and self._plan.reader.even)
 
-    def _add_copies(self) -> dict[int, Stream]:
+    def _add_copies(self, indices: Iterable[int]) -> dict[int, Stream]:
         """Output streams by the index of the source stream whose packets they take."""
         copies = {}
-        for index in self._plan.streams:
+        for index in indices:
             source = self._plan.reader.container.streams[index]
             copies[index] = copy = self.container.add_stream_from_template(source)
             copy.metadata.update(metadata_of(source.metadata))
             copy.disposition = source.disposition
             _settle_layout(copy)
+        return copies
+
+    def _attach_covers(self) -> None:
         first = self._plan.reader.first_packets() if self._plan.covers else {}
         for index in self._plan.covers:
             attach(self.container, self._plan.reader.container.streams[index], first[index][0])
-        return copies
 
     def _repeated_headers(self) -> BitStreamFilterContext | None:
         """Segments say what is common to all pictures once; containers without a place for it want it at every keyframe."""

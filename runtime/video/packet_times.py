@@ -21,19 +21,21 @@ MATROSKA = {"matroska", "webm"}
 def common_start(reader: VideoReader, output: OutputContainer) -> Fraction:
     """Seconds, in whole ticks of the picture, that are subtracted from all times of the source: when its first stream begins.
 
-    0 where the output's clock may begin anywhere, and where the source's late start is meant: an MP4 that is not cut out of a
+    Negative where the picture begins before 0, as in a transport stream whose clock started anew. 0 otherwise
+    where the output's clock may begin anywhere, and where the source's late start is meant: an MP4 that is not cut out of a
     stream has it from an edit list, and a Matroska file in another shows the same.
     """
     same = is_format(reader.container, MATROSKA) and is_format(output, MATROSKA)
     meant = is_format(reader.container, MP4_LIKE) and not _is_part_of_a_stream(reader.path)
-    if reader.pictures or same or meant or is_format(output, ANY_START):
-        return Fraction(0)
     info = reader.info
+    if info.first_pts >= 0 and (reader.pictures or same or meant or is_format(output, ANY_START)):
+        return Fraction(0)
     starts = [info.first_pts * info.time_base]
     for stream in reader.container.streams:
         if stream.type in ("video", "audio") and stream.start_time is not None and stream.time_base:
             starts.append(stream.start_time * stream.time_base)
-    return max(0, min(starts) // info.time_base) * info.time_base
+    first = min(starts) // info.time_base * info.time_base
+    return first if info.first_pts < 0 else max(Fraction(0), first)
 
 
 def _is_part_of_a_stream(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """`WatchedPipe`: standard input, and whether it ended as its format does, or was cut off.
 
 A file tells by its index or its length; what comes through a pipe tells by its last bytes alone. NUT ends with an index;
-Matroska is made of elements, each of which says its size.
+Matroska is made of elements, each of which says its size; all pictures of y4m are of one size.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+Y4M, Y4M_FRAME, LONGEST_LINE = b"YUV4MPEG2", len(b"FRAME\n"), 1024  # bytes of a line that describes the stream
 NUT, NUT_INDEX = b"nut/multimedia container", bytes.fromhex("4e58dd672f23e64e")
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 DESCENDED = {SEGMENT, CLUSTER}  # looked into, so that those of unknown size are no hindrance
@@ -28,6 +29,7 @@ class WatchedPipe:
         self._start, self._tail = b"", b""
         self._indexed = False  # whether NUT's index was seen
         self._elements = _Elements()
+        self._line, self._bytes = b"", 0  # of y4m, and of all that was read
 
     def read(self, size: int) -> bytes:
         """What there is, at most so many bytes; nothing at the end."""
@@ -40,6 +42,9 @@ class WatchedPipe:
             self._tail = seen[1 - len(NUT_INDEX) :]
         elif self._start.startswith(EBML.to_bytes(4, "big")):
             self._elements.feed(data)
+        elif self._start.startswith(Y4M) and self._bytes < LONGEST_LINE:
+            self._line += data[:LONGEST_LINE]
+        self._bytes += len(data)
         return data
 
     @property
@@ -51,6 +56,10 @@ class WatchedPipe:
     def without_index(self) -> bool:
         """Whether it is NUT without the index that comes last."""
         return self._start == NUT and not self._indexed
+
+    def within_a_picture(self, picture: int) -> bool:
+        """Whether it is y4m that ended within one of its pictures of so many bytes."""
+        return (self._bytes - self._line.find(b"\n") - 1) % (picture + Y4M_FRAME) != 0
 
 
 def within_a_packet(path: Path) -> bool:
@@ -89,7 +98,7 @@ class _Elements:
             self._skip, at = self._skip - passed, at + passed
             if at == len(data):
                 return
-            head = _head(data[at : at + LONGEST_HEAD])
+            head = head_of(data[at : at + LONGEST_HEAD])
             if head is None:
                 self._head = data[at:]
                 return
@@ -98,8 +107,8 @@ class _Elements:
             self._skip = 0 if kind in DESCENDED else size
 
 
-def _head(data: bytes) -> tuple[int, int, int] | None:
-    """(number of the element, bytes of its head, bytes of its content); None where more bytes are needed."""
+def head_of(data: bytes) -> tuple[int, int, int] | None:
+    """Of an element of Matroska: (its number, bytes of its head, bytes of its content); None where more bytes are needed."""
     kind_length = 9 - data[0].bit_length()
     if not 1 <= kind_length <= 4:
         return 0, 1, 0  # no element: go on with the next byte

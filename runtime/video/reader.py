@@ -8,6 +8,7 @@ scaled. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or witho
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -20,11 +21,13 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
+from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from runtime.errors import InputError, VideoError
 from runtime.video.alpha import check_alpha, decoder_for
+from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.format import (
     FALLBACK_RATE,
     FULL,
@@ -46,7 +49,8 @@ from runtime.video.sources import open_source
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
 CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration
-CUT_OFF = Fraction(1, 2)  # seconds; a Matroska file that ends this much before its header says was cut off
+SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
+CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 SAME_RATE = Fraction(2, 100)  # by which a short file's average is off the rate that its frames have
 MOST_AVERAGE, MOST_FRAMES = 70, 210  # frames per second; FFmpeg's bounds for an average that is one and a rate that is none
@@ -56,6 +60,7 @@ INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one mome
 HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
+EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
 
 class VideoReader:
@@ -83,6 +88,8 @@ class VideoReader:
         self.frames = 0  # handed out so far
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
+        self._packet_bytes = 0  # of the first packet of the picture
+        self.starts: dict[int, Fraction] = {}  # seconds, of the streams beside the picture that were come by so far
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
@@ -101,6 +108,7 @@ class VideoReader:
                 raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
             self.info = _describe(self.container, self.stream, self._ahead, self._indexed)
             self.info = replace(self.info, rgb_bits=self._layouts.rgb_bits)
+            self.gop_timecode = _gop_timecode(self._ahead)  # what MPEG-2 says of the first picture in its own code; None elsewhere
             if self.pictures:
                 self.info = replace(self.info, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None)
         except BaseException:
@@ -223,6 +231,7 @@ class VideoReader:
             for packet in self._whole_packets():
                 if not packets:
                     check_alpha(self.path, packet, self._decoder)
+                    self._packet_bytes = packet.size
                 packets += packet.size > 0
                 hidden += packet.is_discard
                 self._times.take(packet)
@@ -278,7 +287,7 @@ class VideoReader:
         if not self.pictures:
             self._times.settle(frame, number, self.stream.time_base or Fraction(1))
         for data in side_data_of(frame):
-            if data.type.name not in NOT_OF_THE_PICTURE and data.type.name not in self.side_data:
+            if says_something(data) and data.type.name not in self.side_data:
                 time = None if frame.pts is None else frame.pts * (self.stream.time_base or Fraction(1))
                 self.side_data[data.type.name] = time
         return frame
@@ -292,6 +301,8 @@ class VideoReader:
         return max(known, self.stream.frames + in_fragments) if in_fragments else known
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
+        if packet.size and not packet.is_discard:
+            self.starts.setdefault(packet.stream_index, _start(packet))
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             self._packets.setdefault(packet.stream_index, deque()).append(packet)
 
@@ -343,7 +354,9 @@ class VideoReader:
         if self._pipe and self._pipe.cut_within:
             raise self._broken(frames, "it ends within an element")
         if self._pipe and self._pipe.without_index:
-            self._said.append("the NUT stream has no index at its end: it was cut off, or its writer makes none")
+            self._said.append(WITHOUT_INDEX)
+        if self._pipe and is_format(self.container, {"yuv4mpegpipe"}) and self._pipe.within_a_picture(self._packet_bytes):
+            raise self._broken(frames, "it ends within a picture")
         if frames < packets - hidden and self.stream.codec_context.name not in HIDDEN:
             lost = packets - hidden - frames
             self._said.append(
@@ -355,8 +368,14 @@ class VideoReader:
             damaged = [index for index, since in self._since_damage.items() if since <= AT_THE_END]
             if damaged:
                 raise self._broken(frames, f"the last packet of stream {min(damaged)} is not whole")
-        if is_format(self.container, {"matroska"}) and self._seen_until < declared - CUT_OFF:
+        if is_format(self.container, SAY_THEIR_LENGTH) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
+        try:
+            doubt = missing_end(self.path, set(self.container.format.name.split(",")), self._packet_bytes)
+        except MissingEndError as error:
+            raise self._broken(frames, str(error)) from error
+        if doubt:
+            self._said.append(doubt)
 
     def _time_of(self, decoded: av.VideoFrame, previous: int | None, number: int) -> int:
         if self.pictures:
@@ -376,6 +395,12 @@ class VideoReader:
 
     def _step(self) -> int:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
+
+
+def says_something(data: SideData) -> bool:
+    """Whether side data is of the picture, and not empty."""
+    empty = data.type.name in EMPTY_WHEN_ZERO and not any(bytes(data))
+    return data.type.name not in NOT_OF_THE_PICTURE and not empty
 
 
 class _LossError(Exception):
@@ -421,7 +446,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         rotation=first.rotation,
         display_matrix=_display_matrix(first),
         hdr=_hdr(first),
-        side_data=frozenset(data.type.name for data in side_data_of(first)) - NOT_OF_THE_PICTURE,
+        side_data=frozenset(data.type.name for data in side_data_of(first) if says_something(data)),
     )
 
 
@@ -450,6 +475,15 @@ def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:
 def _hdr(frame: av.VideoFrame) -> Hdr:
     found = {data.type: bytes(data) for data in side_data_of(frame)}
     return Hdr.from_side_data(found.get(SideDataType.MASTERING_DISPLAY_METADATA), found.get(SideDataType.CONTENT_LIGHT_LEVEL))
+
+
+def _gop_timecode(frame: av.VideoFrame) -> str | None:
+    """The 25 bits of ISO/IEC 13818-2, 6.3.8."""
+    found = [int.from_bytes(bytes(data), sys.byteorder) for data in side_data_of(frame) if data.type == SideDataType.GOP_TIMECODE]
+    if not found:
+        return None
+    hours, minutes, seconds, pictures = (found[0] >> shift & mask for shift, mask in ((19, 0x1F), (13, 0x3F), (6, 0x3F), (0, 0x3F)))
+    return f"{hours:02}:{minutes:02}:{seconds:02}{';' if found[0] >> 24 & 1 else ':'}{pictures:02}"
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

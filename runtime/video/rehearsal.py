@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -27,6 +27,7 @@ from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cov
 from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_format, plane_of
 from runtime.video.layouts import narrower
 from runtime.video.muxer import (
+    PICTURE_FIRST,
     STATISTICS,
     TIMECODE,
     Y4M,
@@ -39,7 +40,8 @@ from runtime.video.muxer import (
     timecode_of,
 )
 from runtime.video.reader import SAME_RATE, VideoReader
-from runtime.video.sources import STANDARD, open_source
+from runtime.video.sources import STANDARD, WITH_XMP, open_source
+from runtime.video.sync import moved_sound
 
 FRAMES = 3  # that are tried: encoders that reorder want so many
 NOISE = 64  # pixels, the side of the square of them in a frame
@@ -48,7 +50,6 @@ STEADY = 25  # frames from which on the rate that a file tells is reliable
 LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
 LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
 COMMON = {".mkv": "matroska", ".mp4": "mp4", ".mov": "mov"}  # containers to take instead of another
-PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone
 CHAPTERS = "bin_data"
 NAMELESS = {CHAPTERS, UNKNOWN_CODEC}
 
@@ -83,6 +84,8 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
             plan = replace(plan, streams=kept)
         else:
             break
+    starts = {index: _time(first[0]) * first[0].time_base for index, first in packets.items()}
+    notes += _mistimed(plan, {**starts, **plan.reader.starts}, part)
     plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
     if lost:
         notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
@@ -106,9 +109,25 @@ def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
         lost = ", ".join(sorted(before.side_data - now.side_data))
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
-        yield f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {suffix} says {_rate_of(now)}"
+        yield _other_rate(plan, now)
+    yield from moved_sound(plan.reader, plan.streams, plan.reader.starts, written)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
+
+
+def _mistimed(plan: OutputPlan, starts: Mapping[int, Fraction], part: Path) -> Iterator[str]:
+    """What a trial says of rate and start that the source does not, where its pictures come at the stated rate."""
+    if plan.path == STANDARD or plan.is_format({Y4M}):
+        return
+    now = read_back(plan, part)
+    if plan.reader.even and _far(now.frame_rate, plan.rate):
+        yield _other_rate(plan, now)
+    yield from moved_sound(plan.reader, plan.streams, starts, part)
+
+
+def _other_rate(plan: OutputPlan, now: VideoInfo) -> str:
+    said = f"{float(now.frame_rate):.5g}" if now.frame_rate else "none"
+    return f"the rate of {float(plan.rate):.5g} frames per second is not in the output: {plan.where} says {said}"
 
 
 def is_made_anew(reader: VideoReader, source: Stream) -> bool:
@@ -119,10 +138,6 @@ def is_made_anew(reader: VideoReader, source: Stream) -> bool:
 
 def _far(rate: Fraction | None, expected: Fraction) -> bool:
     return rate is None or abs(rate - expected) > SAME_RATE * expected
-
-
-def _rate_of(info: VideoInfo) -> str:
-    return f"{float(info.frame_rate):.5g}" if info.frame_rate else "none"
 
 
 def read_back(plan: OutputPlan, written: Path) -> VideoInfo:
@@ -197,7 +212,7 @@ def _tried(plan: OutputPlan, packets: Packets, part: Path) -> Iterator[InputCont
         target.seek(0)
     with explained(plan.path, "what is written there cannot be read back", logged=True):
         file = str(target.absolute()) if isinstance(target, Path) else target
-        found = av.open(file, "r", metadata_errors="surrogateescape")
+        found = av.open(file, "r", options=WITH_XMP, metadata_errors="surrogateescape")
     with found:
         yield found
 
@@ -219,15 +234,20 @@ def _write(plan: OutputPlan, packets: Packets, target: Path | BinaryIO) -> None:
 
 def _first_packets(reader: VideoReader) -> Packets:
     """Of every stream, from the file once more where the frames that were read so far had none beside them."""
-    found = {index: [_copy(packet) for packet in packets] for index, packets in reader.first_packets().items()}
-    missing = {stream.index for stream in reader.container.streams} - {reader.stream.index, *found}
+    found = {
+        index: [_copy(packet) for packet in packets if not packet.is_discard] for index, packets in reader.first_packets().items()
+    }
+    missing = {stream.index for stream in reader.container.streams} - {
+        reader.stream.index,
+        *(index for index, packets in found.items() if packets),
+    }
     if not missing or reader.path == STANDARD or reader.pictures:
         return found
     with suppress(av.FFmpegError), open_source(reader.path, reader.playlist).container as again:
         for packet in islice(again.demux(), LOOK_THROUGH):
-            if packet.stream_index in missing and packet.size:
+            if packet.stream_index in missing and packet.size and not packet.is_discard:
                 found.setdefault(packet.stream_index, []).append(_copy(packet))
-    return found
+    return {index: packets for index, packets in found.items() if packets}
 
 
 def _repeated(packets: list[av.Packet[Any]], most: int) -> Iterator[av.Packet[Any]]:

@@ -1,4 +1,5 @@
-"""`services_of`: what a transport stream calls its programs (ETSI EN 300 468, 5.2.3 and 6.2.33), which PyAV does not tell."""
+"""What PyAV does not tell of a transport stream: `services_of`, what it calls its programs (ETSI EN 300 468, 5.2.3 and 6.2.33);
+`programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4)."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from runtime.video.pipe_end import SYNC, first_packet
 
 LOOKED_THROUGH = 1 << 22  # bytes; the table comes again every two seconds or sooner
 TABLES, DESCRIPTIONS, SERVICE = 0x11, 0x42, 0x48  # numbers of the packets, of the table and of its descriptor
+PROGRAMS, PROGRAM_HEAD = 0x00, 8  # number of the packets that list the programs; bytes of a table before what it lists
+CHECKSUM = 4  # bytes at the end of a table
 LONGEST = 1 << 12  # bytes of a table
 HEAD, ENTRY = 11, 5  # bytes of the table before its first entry, and of an entry before its descriptors
 OF_FFMPEG = ("FFmpeg", "Service01")  # provider and name that its muxer makes up
@@ -20,27 +23,54 @@ def services_of(path: Path) -> dict[int, tuple[str, str]]:
         return {}
     with path.open("rb") as file:
         data = file.read(LOOKED_THROUGH)
-    section = b""
-    for start, payload in _payloads(data):
-        if start:
-            found = dict(_entries(section))
-            if found:
-                break
-            section = payload[1 + payload[0] :] if payload else b""
-        elif section and len(section) < LONGEST:
-            section += payload
+    section = next((table for table in _tables(data, TABLES) if dict(_entries(table))), b"")
     return {number: names for number, names in _entries(section) if names != OF_FFMPEG and any(names)}
 
 
-def _payloads(data: bytes) -> Iterator[tuple[bool, bytes]]:
-    """(whether a table begins in it, content) of the packets with this table."""
+def programs_of(path: Path) -> dict[int, set[int]]:
+    """The numbers (PID) of its streams by that of the program; none where it is no transport stream."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        data = file.read(LOOKED_THROUGH)
+    listed = next(_tables(data, PROGRAMS), b"")
+    places = [listed[at : at + 4] for at in range(PROGRAM_HEAD, min(_end_of(listed), len(listed)), 4)]
+    maps = {int.from_bytes(place[:2], "big"): _thirteen(place, 2) for place in places if len(place) == 4}
+    return {number: set(_streams(next(_tables(data, packets), b""))) for number, packets in maps.items() if number}
+
+
+def _streams(section: bytes) -> Iterator[int]:
+    if len(section) < 12:
+        return
+    at = 12 + _twelve(section, 10)
+    while at + 5 <= min(_end_of(section), len(section)):
+        yield _thirteen(section, at + 1)
+        at += 5 + _twelve(section, at + 3)
+
+
+def _tables(data: bytes, number: int) -> Iterator[bytes]:
+    """The tables in the packets of this number; the last may not be whole."""
+    section = b""
+    for start, payload in _payloads(data, number):
+        if start:
+            if section:
+                yield section
+            section = payload[1 + payload[0] :] if payload else b""
+        elif section and len(section) < LONGEST:
+            section += payload
+    if section:
+        yield section
+
+
+def _payloads(data: bytes, number: int) -> Iterator[tuple[bool, bytes]]:
+    """(whether a table begins in it, content) of the packets of this number."""
     found = first_packet(data, len(data))
     if found is None:
         return
     at, length = found
     for place in range(at, len(data) - 187, length):
         packet = data[place : place + 188]
-        if packet[0] != SYNC or ((packet[1] & 0x1F) << 8 | packet[2]) != TABLES or not packet[3] & 0x10:
+        if packet[0] != SYNC or _thirteen(packet, 1) != number or not packet[3] & 0x10:
             continue
         yield bool(packet[1] & 0x40), packet[5 + packet[4] if packet[3] & 0x20 else 4 :]
 
@@ -48,8 +78,8 @@ def _payloads(data: bytes) -> Iterator[tuple[bool, bytes]]:
 def _entries(section: bytes) -> Iterator[tuple[int, tuple[str, str]]]:
     if len(section) < HEAD or section[0] != DESCRIPTIONS:
         return
-    end, at = 3 + _twelve(section, 1) - 4, HEAD
-    while at + ENTRY <= min(end, len(section)):
+    at = HEAD
+    while at + ENTRY <= min(_end_of(section), len(section)):
         number, descriptors = int.from_bytes(section[at : at + 2], "big"), at + ENTRY
         at = descriptors + _twelve(section, at + 3)
         while descriptors + 2 <= min(at, len(section)):
@@ -58,6 +88,15 @@ def _entries(section: bytes) -> Iterator[tuple[int, tuple[str, str]]]:
                 name = 2 + content[1]
                 yield number, (_text(content[2:name]), _text(content[name + 1 :]))
             descriptors += 2 + section[descriptors + 1]
+
+
+def _end_of(section: bytes) -> int:
+    """The place of its checksum."""
+    return 3 + _twelve(section, 1) - CHECKSUM
+
+
+def _thirteen(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 2], "big") & 0x1FFF
 
 
 def _twelve(data: bytes, at: int) -> int:

@@ -38,6 +38,7 @@ ONE_PICTURE = {
 LIST_OF_OURS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
 LIST_ASKED_FOR = {"safe": "0", "protocol_whitelist": "file,crypto,data"}  # no network
 WEBP_FLAGS, WEBP_ANIMATED = 20, 2  # place and bit, of its extended header
+WITH_XMP = {"export_xmp": "1"}  # QuickTime's and MP4's, which FFmpeg hides otherwise
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # no drive, which has one letter
 IS_A_LIST = b"ffconcat"  # the first bytes of one that needs no suffix
 
@@ -127,13 +128,15 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
     said: list[str] = []
     try:
         with ffmpeg_says(said):
-            opened: InputContainer = av.open(target, "r", format=kind, options=options, metadata_errors="surrogateescape")
+            known = {**WITH_XMP, **(options or {})}
+            opened: InputContainer = av.open(target, "r", format=kind, options=known, metadata_errors="surrogateescape")
             return opened
     except (av.FFmpegError, OSError) as error:
         if kind is None and any("not on whitelist" in line for line in said):
-            raise VideoError(
-                f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: --playlist reads what it lists"
-            ) from error
+            remedy = (
+                "name the list itself instead of a pipe" if path == STANDARD else "videodeblur run --playlist reads what it lists"
+            )
+            raise VideoError(f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: {remedy}") from error
         reason = (said or [error.strerror or str(error)])[-1].partition(" on whitelist")[0]
         raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
 

@@ -23,6 +23,8 @@ from runtime.video.reader import VideoReader
 from runtime.video.rehearsal import losses, rehearse
 from runtime.video.sources import STANDARD
 
+SAY_STEREO, STEREO_MODE = {"matroska", "webm"}, "stereo_mode"  # containers that say which picture is for which eye, and how
+
 
 class VideoWriter(OutputWriter):
     """Writes sharpened frames with all the rest of the source; a context manager.
@@ -128,7 +130,8 @@ class VideoWriter(OutputWriter):
             self._open = False
             return
         if not self._plan.segment:
-            self.notes += losses(self._plan, self._part, self.frames)
+            found = losses(self._plan, self._part, self.frames)
+            self.notes += [note for note in found if note not in self.notes]  # the trial may have told
             self.notes += settle(self._reader, self._part, self.notes, self._plan.encoder.leave_out)
         try:
             self._part.replace(self._place)
@@ -160,7 +163,12 @@ class VideoWriter(OutputWriter):
         source = graph.add_buffer(
             width=info.width, height=info.height, format=av.VideoFormat(info.pixel_format), time_base=info.time_base
         )
-        graph.link_nodes(source, graph.add("buffersink")).configure()
+        if (self._plan.segment or self._plan.is_format(SAY_STEREO)) and STEREO_MODE in self._reader.stream.metadata:
+            # said twice, by the encoder too, it keeps FFmpeg from decoding the video
+            unsaid = [graph.add("sidedata", "mode=delete:type=STEREO3D")]
+        else:
+            unsaid = []
+        graph.link_nodes(source, *unsaid, graph.add("buffersink")).configure()
         return graph
 
     def _picture(self, frame: Frame) -> av.VideoFrame:

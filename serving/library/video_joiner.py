@@ -9,7 +9,7 @@ from runtime.errors import DeployError, InputError, VideoError
 from runtime.files.on_disk import file_sha256
 from runtime.video import VideoReader, VideoWriter
 from runtime.video.segments import Segment, describe_source, join
-from serving.library.plan import JOINED, PLAN, Entry, JoinRecord, Library, SegmentRecord, VideoPlan, part_name, save
+from serving.library.plan import JOINED, PLAN, Entry, JoinRecord, Library, SegmentRecord, VideoPlan, save
 from serving.library.segment_maker import finished_output, finished_segment, load_video, segment_path
 from serving.library.video_planner import check_source
 
@@ -45,8 +45,7 @@ def _joined(library: Library, entry: Entry) -> JoinRecord:
     ]
     with VideoReader(options.source) as reader:
         check_source(plan, describe_source(options.source, reader.info), folder)
-        part = part_name(folder / f"joined{options.output.suffix}")
-        with VideoWriter(options.output, reader, options.encoder, part=part, coded=True) as joined:
+        with VideoWriter(options.output, reader, options.encoder, coded=True) as joined:
             join(parts, reader, joined)
             if joined.frames != plan.frames:
                 raise VideoError(f"{joined.frames} frames were joined of {plan.frames}: delete {folder}, and begin again")

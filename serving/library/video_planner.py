@@ -19,7 +19,7 @@ from runtime.video import Frame, VideoReader, VideoWriter
 from runtime.video.scene_cuts import mark_scenes
 from runtime.video.segments import describe_source
 from serving.library.frame_digest import FrameDigest, facts_of
-from serving.library.plan import JOINED, PLAN, Entry, Library, SegmentPlan, VideoPlan, load_if_there, part_name, save
+from serving.library.plan import JOINED, PLAN, Entry, Library, SegmentPlan, VideoPlan, load_if_there, save
 
 FrameProgress = Callable[[int], None]  # frames looked at
 
@@ -40,8 +40,7 @@ def plan_video(library: Library, entry: Entry, engine: Engine, progress: FramePr
             return _checked(known, library, source, folder)
         options.output.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
-        part = part_name(folder / f"tried{options.output.suffix}")
-        VideoWriter(options.output, reader, options.encoder, part=part).close()  # refused now, not at the join
+        VideoWriter(options.output, reader, options.encoder).close()  # refused now, not at the join
         grid = grid_for(options, reader.info, engine)
         frames = mark_scenes(reader, reader.info, options.scene_threshold)
         segments = tuple(cut(frames, engine.contract, options.stride, library.settings.segment, progress))
