@@ -1,18 +1,20 @@
 """Arrays, streams and contexts of a program around the engine, against a driver that fails on any call outside the contract.
 
-`fake_gpu` also fails on work that no stream, event or wait puts in order. On a real GPU: tests/test_callers_libraries.py.
+`fake_gpu` also fails on work that no stream, event or wait puts in order. On a real GPU: tests/test_tensorrt_runner.py.
 """
 
 import ctypes
 import gc
 import re
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cuda.bindings import driver, runtime
-from fake_gpu import LEGACY, PRIMARY, FakeDriver, FakeGpu, FakeLibrary, FakeRuntime
+from fake_gpu import LEGACY, PRIMARY, Array, FakeDriver, FakeGpu, FakeLibrary, FakeRuntime, merge
 
 from runtime import BackendError, Engine, InputError
 from runtime.backends import device_memory, tensorrt_engine
@@ -20,9 +22,10 @@ from runtime.backends.device_arrays import DeviceArray, is_dense, stream_handle
 from runtime.backends.dlpack import BorrowedTensor
 from runtime.backends.tensorrt_bindings import GUESTS
 from runtime.files.contract import Contract
-from runtime.files.engine_record import EngineRecord, Profile
+from runtime.files.engine_record import EngineRecord, Profile, record_path
 from runtime.files.on_disk import file_sha256
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "engines.md"
 SHAPE = (1, 5, 8, 16)
 BORROW = ["cuCtxGetCurrent", "cuCtxSetCurrent"]
 LOOK = ["cudaPointerGetAttributes", "cuPointerGetAttribute"]
@@ -264,6 +267,42 @@ def test_futures_of_windows_on_the_gpu(gpu, engine):
         np.testing.assert_array_equal(read(gpu, out, stream), negated(window))
     alone = engine.submit(windows[0]).result(30)
     np.testing.assert_array_equal(read(gpu, alone, gpu.new_stream()), negated(windows[0]))
+
+
+def test_the_example_of_the_page(gpu, path, monkeypatch):
+    """With stand-ins for what it uses of PyCUDA."""
+    (example,) = [code for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "pycuda" in code]
+
+    class Stream:
+        def __init__(self):
+            self.handle = gpu.new_stream()
+
+        def synchronize(self):
+            merge(gpu.host_clock, gpu.clocks[self.handle])
+
+    class GpuArray(Array):
+        def __init__(self, shape, dtype):
+            super().__init__(gpu.new_array(shape, dtype).memory, shape, dtype, stream=None)
+
+        def set_async(self, ary, stream=None):
+            gpu.kernel(stream.handle, writes=[self], value=ary)
+
+        def get_async(self, stream=None, ary=None):
+            gpu.kernel(stream.handle, reads=[self])
+            ary[...] = self.host
+
+    pycuda = {"pycuda.autoprimaryctx": SimpleNamespace(), "pycuda.gpuarray": SimpleNamespace(empty=GpuArray)}
+    pycuda["pycuda.driver"] = SimpleNamespace(Stream=Stream, pagelocked_empty=np.empty)
+    package = SimpleNamespace(**{name.split(".")[1]: module for name, module in pycuda.items()})
+    for name, module in {"pycuda": package, **pycuda}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    path.rename(path.with_name("m.engine"))
+    record_path(path).rename(record_path(path.with_name("m.engine")))
+    monkeypatch.chdir(path.parent)
+    given, shown = [np.full(SHAPE, number, np.float32) for number in range(4)], []
+    example = example.replace("(1, 5, 720, 1280)", str(SHAPE))
+    exec(compile(example, PAGE.name, "exec"), {"windows": given, "show": lambda found: shown.append(found.copy())})
+    np.testing.assert_array_equal(shown, np.negative(given))
 
 
 # Memory
