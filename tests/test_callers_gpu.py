@@ -8,6 +8,7 @@ import gc
 import re
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -308,6 +309,18 @@ def test_the_example_of_the_page(gpu, path, monkeypatch):
 # Memory
 
 
+def test_a_window_is_kept_until_it_was_read(gpu, engine):
+    window = gpu.new_array(SHAPE)
+    gone, ticket = weakref.ref(window), engine.runner.submit_on_device(window)
+    del window
+    gc.collect()
+    assert gone() is not None
+    engine.runner.result_on_device(ticket)
+    del ticket
+    gc.collect()
+    assert gone() is None
+
+
 def test_memory_of_results_is_used_again_on_the_same_stream_alone(gpu, engine):
     window, stream = gpu.new_array(SHAPE), gpu.new_stream()
     first = engine.run(window, stream=stream)
@@ -430,6 +443,8 @@ def test_arrays_and_streams_that_are_gone(gpu, engine):
     gpu.free(window.memory.pointer)
     with pytest.raises(InputError, match=r"not in the memory of a GPU \(freed, or its context gone\?\)"):
         engine.run(window)
+    with pytest.raises(InputError, match="got the per-thread default stream"):
+        engine.run(gpu.new_array(SHAPE), stream=2)
     with pytest.raises(InputError, match="got a stream for a window that is not on a GPU"):
         engine.run(np.zeros(SHAPE, np.float32), stream=LEGACY)
     with pytest.raises(InputError, match="got bits=8 for an array on the GPU"):

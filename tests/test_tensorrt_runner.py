@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda.bindings import driver
 
 from runtime import BackendError, Engine, InputError, ModelError
 from runtime.backends.device_arrays import DeviceArray
@@ -22,6 +23,7 @@ from runtime.backends.device_memory import (
     Graph,
     PinnedArray,
     Stream,
+    callers_stream,
     check_place,
     free_memory,
     on_gpu,
@@ -122,6 +124,26 @@ ARRAY = np.zeros(256, np.float32)
 )
 def test_cuda_takes_the_arguments_of_every_call(call):
     with pytest.raises(BackendError, match="cudaErrorInsufficientDriver"):
+        call()
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: driver.cuInit(0),
+        lambda: driver.cuDeviceGet(0),
+        lambda: driver.cuDevicePrimaryCtxRetain(driver.CUdevice(0)),
+        driver.cuCtxGetCurrent,
+        lambda: driver.cuCtxSetCurrent(driver.CUcontext(256)),
+        lambda: driver.cuCtxSetCurrent(256),
+        lambda: driver.cuPointerGetAttribute(driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT, 256),
+        lambda: callers_stream(256, None),
+    ],
+)
+def test_the_driver_takes_the_arguments_of_every_call(call):
+    """It is looked for after they were: a wrong one would be a TypeError."""
+    with pytest.raises(RuntimeError, match=r"driver library|dlopen"):
         call()
 
 

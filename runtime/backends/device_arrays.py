@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.device_memory import LEGACY_DEFAULT_STREAM, Event, Gpu, callers_stream, on_gpu
-from runtime.backends.dlpack import CUDA, BorrowedTensor, capsule, is_device_array
+from runtime.backends.device_memory import Event, Gpu, callers_stream, on_gpu
+from runtime.backends.dlpack import CUDA, LEGACY_DEFAULT_STREAM, BorrowedTensor, capsule, is_device_array
 from runtime.errors import InputError
 
 ALIGNMENT = 256  # bytes, of every address that TensorRT is given

@@ -20,11 +20,18 @@ import numpy.typing as npt
 from cuda.bindings import driver
 from cuda.bindings import runtime as cuda
 
+from runtime.backends.dlpack import LEGACY_DEFAULT_STREAM
 from runtime.errors import BackendError, InputError
 
 DRIVER_LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 MIB = 1 << 20
-LEGACY_DEFAULT_STREAM, PER_THREAD_STREAM = 1, 2  # handles that CUDA itself gives meaning to; 0 is the first of them, too
+PER_THREAD_STREAM = 2  # a handle that has a meaning, as LEGACY_DEFAULT_STREAM and 0, which are the same, have
+NO_STREAM = (  # how the driver answers for a stream that was destroyed, where it can tell
+    driver.CUresult.CUDA_ERROR_INVALID_HANDLE,
+    driver.CUresult.CUDA_ERROR_INVALID_CONTEXT,
+    driver.CUresult.CUDA_ERROR_CONTEXT_IS_DESTROYED,
+    driver.CUresult.CUDA_ERROR_INVALID_VALUE,
+)
 OWN_CONTEXT = "take the GPU's primary context: import pycuda.autoprimaryctx, in place of pycuda.autoinit"
 
 
@@ -109,10 +116,12 @@ def check_place(pointer: int, gpu: Gpu) -> None:
 
 def callers_stream(handle: int, gpu: Gpu) -> AnyStream:
     """A stream of the caller's. Raises InputError where it is of another context, or CUDA can tell that it was destroyed."""
-    if handle in (0, LEGACY_DEFAULT_STREAM, PER_THREAD_STREAM):
-        return AnyStream(handle or LEGACY_DEFAULT_STREAM)
+    if handle in (0, LEGACY_DEFAULT_STREAM):
+        return AnyStream(LEGACY_DEFAULT_STREAM)
+    if handle == PER_THREAD_STREAM:
+        raise InputError("got the per-thread default stream, which is another one in every thread: give one that was made")
     answer = driver.cuStreamGetCtx(handle)
-    if answer[0] in _NO_STREAM:
+    if answer[0] in NO_STREAM:
         raise InputError(f"got a stream that CUDA does not know ({_said(answer[0])[0]}), was it destroyed? give one that is open")
     if int(check(answer, "asking for a stream's context")) != gpu.context:
         raise InputError(f"got a stream of another CUDA context than the engine's: {OWN_CONTEXT}")
@@ -251,14 +260,6 @@ class Graph:
         if self._executable is not None:
             check(cuda.cudaGraphExecDestroy(self._executable), "freeing a CUDA graph")
             self._executable = None
-
-
-_NO_STREAM = (
-    driver.CUresult.CUDA_ERROR_INVALID_HANDLE,
-    driver.CUresult.CUDA_ERROR_INVALID_CONTEXT,
-    driver.CUresult.CUDA_ERROR_CONTEXT_IS_DESTROYED,
-    driver.CUresult.CUDA_ERROR_INVALID_VALUE,
-)
 
 
 def _said(status: Any) -> tuple[str, str]:

@@ -51,7 +51,8 @@ class DeviceTicket:
     """A submitted window in the memory of the GPU, to be exchanged for its result."""
 
     sharp: Any  # the caller's output, or a DeviceArray
-    unfinished: Event | None  # what the result waits for; None where a stream of the caller's does
+    unfinished: Event | None = None  # what the result waits for; None where a stream of the caller's does
+    window: DeviceArray | None = None  # which is read until then
 
 
 class TensorRtRunner:
@@ -141,10 +142,10 @@ class TensorRtRunner:
             binding = self._bindings.guest(window.shape, window.pointer, target.pointer)
             self._bindings.launch(binding)
             if order is None:
-                return DeviceTicket(target if out is None else out, binding.computed)
+                return DeviceTicket(target if out is None else out, binding.computed, window)
             order.wait_for(binding.computed)
             sharp = DeviceArray(target.pointer, target.shape, target.dtype, target.owner, self.gpu, order.handle, binding.computed)
-            return DeviceTicket(sharp if out is None else out, None)
+            return DeviceTicket(sharp if out is None else out)
 
     def result_on_device(self, ticket: DeviceTicket) -> Any:
         """The `out` that was given, or a DeviceArray. Submitted with a stream it is ready in that one's order, else it is ready."""
