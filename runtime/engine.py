@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from runtime import backends
 from runtime.backends.dlpack import is_device_array
-from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead, checked
+from runtime.backends.runner import AHEAD, EngineElsewhere, Runner, WorksAhead, WorksOnDevice, checked
 from runtime.bundle import open_bundle
 from runtime.errors import BackendError, BusyError, InputError, ModelError
 from runtime.fastest import PROMISED, open_fastest
@@ -83,40 +83,66 @@ class Engine:
         self._submissions = Submissions(AHEAD if isinstance(self._runner, WorksAhead) else 1)
         self._observers: list[Observer] = []
 
-    def run(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> npt.NDArray[Any]:
+    def run(
+        self,
+        window: npt.NDArray[Any],
+        bits: int | None = None,
+        color_range: str | None = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> npt.NDArray[Any]:
         """Deblurs one or more windows of consecutive luma frames.
 
-        `window` is (N, F, H, W), F frames as `contract.frames` says (5), any H and W; the result is a new array of the same
-        shape and dtype. float32: BT.601 luma in [0, 1], not clipped on the way out. uint8 and uint16: sample codes of `bits`
-        depth (8, and 9 to 16, default 16) in `color_range` "full" (default) or "limited", rounded and clipped on the way out.
+        `window` is (N, F, H, W), F frames as `contract.frames` says (5), any H and W; the result is of the same shape and dtype: a
+        new array, or `out`, a contiguous one that does not overlap the window. float32: BT.601 luma in [0, 1], not clipped on the
+        way out. uint8 and uint16: sample codes of `bits` depth (8, and 9 to 16, default 16) in `color_range` "full" (default) or
+        "limited", rounded and clipped on the way out.
+
         An array on the GPU (`__cuda_array_interface__` or DLPack) goes to a TensorRT engine as it is, in the engine's dtype and
-        one of its shapes, is not looked into, and yields a `runtime.backends.device_memory.DeviceArray`.
-        Raises InputError when the window does not fit, BackendError when the backend fails or yields NaN.
+        one of its shapes, and is not looked into. `out` is one there, too; the result is it, or a
+        `runtime.backends.device_arrays.DeviceArray`, which those libraries take in turn. `stream`, the caller's, orders the work
+        like any other on it, and nothing is waited for: what fails on the GPU is told by whatever waits for that stream. Without
+        it the call returns when the result is there. The caller's CUDA context is current again afterwards; see docs/engines.md.
+        Raises InputError when the window, `out` or `stream` does not fit, BackendError when the backend fails or yields NaN.
         """
         if is_device_array(window):
-            return self._run_on_device(window)
+            sharp: npt.NDArray[Any] = self._begin_on_device(window, bits, color_range, out, stream)()
+            return sharp
         with self._counting_refused():
-            self._check(window, bits)
+            self._check(window, bits, out, stream)
         with _Watch(self._observers, window) as watch:
-            return self._life.serve(partial(self._sharpened, window, bits, color_range, watch))
+            return _delivered(self._life.serve(partial(self._sharpened, window, bits, color_range, watch)), out)
 
-    def submit(self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None) -> Future[npt.NDArray[Any]]:
+    def submit(
+        self,
+        window: npt.NDArray[Any],
+        bits: int | None = None,
+        color_range: str | None = None,
+        out: Any = None,
+        stream: Any = None,
+    ) -> Future[npt.NDArray[Any]]:
         """`run` in the background: a future whose `result()` is the sharp window, or raises what `run` raises.
 
         Windows are served in the order in which they came, on most backends the next one prepared while one is computed; do not
         change one before its result is there. Blocks while four are unfinished, but not in a callback of one, which runs in the
-        thread that is at work. Raises BackendError when the engine is closed.
+        thread that is at work. With `stream` the result is there when the work is queued: what is queued on the stream after
+        `result()` finds it. Raises BackendError when the engine is closed.
         """
         self._life.check()
-        return self._submissions.submit(self._begin, window, bits, color_range)
+        return self._submissions.submit(self._begin, window, bits, color_range, out, stream)
 
     def submit_nowait(
-        self, window: npt.NDArray[Any], bits: int | None = None, color_range: str | None = None
+        self,
+        window: npt.NDArray[Any],
+        bits: int | None = None,
+        color_range: str | None = None,
+        out: Any = None,
+        stream: Any = None,
     ) -> Future[npt.NDArray[Any]]:
         """`submit` that never blocks: raises BusyError while four are unfinished. In asyncio: `await wrap_future(...)` of it."""
         self._life.check()
         with self._counting_refused():
-            return self._submissions.submit(self._begin, window, bits, color_range, wait=False)
+            return self._submissions.submit(self._begin, window, bits, color_range, out, stream, wait=False)
 
     @property
     def unfinished(self) -> int:
@@ -159,13 +185,15 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({str(self.path)!r}, {self.reason})"
 
-    def _begin(self, window: Any, bits: int | None, color_range: str | None) -> Finish:
+    def _begin(self, window: Any, bits: int | None, color_range: str | None, out: Any, stream: Any) -> Finish:
         """Begins `run` for a window of `submit`."""
-        if is_device_array(window) or not isinstance(self._runner, WorksAhead):
-            sharp = self.run(window, bits, color_range)
+        if is_device_array(window):
+            return self._begin_on_device(window, bits, color_range, out, stream)
+        if not isinstance(self._runner, WorksAhead):
+            sharp = self.run(window, bits, color_range, out, stream)
             return lambda: sharp
         with self._counting_refused():
-            self._check(window, bits)
+            self._check(window, bits, out, stream)
         runner, watch = self._runner, _Watch(self._observers, window)
 
         def began() -> tuple[Any, _Finish]:
@@ -180,7 +208,7 @@ class Engine:
 
         def ended() -> npt.NDArray[Any]:
             with watch:
-                return finish(self._life.serve(lambda: runner.result(ticket)))
+                return _delivered(finish(self._life.serve(lambda: runner.result(ticket))), out)
 
         return ended
 
@@ -201,10 +229,17 @@ class Engine:
         given, finish = self._prepared(window, bits, color_range)
         return finish(self._runner.run(given))
 
-    def _run_on_device(self, window: Any) -> npt.NDArray[Any]:
-        if self.backend != "tensorrt":
+    def _begin_on_device(self, window: Any, bits: int | None, color_range: str | None, out: Any, stream: Any) -> Finish:
+        runner, contract = self._runner, self.contract
+        if not isinstance(runner, WorksOnDevice):
             raise InputError(f"got an array on the GPU, {self.backend} takes numpy arrays: open a TensorRT engine, or copy it")
-        return self._life.serve(lambda: self._runner.run(window))
+        for name, got, built in (("bits", bits, contract.bits), ("color_range", color_range, contract.color_range)):
+            if got not in (None, built):
+                raise InputError(
+                    f"got {name}={got!r} for an array on the GPU, which holds what the engine takes ({built}): leave it out"
+                )
+        ticket = self._life.serve(lambda: runner.submit_on_device(window, out, stream))
+        return lambda: self._life.serve(lambda: runner.result_on_device(ticket))
 
     def _prepared(self, window: npt.NDArray[Any], bits: int | None, color_range: str | None) -> tuple[npt.NDArray[Any], _Finish]:
         """What the runner gets for a window, and what turns its answer into ours."""
@@ -250,8 +285,10 @@ class Engine:
             return window, lambda sharp: sharp
         return sample_codes.to_pairs(window), sample_codes.from_pairs
 
-    def _check(self, window: npt.NDArray[Any], bits: int | None) -> None:
+    def _check(self, window: npt.NDArray[Any], bits: int | None, out: Any, stream: Any) -> None:
         frames = self.contract.frames
+        if stream is not None:
+            raise InputError("got a stream for a window that is not on a GPU, which has none: leave it out")
         if not isinstance(window, np.ndarray):
             raise InputError(f"got {type(window).__name__}, expected a numpy array (N, {frames}, H, W)")
         if isinstance(window, np.ma.MaskedArray):
@@ -269,6 +306,9 @@ class Engine:
                 raise InputError("got NaN in the window, expected luma in [0, 1]: look at what decoded these frames")
             if low < -UNIT_TOLERANCE or high > 1 + UNIT_TOLERANCE:
                 raise InputError(f"got float samples from {low:.4g} to {high:.4g}, expected luma in [0, 1]: divide codes by 255")
+
+        if out is not None:
+            _check_out(out, window)
 
     def _check_fixed(self, shape: tuple[int, ...]) -> None:
         fixed = (self.contract.batch, self.contract.height, self.contract.width)
@@ -288,6 +328,28 @@ def _opened(path: str, how: backends.How) -> backends.Choice:
         raise ModelError(f"{shortened(path, 200)}: {error.strerror or error}: name a file that can be read") from error
     except MemoryError as error:
         raise BackendError(f"there is not enough memory to open {path}: free some, or raise this process's limit") from error
+
+
+def _check_out(out: Any, window: npt.NDArray[Any]) -> None:
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise InputError(
+            f"got {type(out).__name__} for the output, expected a plain numpy array, as the window is: give one, or none"
+        )
+    if (out.shape, out.dtype) != (window.shape, window.dtype):
+        wanted = f"{window.shape} {window.dtype}, as the window is"
+        raise InputError(f"got an output of {out.shape} {out.dtype}, expected {wanted}: give such a one, or none")
+    if not out.flags.writeable or not out.flags.c_contiguous:
+        kind = "with gaps or turned axes" if out.flags.writeable else "that is read-only"
+        raise InputError(f"got an output {kind}, expected a contiguous one that can be written: give a new one, or none")
+    if np.may_share_memory(out, window):
+        raise InputError("got an output that overlaps the window: give memory of its own, or none")
+
+
+def _delivered(sharp: npt.NDArray[Any], out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    if out is None:
+        return sharp
+    np.copyto(out, sharp)
+    return out
 
 
 @contextmanager

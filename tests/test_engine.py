@@ -121,6 +121,52 @@ def test_result_belongs_to_the_caller(engine, window):
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.uint16])
+def test_result_in_the_callers_array(engine, dtype):
+    samples = np.random.default_rng(2).random((1, 5, 22, 37))
+    given = (samples if dtype == np.float32 else samples * 255).astype(dtype)
+    out = np.empty_like(given)
+    expected = engine.run(given)
+    for call in (engine.run, lambda *window, **how: engine.submit(*window, **how).result(60)):
+        out[...] = 0
+        assert call(given, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda window: [0.0], "got list for the output, expected a plain numpy array"),
+        (lambda window: np.ma.zeros(window.shape, np.float32), "got MaskedArray for the output"),
+        (
+            lambda window: np.empty((1, 5, 24, 32), np.float32),
+            r"got an output of \(1, 5, 24, 32\) float32, expected \(1, 5, 24, 40\)",
+        ),
+        (lambda window: np.empty(window.shape, np.float64), "got an output of .* float64, expected .* float32"),
+        (lambda window: np.empty((1, 5, 24, 80), np.float32)[..., ::2], "got an output with gaps or turned axes"),
+        (lambda window: read_only(np.empty_like(window)), "got an output that is read-only"),
+        (lambda window: window, "got an output that overlaps the window"),
+    ],
+)
+def test_outputs_that_do_not_fit(engine, window, make, message):
+    before = window.copy()
+    for call in (engine.run, lambda given, out: engine.submit(given, out=out).result(60)):
+        with pytest.raises(InputError, match=message):
+            call(window, out=make(window))
+    np.testing.assert_array_equal(window, before)
+
+
+def test_a_stream_needs_a_gpu(engine, window):
+    for call in (engine.run, lambda given, stream: engine.submit(given, stream=stream).result(60)):
+        with pytest.raises(InputError, match="got a stream for a window that is not on a GPU, which has none: leave it out"):
+            call(window, stream=0)
+
+
 def test_windows_of_a_batch_are_independent(engine, window):
     both = np.concatenate([window, 1 - window])
     np.testing.assert_allclose(engine.run(both)[1:], engine.run(1 - window), atol=1e-5)

@@ -18,7 +18,7 @@ RUNTIMES = (*BUILDERS, "tensorrt_lean-11.4")
 
 RECEIVERS = {  # file: {expression: the TensorRT class behind it}
     "runtime/backends/tensorrt_library.py": {"module": "module", "trt": "module", "trt.ILogger": "ILogger"},
-    "runtime/backends/tensorrt_runner.py": {"context": "IExecutionContext"},
+    "runtime/backends/tensorrt_bindings.py": {"context": "IExecutionContext"},
     "runtime/backends/tensorrt_engine.py": {
         "trt": "module",
         "library.module": "module",

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -11,21 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda.bindings import driver
 
 from runtime import BackendError, Engine, InputError, ModelError
+from runtime.backends.device_arrays import DeviceArray
 from runtime.backends.device_memory import (
     DRIVER_LIBRARY,
-    DeviceArray,
     DeviceBuffer,
     Event,
     Graph,
     PinnedArray,
     Stream,
-    _is_dense,
-    _wait_for_producer,
+    callers_stream,
+    check_place,
     free_memory,
+    on_gpu,
     open_gpu,
-    use_gpu,
 )
 from runtime.backends.runner import IN_FLIGHT
 from runtime.backends.tensorrt_engine import LoadedEngine
@@ -85,7 +87,6 @@ def test_rtx_judges_the_header_before_it_loads(tiny_engine):
         lambda: PinnedArray((2, 3), np.float16),
         Stream,
         Event,
-        lambda: use_gpu(0),
     ],
 )
 def test_cuda_takes_our_arguments_and_misses_its_driver(make):
@@ -100,31 +101,49 @@ def without_handle(kind, **attributes):
     return made
 
 
-STREAM, EVENT = without_handle(Stream, handle=0), without_handle(Event, handle=0)
-BUFFER, ARRAY = without_handle(DeviceBuffer, pointer=256, size=1024), np.zeros(256, np.float32)
+STREAM, EVENT, MARKED = without_handle(Stream, handle=0), without_handle(Event, handle=0), without_handle(Event, handle=1)
+ARRAY = np.zeros(256, np.float32)
 
 
 @without_gpu
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: STREAM.copy_in(BUFFER, ARRAY),
-        lambda: STREAM.copy_out(ARRAY, BUFFER),
-        lambda: STREAM.fill(BUFFER, 0xFF),
+        lambda: STREAM.copy_in(256, ARRAY),
+        lambda: STREAM.copy_out(ARRAY, 256),
+        lambda: STREAM.fill(256, 0xFF, 1024),
         lambda: STREAM.wait_for(EVENT),
         STREAM.synchronize,
         lambda: EVENT.record(STREAM),
-        EVENT.synchronize,
+        MARKED.synchronize,
         lambda: Graph(STREAM, lambda: None),
         lambda: without_handle(Graph, _executable=0).launch(STREAM),
         free_memory,
-        lambda: DeviceArray.of(elsewhere()),
-        lambda: _wait_for_producer(None),
-        lambda: _wait_for_producer(1),
+        lambda: check_place(512, None),
     ],
 )
 def test_cuda_takes_the_arguments_of_every_call(call):
     with pytest.raises(BackendError, match="cudaErrorInsufficientDriver"):
+        call()
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: driver.cuInit(0),
+        lambda: driver.cuDeviceGet(0),
+        lambda: driver.cuDevicePrimaryCtxRetain(driver.CUdevice(0)),
+        driver.cuCtxGetCurrent,
+        lambda: driver.cuCtxSetCurrent(driver.CUcontext(256)),
+        lambda: driver.cuCtxSetCurrent(256),
+        lambda: driver.cuPointerGetAttribute(driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT, 256),
+        lambda: callers_stream(256, None),
+    ],
+)
+def test_the_driver_takes_the_arguments_of_every_call(call):
+    """It is looked for after they were: a wrong one would be a TypeError."""
+    with pytest.raises(RuntimeError, match=r"driver library|dlopen"):
         call()
 
 
@@ -152,14 +171,9 @@ def test_arrays_that_cannot_be_read_in_place(array, message):
         DeviceArray.of(array)
 
 
-def test_strides_of_an_axis_of_one_sample_do_not_matter():
-    assert _is_dense((999, 12, 4), (1, 2, 3), 4)
-    assert not _is_dense((24, 24, 4), (1, 2, 3), 4)
-
-
 def test_array_interface_is_that_of_the_memory():
     found = DeviceArray(4096, (2, 3), np.dtype(np.float16), None).__cuda_array_interface__
-    assert found == {"shape": (2, 3), "typestr": "<f2", "data": (4096, False), "strides": None, "version": 3}
+    assert found == {"shape": (2, 3), "typestr": "<f2", "data": (4096, False), "strides": None, "version": 3, "stream": None}
 
 
 # From here on with a GPU: full TensorRT where it is installed, else TensorRT-RTX
@@ -242,13 +256,13 @@ def test_graphs_and_plain_launches_agree(engine, runner):
 
 @pytest.mark.gpu
 def test_graphs_are_really_in_use(runner):
-    if hasattr(runner._library.module, "CudaGraphStrategy"):
+    if hasattr(runner._loaded.library.module, "CudaGraphStrategy"):
         pytest.skip("TensorRT-RTX records by itself")
     tickets = [runner.submit(window) for window in windows(IN_FLIGHT)]
     for ticket in tickets:
         runner.result(ticket)
     (ring,) = runner._rings.values()
-    assert all(slot.graph is not None for slot in ring.slots)
+    assert all(slot.binding(runner._bindings).graph is not None for slot in ring.slots)
 
 
 @pytest.mark.gpu
@@ -308,7 +322,7 @@ def test_every_profile_of_an_engine(tiny_model, tmp_path):
 def test_replay_that_does_nothing_is_seen_whatever_the_picture(engine, monkeypatch, caplog):
     monkeypatch.setattr(Graph, "launch", lambda graph, stream: None)
     opened = TensorRtRunner(engine)
-    if hasattr(opened._library.module, "CudaGraphStrategy"):
+    if hasattr(opened._loaded.library.module, "CudaGraphStrategy"):
         pytest.skip("TensorRT-RTX records by itself")
     for window in (np.ones(SHAPE, np.float32), np.zeros(SHAPE, np.float32)):
         assert np.isfinite(opened.run(window)).all()
@@ -330,17 +344,124 @@ def test_shapes_take_turns(runner, tiny_model):
 def test_array_on_the_gpu_is_read_in_place(runner):
     (window,) = windows(1)
     expected = runner.run(window)
-    pinned, buffer, stream = PinnedArray(SHAPE, np.float32), DeviceBuffer(window.nbytes), Stream()
-    pinned.array[:] = window
-    stream.copy_in(buffer, pinned.array)
+    with on_gpu(runner.gpu):
+        pinned, buffer, stream = PinnedArray(SHAPE, np.float32), DeviceBuffer(window.nbytes), Stream()
+        pinned.array[:] = window
+        stream.copy_in(buffer.pointer, pinned.array)
+        stream.synchronize()
+        sharp = runner.run(DeviceArray(buffer.pointer, SHAPE, np.dtype(np.float32), buffer))
+        stream.copy_out(pinned.array, sharp.pointer)
+        stream.synchronize()
+        np.testing.assert_array_equal(pinned.array, expected)
+        for owner in (pinned, buffer, stream):
+            owner.close()
+            owner.close()
+
+
+@pytest.mark.gpu
+def test_tensors_of_pytorch_on_a_stream_of_its_own(engine):
+    """Many windows in buffers that are used again, without a wait of the host between them; CUDA graphs come in on the way."""
+    torch = pytest.importorskip("torch")
+    inputs = windows(12)
+    with Engine(engine) as opened:
+        expected = [opened.run(window) for window in inputs]
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            window = torch.empty(SHAPE, device="cuda")
+            out, found = torch.empty_like(window), []
+            for number, given in enumerate(inputs):
+                window.copy_(torch.from_numpy(given).pin_memory(), non_blocking=True)
+                if number % 3 == 0:
+                    sharp = opened.run(window, out=out, stream=stream)
+                elif number % 3 == 1:
+                    sharp = torch.from_dlpack(opened.run(window, stream=stream))
+                else:
+                    sharp = torch.from_dlpack(opened.submit(window, stream=stream).result(60))
+                found.append(sharp.clone())
+        stream.synchronize()
+        np.testing.assert_array_equal(torch.stack(found).cpu().numpy(), expected)
+        with torch.cuda.stream(stream):
+            window.copy_(torch.from_numpy(inputs[0]))
+            alone = opened.run(window)
+        np.testing.assert_array_equal(torch.as_tensor(alone, device="cuda").cpu().numpy(), expected[0])
+        with pytest.raises(InputError, match="overlaps the window"):
+            opened.run(window, out=window)
+
+
+@pytest.mark.gpu
+def test_a_stream_costs_no_memory_and_no_wait(engine):
+    torch = pytest.importorskip("torch")
+    with Engine(engine) as opened:
+        stream, window = torch.cuda.Stream(), torch.zeros(SHAPE, device="cuda")
+        torch.cuda.synchronize()
+        for _ in range(3):
+            opened.run(window, stream=stream)
+        stream.synchronize()
+        before = torch.cuda.mem_get_info()
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(1_000_000_000)  # cycles: what the host would wait for
+        for _ in range(20):
+            opened.run(window, stream=stream)
+        assert not stream.query()
+        stream.synchronize()
+        assert torch.cuda.mem_get_info() == before
+
+
+PYCUDA = """
+import sys
+import numpy as np
+import pycuda.{context}
+import pycuda.driver as cuda
+import pycuda.gpuarray as gpuarray
+from runtime import Engine, InputError
+
+engine, given = Engine(sys.argv[1]), np.load(sys.argv[2])
+window, stream = gpuarray.to_gpu(given), cuda.Stream()
+for how in ({{}}, {{"stream": stream}}, {{"out": gpuarray.empty(given.shape, given.dtype), "stream": stream}}):
+    try:
+        sharp = engine.run(window, **how)
+    except InputError as error:
+        print(error)
+        continue
     stream.synchronize()
-    sharp = runner.run(DeviceArray(buffer.pointer, SHAPE, np.dtype(np.float32), buffer))
-    stream.copy_out(pinned.array, sharp.owner)
-    stream.synchronize()
-    np.testing.assert_array_equal(pinned.array, expected)
-    for owner in (pinned, buffer, stream):
-        owner.close()
-        owner.close()
+    if "out" in how:
+        np.save(sys.argv[3], sharp.get())
+    assert (cuda.Context.get_current() is not None) and float((window + 0).get().sum()) == float(given.sum())
+engine.close()
+print((window * 2).get().shape)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("context", ["autoprimaryctx", "autoinit"])
+def test_a_program_of_pycuda(context, engine, runner, tmp_path):
+    pytest.importorskip("pycuda")
+    (window,) = windows(1)
+    np.save(tmp_path / "window.npy", window)
+    command = [sys.executable, "-c", PYCUDA.format(context=context), str(engine), tmp_path / "window.npy", tmp_path / "sharp.npy"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert str(SHAPE) in found.stdout  # the program's own work goes on
+    if context == "autoinit":
+        assert found.stdout.count("take the GPU's primary context: import pycuda.autoprimaryctx") == 3
+    else:
+        np.testing.assert_array_equal(np.load(tmp_path / "sharp.npy"), runner.run(window))
+
+
+@pytest.mark.gpu
+def test_the_example_of_the_page_with_pycuda(engine, runner, tmp_path):
+    pytest.importorskip("pycuda")
+    page = (ROOT / "docs" / "engines.md").read_text()
+    (example,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "pycuda" in code]
+    inputs = windows(4)
+    np.save(tmp_path / "windows.npy", inputs)
+    example = example.replace("(1, 5, 720, 1280)", str(SHAPE)).replace("m.engine", str(engine))
+    before = f"import numpy\nwindows, shown = numpy.load({str(tmp_path / 'windows.npy')!r}), []\n"
+    before += "show = lambda found: shown.append(found.copy())\n"
+    after = f"\nnumpy.save({str(tmp_path / 'shown.npy')!r}, shown)\n"
+    found = subprocess.run([sys.executable, "-c", before + example + after], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "shown.npy"), [runner.run(window) for window in inputs])
 
 
 @pytest.mark.gpu
@@ -365,7 +486,7 @@ def test_wrong_type_and_closed(runner):
 
 @pytest.mark.gpu
 def test_out_of_memory_has_a_remedy():
-    with pytest.raises(BackendError, match=r"cudaErrorMemoryAllocation.*use smaller frames"):
+    with on_gpu(open_gpu()), pytest.raises(BackendError, match=r"cudaErrorMemoryAllocation.*use smaller frames"):
         DeviceBuffer(1 << 50)
 
 

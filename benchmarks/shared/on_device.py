@@ -6,14 +6,16 @@ from contextlib import closing
 
 import numpy as np
 
-from runtime.backends.device_memory import DeviceArray, DeviceBuffer, PinnedArray, Stream
+from runtime.backends.device_arrays import DeviceArray
+from runtime.backends.device_memory import DeviceBuffer, PinnedArray, Stream, on_gpu, open_gpu
 
 
 def on_device(window: np.ndarray) -> DeviceArray:
     """A copy of a window in the memory of the GPU; it is freed with the result."""
-    memory = DeviceBuffer(window.nbytes)
-    with closing(Stream()) as stream, closing(PinnedArray(window.shape, window.dtype)) as pinned:
+    gpu = open_gpu()
+    with on_gpu(gpu), closing(Stream()) as stream, closing(PinnedArray(window.shape, window.dtype)) as pinned:
+        memory = DeviceBuffer(window.nbytes)
         pinned.array[:] = window
-        stream.copy_in(memory, pinned.array)
+        stream.copy_in(memory.pointer, pinned.array)
         stream.synchronize()
-    return DeviceArray(memory.pointer, window.shape, window.dtype, memory)
+    return DeviceArray(memory.pointer, window.shape, window.dtype, memory, gpu)

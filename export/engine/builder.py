@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ def build_engine(options: EngineRequest, progress: Progress | None = None) -> Bu
     library = load_library(options.library)
     gpu = _open_gpu(options.device) if library.name == "tensorrt" else None
     started = time.monotonic()
-    with library.messages(verbose=True) as messages, _log_file(options.log, messages):
+    with _on_gpu(gpu), library.messages(verbose=True) as messages, _log_file(options.log, messages):
         builder = library.module.Builder(library.logger)
         network, parser = _parse(library, builder, options.onnx, messages)
         config = configure(library, builder, options)
@@ -108,6 +108,15 @@ def _open_gpu(device: int) -> Gpu:
     except ImportError as error:
         raise MissingPackageError(requirement("cuda-bindings"), "building on a GPU") from error
     return open_gpu(device)
+
+
+def _on_gpu(gpu: Gpu | None) -> AbstractContextManager[None]:
+    """It is built on the GPU that is current."""
+    if gpu is None:
+        return nullcontext()
+    from runtime.backends.device_memory import on_gpu
+
+    return on_gpu(gpu)
 
 
 def _parse(library: Library, builder: Any, path: Path, messages: Messages) -> tuple[Any, Any]:

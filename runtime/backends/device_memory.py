@@ -1,7 +1,8 @@
 """CUDA memory, streams, events and graphs of one GPU, through cuda-python; the only file that imports it.
 
-The primary context is used, as PyTorch, CuPy and ONNX Runtime do, so their arrays can be read in place (`DeviceArray.of`).
-Everything that owns something has an idempotent `close`. Every status is checked; a failure is a BackendError.
+The primary context is used, as PyTorch, CuPy and ONNX Runtime do, so their arrays can be read in place; it is current inside
+`on_gpu` alone, after which the caller's own context is current again. Everything that owns something has an idempotent `close`.
+Every status is checked; a failure is a BackendError.
 """
 
 from __future__ import annotations
@@ -9,20 +10,29 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cuda.bindings import driver
 from cuda.bindings import runtime as cuda
 
-from runtime.backends.dlpack import LEGACY_DEFAULT_STREAM, BorrowedTensor, is_device_array
+from runtime.backends.dlpack import LEGACY_DEFAULT_STREAM
 from runtime.errors import BackendError, InputError
 
 DRIVER_LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 MIB = 1 << 20
-ALIGNMENT = 256  # bytes, of every address that TensorRT is given
+PER_THREAD_STREAM = 2  # a handle that has a meaning, as LEGACY_DEFAULT_STREAM and 0, which are the same, have
+NO_STREAM = (  # how the driver answers for a stream that was destroyed, where it can tell
+    driver.CUresult.CUDA_ERROR_INVALID_HANDLE,
+    driver.CUresult.CUDA_ERROR_INVALID_CONTEXT,
+    driver.CUresult.CUDA_ERROR_CONTEXT_IS_DESTROYED,
+    driver.CUresult.CUDA_ERROR_INVALID_VALUE,
+)
+OWN_CONTEXT = "take the GPU's primary context: import pycuda.autoprimaryctx, in place of pycuda.autoinit"
 
 
 @dataclass(frozen=True)
@@ -34,10 +44,11 @@ class Gpu:
     compute_capability: tuple[int, int]  # (9, 0) is Hopper
     memory: int  # bytes in all
     driver: int  # the newest CUDA version that the driver supports, 13000 is 13.0
+    context: int = field(default=0, repr=False)  # handle of its primary context, which this process keeps until it ends
 
 
 def open_gpu(index: int = 0) -> Gpu:
-    """Makes the device current for this thread. Raises BackendError, without touching CUDA, where there is no driver."""
+    """Looks at a device. Raises BackendError, without touching CUDA, where there is no driver."""
     try:
         ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:
@@ -47,15 +58,29 @@ def open_gpu(index: int = 0) -> Gpu:
     count = check(cuda.cudaGetDeviceCount(), "looking for GPUs")
     if not 0 <= index < count:
         raise BackendError(f"GPU {index} was asked for, this machine has {count}: number them from 0")
-    use_gpu(index)
     facts = check(cuda.cudaGetDeviceProperties(index), f"reading the properties of GPU {index}")
-    driver = check(cuda.cudaDriverGetVersion(), "reading the driver's version")
-    return Gpu(index, facts.name.decode().strip("\0"), (facts.major, facts.minor), facts.totalGlobalMem, driver)
+    version = check(cuda.cudaDriverGetVersion(), "reading the driver's version")
+    check(driver.cuInit(0), "starting CUDA")
+    device = check(driver.cuDeviceGet(index), f"opening GPU {index}")
+    context = int(check(driver.cuDevicePrimaryCtxRetain(device), f"opening GPU {index}"))
+    return Gpu(index, facts.name.decode().strip("\0"), (facts.major, facts.minor), facts.totalGlobalMem, version, context)
 
 
-def use_gpu(index: int) -> None:
-    """Makes the device current for this thread; each thread that works with it has to."""
-    check(cuda.cudaSetDevice(index), f"opening GPU {index}")
+@contextmanager
+def on_gpu(gpu: Gpu) -> Iterator[None]:
+    """The GPU's primary context is current for this thread meanwhile; after it, also by an exception, what was current before."""
+    with _current(gpu.context):
+        yield
+
+
+@contextmanager
+def _current(context: int) -> Iterator[None]:
+    before = check(driver.cuCtxGetCurrent(), "asking for the caller's context")
+    check(driver.cuCtxSetCurrent(context), "making the GPU's context current")
+    try:
+        yield
+    finally:
+        check(driver.cuCtxSetCurrent(before), "giving the caller its context back")
 
 
 def free_memory() -> int:
@@ -67,10 +92,40 @@ def free_memory() -> int:
 def check(result: tuple[Any, ...], doing: str) -> Any:
     """What a cuda-python call returned, less its status. Raises BackendError with the status's name, text and remedy."""
     status, *values = result
-    if status != cuda.cudaError_t.cudaSuccess:
-        name, text = (_text(call(status)) for call in (cuda.cudaGetErrorName, cuda.cudaGetErrorString))
+    if int(status) != 0:
+        name, text = _said(status)
         raise BackendError(f"CUDA failed while {doing}: {name}, {text}{_remedy(status)}")
     return values[0] if len(values) == 1 else tuple(values)
+
+
+def check_place(pointer: int, gpu: Gpu) -> None:
+    """Raises InputError unless the memory is the GPU's and of its primary context, or of none, as that of memory pools is.
+
+    A kernel that reads other memory ends all work of the process.
+    """
+    facts = check(cuda.cudaPointerGetAttributes(pointer), "asking where an array lies")
+    if facts.type not in (cuda.cudaMemoryType.cudaMemoryTypeDevice, cuda.cudaMemoryType.cudaMemoryTypeManaged):
+        raise InputError("got an array that is not in the memory of a GPU (freed, or its context gone?): hand over one that is")
+    if facts.device != gpu.index:
+        raise InputError(f"got an array on GPU {facts.device}, the engine is on GPU {gpu.index}: copy it there")
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_CONTEXT
+    context = int(check(driver.cuPointerGetAttribute(attribute, pointer), "asking for an array's context"))
+    if context not in (0, gpu.context):
+        raise InputError(f"got an array of another CUDA context than the engine's: {OWN_CONTEXT}")
+
+
+def callers_stream(handle: int, gpu: Gpu) -> AnyStream:
+    """A stream of the caller's. Raises InputError where it is of another context, or CUDA can tell that it was destroyed."""
+    if handle in (0, LEGACY_DEFAULT_STREAM):
+        return AnyStream(LEGACY_DEFAULT_STREAM)
+    if handle == PER_THREAD_STREAM:
+        raise InputError("got the per-thread default stream, which is another one in every thread: give one that was made")
+    answer = driver.cuStreamGetCtx(handle)
+    if answer[0] in NO_STREAM:
+        raise InputError(f"got a stream that CUDA does not know ({_said(answer[0])[0]}), was it destroyed? give one that is open")
+    if int(check(answer, "asking for a stream's context")) != gpu.context:
+        raise InputError(f"got a stream of another CUDA context than the engine's: {OWN_CONTEXT}")
+    return AnyStream(handle)
 
 
 class DeviceBuffer:
@@ -79,14 +134,19 @@ class DeviceBuffer:
     def __init__(self, size: int) -> None:
         self.size = size  # bytes
         self.pointer = int(check(cuda.cudaMalloc(size), f"allocating {size / MIB:.0f} MiB on the GPU"))
-        self._free = weakref.finalize(self, cuda.cudaFree, self.pointer)
+        context = int(check(driver.cuCtxGetCurrent(), "asking for the memory's context"))
+        self._free = weakref.finalize(self, _free, self.pointer, context)
         self._free.atexit = False  # the process's memory goes with it, and CUDA may be gone before
 
     def close(self) -> None:
         """Frees the memory; no work that uses it may be in flight."""
-        freed = self._free()  # None the second time
-        if freed is not None:
-            check(freed, "freeing memory of the GPU")
+        self._free()  # does nothing the second time
+
+
+def _free(pointer: int, context: int) -> None:
+    """In whatever thread the last reference to the memory goes, and whatever context is current there."""
+    with _current(context):
+        check(cuda.cudaFree(pointer), "freeing memory of the GPU")
 
 
 class PinnedArray:
@@ -106,27 +166,34 @@ class PinnedArray:
             self._pointer = 0
 
 
-class Stream:
-    """A queue of GPU work that does not wait for the default stream."""
+class AnyStream:
+    """A queue of GPU work, ours or the caller's."""
 
-    def __init__(self) -> None:
-        self.handle = int(check(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking), "creating a stream"))
-
-    def copy_in(self, target: DeviceBuffer, source: npt.NDArray[Any]) -> None:
-        """Queues a copy from pinned host memory."""
-        self._copy(target.pointer, source.ctypes.data, source.nbytes, cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
-
-    def copy_out(self, target: npt.NDArray[Any], source: DeviceBuffer) -> None:
-        """Queues a copy to pinned host memory."""
-        self._copy(target.ctypes.data, source.pointer, target.nbytes, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
-
-    def fill(self, target: DeviceBuffer, byte: int) -> None:
-        """Queues the overwriting of a buffer with one byte value."""
-        check(cuda.cudaMemsetAsync(target.pointer, byte, target.size, self.handle), "filling memory of the GPU")
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
 
     def wait_for(self, event: Event) -> None:
-        """Work queued from here on starts after the event."""
+        """Work queued from here on starts after the event; the host does not wait."""
         check(cuda.cudaStreamWaitEvent(self.handle, event.handle, 0), "making a stream wait")
+
+
+class Stream(AnyStream):
+    """A queue of GPU work that does not wait for the default stream. Addresses are those of device memory."""
+
+    def __init__(self) -> None:
+        super().__init__(int(check(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking), "creating a stream")))
+
+    def copy_in(self, target: int, source: npt.NDArray[Any]) -> None:
+        """Queues a copy from host memory; from pinned memory the host does not wait."""
+        self._copy(target, source.ctypes.data, source.nbytes, cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def copy_out(self, target: npt.NDArray[Any], source: int) -> None:
+        """Queues a copy to host memory; to pinned memory the host does not wait."""
+        self._copy(target.ctypes.data, source, target.nbytes, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def fill(self, target: int, byte: int, size: int) -> None:
+        """Queues the overwriting of `size` bytes with one value."""
+        check(cuda.cudaMemsetAsync(target, byte, size, self.handle), "filling memory of the GPU")
 
     def synchronize(self) -> None:
         """Blocks until everything queued is done; reports what failed meanwhile."""
@@ -148,13 +215,14 @@ class Event:
     def __init__(self) -> None:
         self.handle = int(check(cuda.cudaEventCreateWithFlags(cuda.cudaEventDisableTiming), "creating an event"))
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: AnyStream) -> None:
         """Marks the work queued on the stream so far."""
         check(cuda.cudaEventRecord(self.handle, stream.handle), "recording an event")
 
     def synchronize(self) -> None:
-        """Blocks until the marked work is done."""
-        check(cuda.cudaEventSynchronize(self.handle), "waiting for the GPU")
+        """Blocks until the marked work is done, as it is once the event was closed."""
+        if self.handle:
+            check(cuda.cudaEventSynchronize(self.handle), "waiting for the GPU")
 
     def close(self) -> None:
         """Destroys the event."""
@@ -194,73 +262,11 @@ class Graph:
             self._executable = None
 
 
-@dataclass(frozen=True)
-class DeviceArray:
-    """C-contiguous device memory of this or another library, which `owner` keeps alive.
-
-    Offers `__cuda_array_interface__`, which `torch.as_tensor`, `cupy.asarray`, PyCUDA and Numba take without a copy.
-    """
-
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    owner: object
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.pointer, False), "strides": None, "version": 3}
-
-    @classmethod
-    def of(cls, array: Any) -> DeviceArray:
-        """The memory behind an array with `__cuda_array_interface__` (PyTorch, CuPy, PyCUDA, Numba) or DLPack, not copied.
-
-        Waits for the work that fills it. Raises InputError when the array is not on the current GPU, not C-contiguous, or not
-        aligned.
-        """
-        if not is_device_array(array):
-            raise InputError(f"got {type(array).__name__}, expected a numpy array, or one on the GPU (CUDA array or DLPack)")
-        interface = getattr(array, "__cuda_array_interface__", None)
-        if interface is None:
-            lent = BorrowedTensor(array)
-            found, strides, stream = cls(lent.pointer, lent.shape, lent.dtype, lent), lent.strides, LEGACY_DEFAULT_STREAM
-        else:
-            found = cls(interface["data"][0], tuple(interface["shape"]), np.dtype(interface["typestr"]), array)
-            strides, stream = interface.get("strides"), interface.get("stream")
-        if strides is not None and not _is_dense(strides, found.shape, found.dtype.itemsize):
-            raise InputError(f"got an array on the GPU with strides {strides}, expected it C-contiguous: copy it first")
-        if found.pointer % ALIGNMENT:
-            raise InputError(f"got an array on the GPU at an address that is not a multiple of {ALIGNMENT}: copy it first")
-        _check_place(found.pointer)
-        _wait_for_producer(stream)
-        return found
-
-
-def _check_place(pointer: int) -> None:
-    """Raises InputError unless the memory is on the current GPU: a kernel that reads another's ends all work of the process."""
-    current = check(cuda.cudaGetDevice(), "asking for the current GPU")
-    facts = check(cuda.cudaPointerGetAttributes(pointer), "asking where an array lies")
-    if facts.type not in (cuda.cudaMemoryType.cudaMemoryTypeDevice, cuda.cudaMemoryType.cudaMemoryTypeManaged):
-        raise InputError("got an array that is not in the memory of a GPU: hand it over as a numpy array")
-    if facts.device != current:
-        raise InputError(f"got an array on GPU {facts.device}, the engine is on GPU {current}: copy it there")
-
-
-def _wait_for_producer(stream: int | None) -> None:
-    """`stream` as in version 3 of the interface; without one, everything on the device may be filling the array."""
-    if stream is None:
-        check(cuda.cudaDeviceSynchronize(), "waiting for the array's producer")
-    else:
-        check(cuda.cudaStreamSynchronize(stream), "waiting for the array's producer")
-
-
-def _is_dense(strides: Sequence[int], shape: tuple[int, ...], itemsize: int) -> bool:
-    """Whether the bytes between samples are those of C order; along an axis of one sample any number will do."""
-    step = itemsize
-    for stride, length in zip(reversed(strides), reversed(shape)):
-        if length > 1 and stride != step:
-            return False
-        step *= length
-    return True
+def _said(status: Any) -> tuple[str, str]:
+    """The name and the text of a status of the driver or of the runtime."""
+    if isinstance(status, driver.CUresult):
+        return _text(driver.cuGetErrorName(status)), _text(driver.cuGetErrorString(status))
+    return _text(cuda.cudaGetErrorName(status)), _text(cuda.cudaGetErrorString(status))
 
 
 def _text(result: tuple[Any, ...]) -> str:

@@ -48,6 +48,19 @@ class WorksAhead(Protocol):
 
 
 @runtime_checkable
+class WorksOnDevice(Protocol):
+    """A `Runner` on a GPU that reads and fills arrays where they lie."""
+
+    def submit_on_device(self, blurry: Any, out: Any = None, stream: Any = None) -> Any:
+        """Queues a window on the GPU in the order of the caller's `stream`; returns what `result_on_device` exchanges."""
+        ...
+
+    def result_on_device(self, ticket: Any) -> Any:
+        """The filled `out`, or an array on the GPU; submitted without a stream, it is waited for."""
+        ...
+
+
+@runtime_checkable
 class EngineElsewhere(Protocol):
     """A `Runner` with a whole `Engine` behind it, which converts, pads and tests where it is."""
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime.backends.device_memory import DeviceBuffer, Event, Graph, PinnedArray
+from runtime.backends.device_memory import DeviceBuffer, Event, PinnedArray
 from runtime.backends.runner import IN_FLIGHT
+from runtime.backends.tensorrt_bindings import Binding, Bindings
 from runtime.errors import BackendError
 
 
@@ -20,21 +21,20 @@ class Slot:
         self.host_in, self.host_out = (owned.enter_context(closing(PinnedArray(shape, dtype))) for _ in range(2))
         size = self.host_in.array.nbytes
         self.device_in, self.device_out = (owned.enter_context(closing(DeviceBuffer(size))) for _ in range(2))
-        self.arrived, self.computed, self.returned = (owned.enter_context(closing(Event())) for _ in range(3))
-        owned.callback(self._forget)
-        self.context: Any = None  # the execution context that these buffers are bound to; a graph is of that one
-        self.graph: Graph | None = None
+        self.arrived, self.returned = (owned.enter_context(closing(Event())) for _ in range(2))
+        owned.callback(self._unbind)
+        self._binding: Binding | None = None
         self.waiting = False
 
-    def drop_graph(self) -> None:
-        """Frees the recorded graph, if there is one."""
-        if self.graph is not None:
-            self.graph.close()
-            self.graph = None
+    def binding(self, bindings: Bindings) -> Binding:
+        """The execution context of these buffers, made when they are first used."""
+        if self._binding is None:
+            self._binding = bindings.own(self.shape, self.device_in.pointer, self.device_out.pointer)
+        return self._binding
 
-    def _forget(self) -> None:
-        self.drop_graph()
-        self.context = None
+    def _unbind(self) -> None:
+        if self._binding is not None:
+            self._binding.close()
 
 
 class Ring:

@@ -6,9 +6,9 @@ caller submits the next window before it asks for the result of the last.
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.backends.device_arrays import DeviceArray, stream_handle
 from runtime.backends.device_memory import (
-    DeviceArray,
+    AnyStream,
     DeviceBuffer,
-    Graph,
+    Event,
     Stream,
+    callers_stream,
+    check_place,
+    on_gpu,
     open_gpu,
-    use_gpu,
 )
 from runtime.backends.dlpack import is_device_array
-from runtime.backends.tensorrt_buffers import Ring, Slot
-from runtime.backends.tensorrt_engine import LoadedEngine, cache_path, create_context, kernel_cache, library_for
-from runtime.errors import BackendError, DeployError, InputError
-from runtime.files.contract import INPUT, OUTPUT
+from runtime.backends.output_pool import OutputPool
+from runtime.backends.tensorrt_bindings import Bindings
+from runtime.backends.tensorrt_buffers import Ring
+from runtime.backends.tensorrt_engine import LoadedEngine, cache_path, kernel_cache, library_for
+from runtime.errors import BackendError, InputError
 from runtime.files.engine_record import EngineRecord, load_record
 
 SHAPES = 2  # input shapes whose buffers are kept
-
-log = logging.getLogger("videodeblur.tensorrt")
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,19 @@ class Ticket:
     slot: int
 
 
+@dataclass(frozen=True)
+class DeviceTicket:
+    """A submitted window in the memory of the GPU, to be exchanged for its result."""
+
+    sharp: Any  # the caller's output, or a DeviceArray
+    unfinished: Event | None = None  # what the result waits for; None where a stream of the caller's does
+    window: DeviceArray | None = None  # which is read until then
+
+
 class TensorRtRunner:
     """A `Runner` on one GPU. `precision` is the record's. One caller at a time; open a runner for each thread.
+
+    It works in the GPU's primary context, and leaves to every caller the context that was current.
 
     `cuda_graph` records the work for each set of buffers once and launches it with one call; the first window through them is
     computed both ways, and where they differ the runner goes on without graphs and says so in the log. `cache` is the file of
@@ -60,166 +73,138 @@ class TensorRtRunner:
         self.record: EngineRecord = load_record(path)
         self.precision = self.record.precision
         self.gpu = open_gpu(device)
-        self._library = library_for(self.record)
-        self.record.check_machine(self._library.name, self._library.version, self.gpu.compute_capability)
-        self._loaded: LoadedEngine | None = LoadedEngine(self._library, path, self.record)
-        self._kernels = kernel_cache(self._loaded, cache or cache_path(self.record, self.gpu.name))
-        self._records = cuda_graph and self._kernels is None  # TensorRT-RTX records by itself
-        self._cuda_graph = cuda_graph
-        self._guests: dict[int, Any] = {}  # by number of the profile, the context for arrays that lie on the GPU already
+        library = library_for(self.record)
+        self.record.check_machine(library.name, library.version, self.gpu.compute_capability)
+        with on_gpu(self.gpu), ExitStack() as owned:
+            self._copy_in, self._compute, self._copy_out = (owned.enter_context(closing(Stream())) for _ in range(3))
+            self._arrived = owned.enter_context(closing(Event()))  # what callers queued before their windows
+            self._loaded: LoadedEngine | None = LoadedEngine(library, path, self.record)
+            self._kernels = kernel_cache(self._loaded, cache or cache_path(self.record, self.gpu.name))
+            self._bindings = Bindings(self._loaded, self._kernels, self._compute, cuda_graph)
+            self._outputs = OutputPool()
+            self._owned = owned.pop_all()
         self._rings: OrderedDict[tuple[int, ...], Ring] = OrderedDict()
-        with ExitStack() as streams:
-            self._copy_in, self._compute, self._copy_out = (streams.enter_context(closing(Stream())) for _ in range(3))
-            self._streams = streams.pop_all()
 
-    def run(self, blurry: Any) -> Any:
-        """See `Runner.run`. An array on the GPU (see `DeviceArray.of`) is neither copied nor moved, and yields a DeviceArray.
-
-        Its memory is allocated by this call and freed with the result; the work is done when the call returns.
-        """
+    def run(self, blurry: Any, out: Any = None, stream: Any = None) -> Any:
+        """See `Runner.run`; for an array on the GPU, which takes `out` and `stream`, see `submit_on_device`."""
         if is_device_array(blurry):
-            return self._run_on_device(blurry)
+            return self.result_on_device(self.submit_on_device(blurry, out, stream))
         return self.result(self.submit(blurry))
 
     def submit(self, blurry: npt.NDArray[Any]) -> Ticket:
         """Queues a window, which may be changed as soon as this returns. At most IN_FLIGHT may wait for `result`."""
-        loaded = self._open()
-        _check_dtype(blurry.dtype, loaded.dtype)
-        slot = self._ring(blurry.shape).take()
-        np.copyto(slot.host_in.array, blurry)
-        self._prepare(slot)
-        self._copy_in.copy_in(slot.device_in, slot.host_in.array)
-        slot.arrived.record(self._copy_in)
-        self._compute.wait_for(slot.arrived)
-        self._launch(slot)
-        slot.computed.record(self._compute)
-        self._copy_out.wait_for(slot.computed)
-        self._copy_out.copy_out(slot.host_out.array, slot.device_out)
-        slot.returned.record(self._copy_out)
-        slot.waiting = True
-        return Ticket(blurry.shape, slot.number)
+        with self._at_work() as loaded:
+            _check_dtype(blurry.dtype, loaded.dtype)
+            slot = self._ring(blurry.shape, loaded).take()
+            binding = slot.binding(self._bindings)
+            np.copyto(slot.host_in.array, blurry)
+            self._copy_in.copy_in(slot.device_in.pointer, slot.host_in.array)
+            slot.arrived.record(self._copy_in)
+            self._compute.wait_for(slot.arrived)
+            self._bindings.launch(binding)
+            self._copy_out.wait_for(binding.computed)
+            self._copy_out.copy_out(slot.host_out.array, slot.device_out.pointer)
+            slot.returned.record(self._copy_out)
+            slot.waiting = True
+            return Ticket(blurry.shape, slot.number)
 
     def result(self, ticket: Ticket) -> npt.NDArray[Any]:
         """Waits for a submitted window and returns its sharp frames, a new array."""
-        self._open()
-        ring = self._rings.get(ticket.shape)
-        if ring is None or not ring.slots[ticket.slot].waiting:
-            raise BackendError("this window's result was already taken, or its buffers were freed: take results in order")
-        slot = ring.slots[ticket.slot]
-        slot.waiting = False  # whatever comes: a window that fails does not keep its buffers from the next
-        slot.returned.synchronize()
-        return np.array(slot.host_out.array)
+        with self._at_work():
+            ring = self._rings.get(ticket.shape)
+            if ring is None or not ring.slots[ticket.slot].waiting:
+                raise BackendError("this window's result was already taken, or its buffers were freed: take results in order")
+            slot = ring.slots[ticket.slot]
+            slot.waiting = False  # whatever comes: a window that fails does not keep its buffers from the next
+            slot.returned.synchronize()
+            return np.array(slot.host_out.array)
+
+    def submit_on_device(self, blurry: Any, out: Any = None, stream: Any = None) -> DeviceTicket:
+        """Queues a window on the GPU (see `DeviceArray.of`), which is read in place; the result goes to `out`, or to new memory.
+
+        With `stream`, the caller's, this is one more piece of work in its order: what was queued on it before fills the window and
+        has read `out`, what is queued on it later finds the result, and the host waits for nothing. Nor does it allocate, once
+        sizes and addresses repeat: memory of results that are gone is used again for results on the same stream.
+        Without, the window is read after the work on the stream that it names, else on the legacy default stream.
+        Raises InputError when the window, `out` or `stream` does not fit, lies on another GPU or belongs to another context.
+        """
+        handle = None if stream is None else stream_handle(stream)
+        with self._at_work() as loaded:
+            order = None if handle is None else callers_stream(handle, self.gpu)
+            window = DeviceArray.of(blurry, order.handle if order else None)
+            check_place(window.pointer, self.gpu)
+            _check_dtype(window.dtype, loaded.dtype)
+            self.record.profile_of(window.shape)
+            target = self._to_fill(out, window, order)
+            for before in [order] if order else self._named_by(window, target):
+                self._arrived.record(before)
+                self._compute.wait_for(self._arrived)
+            binding = self._bindings.guest(window.shape, window.pointer, target.pointer)
+            self._bindings.launch(binding)
+            if order is None:
+                return DeviceTicket(target if out is None else out, binding.computed, window)
+            order.wait_for(binding.computed)
+            sharp = DeviceArray(target.pointer, target.shape, target.dtype, target.owner, self.gpu, order.handle, binding.computed)
+            return DeviceTicket(sharp if out is None else out)
+
+    def result_on_device(self, ticket: DeviceTicket) -> Any:
+        """The `out` that was given, or a DeviceArray. Submitted with a stream it is ready in that one's order, else it is ready."""
+        if ticket.unfinished is not None:
+            with self._at_work():
+                ticket.unfinished.synchronize()
+        return ticket.sharp
 
     def layer_information(self) -> str:
         """The engine's layers as TensorRT's own JSON. Raises BackendError on the lean runtime, which cannot tell."""
-        return self._open().layer_information()
+        with self._at_work() as loaded:
+            return loaded.layer_information()
 
     def close(self) -> None:
         """Waits for the GPU, then frees buffers, contexts and engine; calling it again does nothing."""
         if self._loaded is None:
             return
-        use_gpu(self.gpu.index)
-        for ring in self._rings.values():
-            ring.close()
-        self._rings.clear()
-        self._streams.close()
-        if self._kernels is not None:
-            self._kernels.save()
-        self._guests.clear()  # contexts before their engine
-        self._loaded.close()
-        self._kernels = self._loaded = None
+        with on_gpu(self.gpu):
+            for ring in self._rings.values():
+                ring.close()
+            self._rings.clear()
+            self._bindings.close()  # contexts before their engine
+            self._outputs.close()
+            self._owned.close()
+            if self._kernels is not None:
+                self._kernels.save()
+            self._loaded.close()
+            self._kernels = self._loaded = None
 
-    def _open(self) -> LoadedEngine:
-        """Makes the GPU current for the calling thread, whichever it is."""
+    @contextmanager
+    def _at_work(self) -> Iterator[LoadedEngine]:
+        """The GPU's context is current for the calling thread, whichever it is, and afterwards what was current before."""
         if self._loaded is None:
             raise BackendError("the runner is closed")
-        use_gpu(self.gpu.index)
-        return self._loaded
+        with on_gpu(self.gpu):
+            yield self._loaded
 
-    def _ring(self, shape: tuple[int, ...]) -> Ring:
+    def _ring(self, shape: tuple[int, ...], loaded: LoadedEngine) -> Ring:
         if shape not in self._rings:
             self.record.profile_of(shape)
             unused = [known for known, ring in self._rings.items() if ring.idle]
             if len(self._rings) >= SHAPES and unused:
                 self._rings.pop(unused[0]).close()
-            self._rings[shape] = Ring(shape, self._open().dtype)
+            self._rings[shape] = Ring(shape, loaded.dtype)
         self._rings.move_to_end(shape)
         return self._rings[shape]
 
-    def _context(self, profile: int, cuda_graph: bool) -> Any:
-        return create_context(self._open(), self._kernels, cuda_graph, profile, self._compute)
+    def _named_by(self, *arrays: DeviceArray) -> list[AnyStream]:
+        handles = {array.stream: None for array in arrays if array.stream is not None}
+        return [callers_stream(handle, self.gpu) for handle in handles]
 
-    def _prepare(self, slot: Slot) -> None:
-        """Gives a new slot a context of its own: a CUDA graph is of one context with one shape and one set of buffers."""
-        if slot.context is not None:
-            return
-        context = self._context(self.record.profile_of(slot.shape), self._cuda_graph)
-        self._bind(context, slot.shape, slot.device_in.pointer, slot.device_out.pointer)
-        slot.context = context
-        if self._records:
-            self._record(slot)
-
-    def _record(self, slot: Slot) -> None:
-        """The window is computed plainly, then replayed into a buffer that differs from the result, and compared."""
-        plain = self._compute_now(slot)
-        try:
-            slot.graph = Graph(self._compute, lambda: self._execute(slot.context, slot.shape))
-            self._compute.fill(slot.device_out, 0xFF ^ int(plain.view(np.uint8).flat[0]))
-            replayed = self._compute_now(slot)
-        except DeployError as error:
-            self._go_without_graphs(str(error))
-        else:
-            if not np.array_equal(plain, replayed):
-                self._go_without_graphs("a replay differs from the plain run")
-
-    def _go_without_graphs(self, reason: str) -> None:
-        log.warning("CUDA graphs are off for this engine, each window costs more launches: %s", reason)
-        self._records = False
-        for ring in self._rings.values():
-            for slot in ring.slots:
-                slot.drop_graph()
-
-    def _compute_now(self, slot: Slot) -> npt.NDArray[Any]:
-        self._compute.copy_in(slot.device_in, slot.host_in.array)
-        self._launch(slot)
-        self._compute.copy_out(slot.host_out.array, slot.device_out)
-        self._compute.synchronize()
-        return np.array(slot.host_out.array)
-
-    def _launch(self, slot: Slot) -> None:
-        if slot.graph is not None:
-            slot.graph.launch(self._compute)
-        else:
-            self._execute(slot.context, slot.shape)
-
-    def _bind(self, context: Any, shape: tuple[int, ...], source: int, target: int) -> None:
-        with self._library.messages() as messages:
-            bound = (
-                context.set_input_shape(INPUT, shape)
-                and context.set_tensor_address(INPUT, source)
-                and context.set_tensor_address(OUTPUT, target)
-            )
-        if not bound:
-            raise BackendError(f"TensorRT does not take shape {shape}: {messages.reason()}")
-
-    def _execute(self, context: Any, shape: tuple[int, ...]) -> None:
-        with self._library.messages() as messages:
-            done = context.execute_async_v3(self._compute.handle)
-        if not done:
-            raise BackendError(f"TensorRT failed on shape {shape}: {messages.reason()}")
-
-    def _run_on_device(self, array: Any) -> DeviceArray:
-        loaded = self._open()
-        blurry = DeviceArray.of(array)
-        _check_dtype(blurry.dtype, loaded.dtype)
-        profile = self.record.profile_of(blurry.shape)
-        context = self._guests.get(profile) or self._context(profile, cuda_graph=False)
-        self._guests[profile] = context
-        memory = DeviceBuffer(int(np.prod(blurry.shape)) * blurry.dtype.itemsize)
-        self._bind(context, blurry.shape, blurry.pointer, memory.pointer)
-        self._execute(context, blurry.shape)
-        self._compute.synchronize()
-        return DeviceArray(memory.pointer, blurry.shape, blurry.dtype, memory)
+    def _to_fill(self, out: Any, window: DeviceArray, order: AnyStream | None) -> DeviceArray:
+        if out is not None:
+            target = DeviceArray.to_fill(out, window, order.handle if order else None)
+            check_place(target.pointer, self.gpu)
+            return target
+        # without a stream nobody can tell when who reads a result is done with its memory: it is not used again
+        memory = DeviceBuffer(window.nbytes) if order is None else self._outputs.take(window.nbytes, order.handle)
+        return DeviceArray(memory.pointer, window.shape, window.dtype, memory, self.gpu)
 
 
 def _check_dtype(got: np.dtype[Any], expected: np.dtype[Any]) -> None:
