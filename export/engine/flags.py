@@ -142,7 +142,7 @@ def _notes(given: argparse.Namespace, unused: Mapping[str, str]) -> Iterator[str
         yield f"{flag} has no effect: {reason}"
     ignored = [flag for name, flag in NO_EFFECT_ON_RTX.items() if getattr(given, name) != getattr(EngineRequest, name)]
     if ignored and given.library == "tensorrt_rtx":
-        yield f"TensorRT-RTX ignores {', '.join(ignored)}"
+        yield f"TensorRT-RTX's builder ignores {', '.join(ignored)}"
     if given.heuristic:
         yield "--heuristic is --builderOptimizationLevel=2 now"
     if given.refit or given.strip_weights:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy.typing as npt
 
 from runtime.errors import InputError
 
@@ -67,6 +69,14 @@ class Trace:
 
 class Lane(Protocol):
     """An execution context with its buffers and a stream for each `Work`. All but `wait` return before the GPU has done it."""
+
+    @property
+    def input(self) -> npt.NDArray[Any]:
+        """The input in the host's memory, to be filled."""
+
+    @property
+    def output(self) -> npt.NDArray[Any]:
+        """The output in the host's memory, once it was copied."""
 
     def copy_in(self) -> None:
         """Queues the input's copy to the GPU."""
@@ -137,6 +147,11 @@ def run_once(lane: Lane) -> None:
     lane.compute()
     lane.mark(Work.COMPUTE, True, 0)
     lane.order(Work.COMPUTE, 0, Work.COPY_OUT)
+    fetch(lane)
+
+
+def fetch(lane: Lane) -> None:
+    """The output lies in the lane's host buffer when this returns."""
     lane.copy_out()
     lane.mark(Work.COPY_OUT, True, 0)
     lane.wait(Work.COPY_OUT, 0)

@@ -151,8 +151,8 @@ class EngineLane:
         self._start: TimedEvent | None = None
         shape = options.shape or ()
         with ExitStack() as owned:
-            self.input, self.output = (owned.enter_context(closing(PinnedArray(shape, dtype))) for _ in range(2))
-            size = self.input.array.nbytes
+            self._host_in, self._host_out = (owned.enter_context(closing(PinnedArray(shape, dtype))) for _ in range(2))
+            size = self._host_in.array.nbytes
             self._device_in, self._device_out = (owned.enter_context(closing(DeviceBuffer(size))) for _ in range(2))
             self._streams = {work: owned.enter_context(closing(Stream())) for work in Work}
             self._events = {
@@ -161,15 +161,25 @@ class EngineLane:
                 for end in (False, True)
                 for turn in range(TURNS)
             }
-            self.input.array[...] = noise(shape, dtype)
+            self.input[...] = noise(shape, dtype)
             memory = self._bind(options)
             if memory is not None:
                 owned.enter_context(closing(memory))
             self._owned = owned.pop_all()
 
+    @property
+    def input(self) -> npt.NDArray[Any]:
+        """See `Lane.input`."""
+        return self._host_in.array
+
+    @property
+    def output(self) -> npt.NDArray[Any]:
+        """See `Lane.output`."""
+        return self._host_out.array
+
     def copy_in(self) -> None:
         """See `Lane.copy_in`."""
-        self._streams[Work.COPY_IN].copy_in(self._device_in, self.input.array)
+        self._streams[Work.COPY_IN].copy_in(self._device_in, self._host_in.array)
 
     def compute(self) -> None:
         """See `Lane.compute`."""
@@ -182,7 +192,7 @@ class EngineLane:
 
     def copy_out(self) -> None:
         """See `Lane.copy_out`."""
-        self._streams[Work.COPY_OUT].copy_out(self.output.array, self._device_out)
+        self._streams[Work.COPY_OUT].copy_out(self._host_out.array, self._device_out)
 
     def mark(self, work: Work, end: bool, turn: int) -> None:
         """See `Lane.mark`."""
@@ -211,7 +221,7 @@ class EngineLane:
     def record_graph(self) -> None:
         """Records the inference as a CUDA graph, or notes why it runs without one."""
         stream = self._streams[Work.COMPUTE]
-        stream.copy_in(self._device_in, self.input.array)
+        stream.copy_in(self._device_in, self._host_in.array)
         self._execute()  # what happens at a context's first run only must not be in the graph
         stream.synchronize()
         try:
