@@ -20,6 +20,10 @@ from runtime.errors import InputError
 from runtime.files.contract import INPUT, OUTPUT
 
 OF_A_RUN = ("exportTimes", "exportOutput", "exportProfile", "dumpProfile", "dumpOutput", "dumpRawBindingsToFile", "timeDeserialize")
+ALSO_OF_A_RUN = {  # flags of a build that mean something for an engine that is loaded, too
+    *("-h", "--help", "--loadEngine", "--getPlanVersionOnly", "--exportLayerInfo", "--verbose", "--device", "--shapes"),
+    *("--minShapes", "--optShapes", "--maxShapes", "--saveEngine", "--onnx"),  # refused beside it
+}
 RUNTIMES = ("full", "lean", "dispatch")
 USAGE = "%(prog)s {--onnx=FILE | --loadEngine=FILE} [--saveEngine=FILE] [--shapes=blurry:1x5x720x1280] [flags of trtexec]"
 DESCRIPTION = """Builds an engine and measures it, or loads one and measures it, as NVIDIA's trtexec does, which no wheel brings.
@@ -34,6 +38,7 @@ needs no GPU."""
 def parse_measure_flags(argv: Sequence[str]) -> MeasureRequest:
     """Reads a command line, files excepted. Raises InputError, in one line, on a flag or value that is not taken."""
     parser = parser_for("videodeblur trtexec", USAGE, DESCRIPTION)
+    of_a_build = {option for action in parser._actions for option in action.option_strings} - ALSO_OF_A_RUN
     parser.set_defaults(pairs=[])
     for fill in (_add_run, _add_length, _add_comparison, _add_report):
         fill(parser)
@@ -44,6 +49,8 @@ def parse_measure_flags(argv: Sequence[str]) -> MeasureRequest:
     saved = given.engine
     build = _build(given, skip)
     pairs = tuple(_pairs(given.pairs))
+    named = dict.fromkeys(argument.partition("=")[0] for argument in argv)
+    unused = [] if build else [flag for flag in named if flag in of_a_build]
     return MeasureRequest(
         build=build,
         engine=given.loadEngine or saved,
@@ -64,7 +71,7 @@ def parse_measure_flags(argv: Sequence[str]) -> MeasureRequest:
         skip=skip,
         time_loading=given.timeDeserialize,
         version_only=given.getPlanVersionOnly,
-        notes=(*(build.notes if build else ()), *_notes(given, skip)),
+        notes=(*(build.notes if build else ()), *_notes(given, skip, unused)),
     )
 
 
@@ -133,7 +140,9 @@ def _report(given: argparse.Namespace) -> ReportOptions:
     )
 
 
-def _notes(given: argparse.Namespace, skip: bool) -> Iterator[str]:
+def _notes(given: argparse.Namespace, skip: bool, unused: Sequence[str]) -> Iterator[str]:
+    if unused:
+        yield f"{', '.join(unused)}: of a build, without effect on an engine that is loaded"
     for flag, opposite in DEFAULTS.items():
         if getattr(given, flag.lstrip("-")):
             yield f"{flag} has no effect: it is what happens anyway" + (f", {opposite} turns it off" if opposite else "")
