@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from runtime.backends.inference_loop import Trace
 from runtime.errors import BackendError
 
@@ -91,6 +93,12 @@ def summary(values: Sequence[float], percents: Sequence[float]) -> Summary:
         max=ordered[-1],
         mean=mean,
         median=middle,
-        percentiles=tuple(ordered[max(count - 1 - int((1 - percent / 100) * count), 0)] for percent in percents),
+        percentiles=tuple(ordered[_rank(percent, count)] for percent in percents),
         variation=100 * math.sqrt(variance) / mean if mean else math.inf,
     )
+
+
+def _rank(percent: float, count: int) -> int:
+    """trtexec's, which reckons in float32: a last bit decides which query it is."""
+    above = (np.float32(1) - np.float32(percent) / np.float32(100)) * np.float32(count)
+    return max(count - 1 - int(above), 0)

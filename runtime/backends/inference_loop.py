@@ -174,7 +174,7 @@ def _loop(queues: list[_Queue], device: Device, options: LoopOptions, stop: Call
         traces += found
         latest = max([latest, *(trace.compute_start for trace in found)])
         if latest < options.warmup:
-            warming += bool(latest)
+            warming += 1
         elif options.idle:
             device.sleep(options.idle)
     return traces + [trace for queue in queues for trace in queue.take(everything=True)]
