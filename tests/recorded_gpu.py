@@ -1,4 +1,4 @@
-"""A GPU that only keeps time: streams, events and a host clock that move by recorded milliseconds. What is measured on it is real."""
+"""A GPU that only keeps time: streams, events and a host clock that move by recorded milliseconds. What is measured is real."""
 
 import itertools
 import threading
