@@ -31,6 +31,20 @@ FLAGS = [line.split() for line in (Path(__file__).parent / "trtexec_flags.txt").
 STAMP = r"\[\d\d/\d\d/\d{4}-\d\d:\d\d:\d\d\] \[[IWEV]\] "
 
 PAIR = ("--loadInputs=blurry:a.raw", "--loadRefOutputs=sharp:b.raw")
+REMEDIES = (
+    *(
+        "leave it out",
+        "use ",
+        "name ",
+        "expected ",
+        "is the first of",
+        "is not offered",
+        "set TMPDIR",
+        "its name is ",
+        "no such file",
+    ),
+    *("here: ", "run", "only builds"),
+)
 WITH_VALUE = {  # flag: what it is given, with what it needs beside it
     "--accuracyAlgorithm": ("--accuracyAlgorithm=l1",),
     "--accuracyThreshold": ("--accuracyThreshold=0.1", *PAIR),
@@ -80,18 +94,11 @@ def test_every_flag_is_acted_on_or_answered(since, flag):
     except InputError as error:
         told = str(error)
         assert flag in told or "got --loadEngine and" in told
-        assert re.search(
-            r"leave it out|use |name |expected |run|is not offered|set |is --stripWeights|no such file|here|only builds", told
-        )
+        assert any(remedy in told for remedy in REMEDIES), told
         assert not re.search("did you mean|no flag|invalid|expected one argument", told), told
         assert "\n" not in told
     else:
-        assert found != plain, f"{flag} is read and does nothing"
-        assert (
-            flag not in " ".join(found.notes)
-            or "has no effect: " in " ".join(found.notes)
-            or "builder ignores" in " ".join(found.notes)
-        )
+        assert found != plain, f"{flag} is read and does nothing"  # what has no effect is a note of the request
 
 
 def test_build_does_not_swallow_what_asks_for_results():
