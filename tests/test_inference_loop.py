@@ -22,6 +22,9 @@ def test_copies_hide_behind_compute_unless_exposed():
     beside, exposed = found(), found(overlap=False)
     assert beside.throughput == pytest.approx(1000 / 3, rel=0.05)  # the compute alone
     assert exposed.throughput == pytest.approx(1000 / (2 + 3 + 1), rel=0.05)
+    for trace in (*beside.traces, *exposed.traces):
+        assert trace.h2d_end <= trace.compute_start
+        assert trace.compute_end <= trace.d2h_start
     assert {(time.h2d, time.d2h) for time in (round_times(exposed.times))} == {(2.0, 1.0)}
 
 
@@ -66,9 +69,10 @@ def test_idle_time_is_between_iterations_after_the_warmup():
 
 
 def test_held_gpu_lets_the_host_queue_first():
-    first = measure(RecordedGpu(), LoopOptions(iterations=3, hold=50, **QUICK))[0]
-    assert first.compute_start == 0
-    assert first.enqueue_end < 50
+    gpu = RecordedGpu()
+    first = measure(gpu, LoopOptions(iterations=3, hold=50, **QUICK))[0]
+    assert first.compute_start == 0  # of the GPU's clock, which the pause is before
+    assert first.enqueue_end < 50 < gpu.now()
 
 
 @pytest.mark.parametrize("threads", [False, True])
