@@ -43,7 +43,7 @@ REMEDIES = (
         "its name is ",
         "no such file",
     ),
-    *("here: ", "run", "only builds"),
+    *("here: ", "run", "only builds", "videodeblur verify"),
 )
 WITH_VALUE = {  # flag: what it is given, with what it needs beside it
     "--accuracyAlgorithm": ("--accuracyAlgorithm=l1",),
@@ -108,6 +108,13 @@ def test_build_does_not_swallow_what_asks_for_results():
     notes = parse_flags(["--onnx=m.onnx", *RTX, "--warmUp=5", "--useSpinWait"]).notes
     assert [note.split()[0] for note in notes] == ["--useSpinWait", "--warmUp"]
     assert all("videodeblur trtexec builds and measures" in note for note in notes)
+
+
+def test_shape_that_is_run_is_of_the_profile():
+    two = ("--onnx=m.onnx", *RTX, "--profile=0", "--shapes=blurry:1x5x64x64", "--profile=1", "--shapes=blurry:1x5x64x96")
+    assert parse_measure_flags(two).run.shape == (1, 5, 64, 64)
+    assert parse_measure_flags([*two, "--useProfile=1"]).run.shape == (1, 5, 64, 96)
+    assert parse_measure_flags(["--loadEngine=m.engine", "--useProfile=1", "--shapes=blurry:1x5x64x96"]).run.shape == (1, 5, 64, 96)
 
 
 @pytest.fixture(scope="module")

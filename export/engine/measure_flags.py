@@ -95,13 +95,13 @@ def _build(given: argparse.Namespace, skip: bool) -> EngineRequest | None:
 def _run(given: argparse.Namespace, build: EngineRequest | None) -> RunOptions:
     if given.useRuntime == "dispatch":
         raise InputError("--useRuntime=dispatch is not offered: use full or lean")
-    named = [shape for number, kind, shape in given.shapes_given if kind == "shapes"]
-    if build is None and len(named) != len(given.shapes_given):
+    named = {number: shape for number, kind, shape in given.shapes_given if kind == "shapes"}
+    if build is None and any(kind != "shapes" for _, kind, _ in given.shapes_given):
         raise InputError(
             "--minShapes, --optShapes and --maxShapes are of a build, an engine has its own: name the one to run with --shapes"
         )
     return RunOptions(
-        shape=named[-1] if named else None,
+        shape=named.get(given.useProfile, next(iter(named.values()), None) if len(named) == 1 else None),
         profile=given.useProfile,
         device=given.device,
         streams=given.infStreams,
