@@ -30,6 +30,7 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
     "calibration-cache": ("export.to_calibration_cache", "ranges.json -> TensorRT's own text cache, for 8.6 to 10"),
     "types": ("export.type_shares", "which type each convolution really runs in"),
     "build": ("export.to_engine", "ONNX -> TensorRT engine, with trtexec's flags"),
+    "trtexec": ("export.trtexec", "NVIDIA's trtexec, which no wheel brings: build, load and measure an engine"),
     "bundle": ("export.to_bundle", "models, engines and golden frames -> one folder that checks itself"),
     "report": ("export.to_report", "one HTML page about a bundle: before and after, quality, parity, speed, memory"),
     "ship": ("export.ship", "checkpoint -> verified bundle, in one command"),

@@ -1,7 +1,8 @@
 """Every TensorRT name that our code says exists in the real bindings of every version, or is in `MISSING`, with what guards it.
 
 TensorRT-RTX is asked itself. The names of full TensorRT 8.6.0 and 11.4, and of the lean runtime 11.4, were read from their
-bindings once and are kept in tensorrt_names/: `CLASS: name name ...`, and `module:` for the module's own.
+bindings once and are kept in tensorrt_names/: `CLASS: name name ...`, and `module:` for the module's own. `read_names.py` there
+reads those of a wheel (11.4 and lean; 8.6.0's IProfiler is from its source, python/src/infer/pyCore.cpp of release/8.6).
 """
 
 import ast
@@ -11,6 +12,7 @@ import pytest
 import tensorrt_rtx
 
 from export.engine import config, request
+from runtime.backends.run_options import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILDERS = ("tensorrt-8.6", "tensorrt-11.4", "tensorrt_rtx")
@@ -34,9 +36,16 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "self.engine.create_engine_inspector()": "EngineInspector",
         "config": "IRuntimeConfig",
         "context": "IExecutionContext",
-        "trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
         "self._cache": "IRuntimeCache",
     },
+    "runtime/backends/measured_engine.py": {
+        "trt": "module",
+        "self._loaded.engine": "ICudaEngine",
+        "inspector": "EngineInspector",
+        "context": "IExecutionContext",
+        "self.context": "IExecutionContext",
+    },
+    "runtime/backends/layer_times.py": {"trt": "module", "trt.IProfiler": "IProfiler"},
     "export/engine/builder.py": {
         "library.module": "module",
         "trt": "module",
@@ -80,9 +89,10 @@ MISSING = {  # (class, name): where it is not; the code asks hasattr for it, or 
     ("IRuntimeConfig", "create_runtime_cache"): RTX_ONLY,
     ("IRuntimeConfig", "set_runtime_cache"): RTX_ONLY,
     ("module", "ExecutionContextAllocationStrategy"): OLD,
-    ("ExecutionContextAllocationStrategy", "USER_MANAGED"): OLD,
     ("ICudaEngine", "create_execution_context_without_device_memory"): {"tensorrt-11.4", "tensorrt_lean-11.4", "tensorrt_rtx"},
     ("IExecutionContext", "set_device_memory"): OLD,
+    ("IExecutionContext", "update_device_memory_size_for_shapes"): OLD,
+    ("EngineInspector", "execution_context"): LEAN,
     ("IRuntimeConfig", "set_execution_context_allocation_strategy"): OLD,  # of CudaGraphStrategy
     ("IRuntimeCache", "serialize"): RTX_ONLY,
     ("IRuntimeCache", "deserialize"): RTX_ONLY,
@@ -175,10 +185,17 @@ NEWER = {  # than 8.6: `_member` refuses them there, naming what there is
     ("BuilderFlag", "STRIP_PLAN"),
     ("BuilderFlag", "ERROR_ON_TIMING_CACHE_MISS"),
     ("BuilderFlag", "DISABLE_COMPILATION_CACHE"),
+    ("BuilderFlag", "DISTRIBUTIVE_INDEPENDENCE"),
     ("HardwareCompatibilityLevel", "SAME_COMPUTE_CAPABILITY"),
     *(("RuntimePlatform", name) for name in config.PLATFORM_VALUES.values()),
     *(("TilingOptimizationLevel", name.upper()) for name in request.TILING_LEVELS),
 }
+
+
+@pytest.mark.parametrize("binding", RUNTIMES)
+def test_ways_to_allocate(binding):
+    ways = names(binding).get("ExecutionContextAllocationStrategy", set())
+    assert ways >= set(STRATEGIES.values()) or (binding in OLD and not ways)
 
 
 @pytest.mark.parametrize("binding", BUILDERS)

@@ -274,7 +274,7 @@ def test_commands_errors_are_one_line(tiny_model, capsys):
 
 def test_flags_without_effect_on_rtx_are_told(tiny_model):
     found = flags(tiny_model, "--device=7", "--builderOptimizationLevel=5", "--hardwareCompatibilityLevel=ampere+")
-    assert found.notes == ("TensorRT-RTX ignores --builderOptimizationLevel, --device, --hardwareCompatibilityLevel",)
+    assert found.notes == ("TensorRT-RTX's builder ignores --builderOptimizationLevel, --device, --hardwareCompatibilityLevel",)
     assert not flags(tiny_model, "--device=0").notes
     assert flags(tiny_model, "--strictTypes").notes == (
         "--strictTypes has no effect: types are written into the graph, which all but TensorRT 8.6 obey",

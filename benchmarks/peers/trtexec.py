@@ -23,7 +23,7 @@ def measure(model: Path, shape: Sequence[int], effort: Effort) -> list[dict[str,
     """
     program = shutil.which("trtexec")
     if program is None:
-        raise BackendError("trtexec is not on the PATH; the wheels do not bring it")
+        raise BackendError("trtexec is not on the PATH; the wheels do not bring it: measure with videodeblur trtexec instead")
     with tempfile.TemporaryDirectory() as folder:
         times = Path(folder) / "times.json"
         command = [

@@ -53,6 +53,7 @@ def _set_flags(library: Library, config: Any, options: EngineRequest) -> None:
         "DISABLE_TIMING_CACHE": not options.builder_cache,
         "ERROR_ON_TIMING_CACHE_MISS": options.error_on_timing_cache_miss,
         "DISABLE_COMPILATION_CACHE": not options.compilation_cache,
+        "DISTRIBUTIVE_INDEPENDENCE": options.distributive_independence,
     }
     if not strongly_typed(library):
         wanted.update({TYPE_FLAGS[name]: True for name in options.types})

@@ -7,7 +7,9 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from export.engine.request import LOWERED_FLOATS, QUANTISED, TILING_LEVELS
+from export.engine.unused_flags import PLAIN
 from runtime.files.contract import INPUT
+from runtime.files.engine_record import HARDWARE_LEVELS
 
 UNITS = {"": 1 << 20, "B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}  # of sizes in memory; trtexec's bare numbers are MiB
 LAYER_TYPES = ("fp32", *LOWERED_FLOATS, *QUANTISED)
@@ -99,8 +101,25 @@ def sparsity(text: str) -> bool:
     return text == "enable"
 
 
+def hardware(text: str) -> str:
+    """In whatever case, as trtexec takes it."""
+    return {level.lower(): level for level in HARDWARE_LEVELS}.get(text.lower(), text)
+
+
+def verbosity(text: str) -> str:
+    """With the words of older versions."""
+    return {"default": "layer_names_only", "verbose": "detailed"}.get(text, text)
+
+
+def plain_format(text: str) -> str:
+    """trtexec 11's `chw`, or `TYPE:chw` of earlier versions: a layout alone, since types are the file's."""
+    if not re.fullmatch(r"((fp32|uint8):)?chw(,((fp32|uint8):)?chw)*", text):
+        raise ArgumentTypeError(f"got {text!r}; {PLAIN}")
+    return text
+
+
 def sources(text: str) -> tuple[str, ...]:
-    changes = names(text)
+    changes = tuple(name.upper() for name in names(text))
     if not all(re.fullmatch(r"[+-]\w+", change) for change in changes):
         raise ArgumentTypeError(f"got the tactic sources {text!r}, expected a + or - before each, such as -CUBLAS")
     return changes

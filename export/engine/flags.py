@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from export.engine import flag_values
 from export.engine.request import LOWERED_FLOATS, PLATFORMS, QUANTISED, VERBOSITIES, EngineRequest
 from export.engine.size_presets import PRESETS, presets
-from export.engine.unused_flags import NO_EFFECT, NO_EFFECT_ON_RTX, REFUSED
+from export.engine.unused_flags import MEASURES, NO_EFFECT, NO_EFFECT_ON_RTX, OUR_MEASURE, REFUSED, RESULTS
 from runtime.errors import InputError, MissingPackageError
 from runtime.files.contract import INPUT, read_contract
 from runtime.files.engine_record import HARDWARE_LEVELS, Profile
@@ -29,7 +29,9 @@ NUMBERS_OF_EFFORT = {
 }
 LEAST_ALIKE = 0.8  # share of the letters of a flag that nobody knows and of the one it may mean; --fp32 and --fp8 are less alike
 BEST = ("fp16", "int8")
+BUILT_ANYWAY = {"--skipInference", "--buildOnly"}
 
+USAGE = "%(prog)s --onnx=FILE [--saveEngine=FILE] [--fp16 | --bf16 | --int8 | --fp8] [--for 720p,1080p] [flags of trtexec]"
 DESCRIPTION = """Builds a TensorRT or TensorRT-RTX engine from an ONNX file, with trtexec's flags.
 
   videodeblur build --onnx=model.onnx --fp16 --for 720p
@@ -43,24 +45,43 @@ def parse_flags(argv: Sequence[str] | None) -> EngineRequest | Path:
 
     Raises InputError, naming the nearest flag, on one that nobody knows.
     """
-    parser = _parser()
-    given, unknown = parser.parse_known_args(argv)
-    if unknown:
-        parser.error(_unknown(unknown[0], parser))
-    for flag, remedy in REFUSED.items():
-        if getattr(given, _name(flag)) is not None:
-            raise InputError(f"{flag}: {remedy}")
+    parser = parser_for("videodeblur build", USAGE, DESCRIPTION)
+    for flag, takes_value in {**MEASURES, **RESULTS}.items():
+        add_hidden(parser, flag, takes_value)
+    given = read_flags(parser, argv)
+    for flag in RESULTS:
+        if getattr(given, name_of(flag)):
+            raise InputError(f"{flag}: {OUR_MEASURE}")
     if given.getPlanVersionOnly and given.loadEngine:
         loaded: Path = given.loadEngine
         return loaded
     if given.getPlanVersionOnly or given.loadEngine:
-        raise InputError("--loadEngine=FILE and --getPlanVersionOnly go together; run an engine with videodeblur run --model FILE")
+        raise InputError(
+            "--loadEngine=FILE and --getPlanVersionOnly go together; measure an engine with videodeblur trtexec --loadEngine=FILE, "
+            "run it with videodeblur run --model FILE"
+        )
+    unused = {flag: OUR_MEASURE for flag in MEASURES if getattr(given, name_of(flag))}
+    for flag in BUILT_ANYWAY & unused.keys():
+        unused[flag] = "it is what happens anyway"
+    return engine_request(given, unused)
+
+
+def read_flags(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What a parser of `parser_for` makes of `argv`. Raises InputError on a flag that nobody knows, or that is answered with what
+    to do instead."""
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(_unknown(unknown[0], parser))
+    for flag, remedy in REFUSED.items():
+        if getattr(given, name_of(flag)) is not None:
+            raise InputError(f"{flag}: {remedy}")
+    return given
+
+
+def engine_request(given: argparse.Namespace, unused: Mapping[str, str]) -> EngineRequest:
+    """The engine to make. `unused` are further flags that were given and have no effect, with the reason."""
     if given.onnx is None:
         raise InputError("name the model with --onnx=FILE: make one with export/to_onnx.py")
-    return _request(given)
-
-
-def _request(given: argparse.Namespace) -> EngineRequest:
     if given.sizes and given.shapes_given:
         raise InputError(
             "got --for and shapes, expected one of them: several profiles of your own go as --profile=I before the shapes of each"
@@ -70,7 +91,7 @@ def _request(given: argparse.Namespace) -> EngineRequest:
     asked["library"] = _library(given.runtime)
     asked["profiles"] = presets(given.sizes, read_contract(given.onnx)) if given.sizes else _profiles(given.shapes_given)
     asked["quantised"], asked["rest"] = _types(given)
-    asked["notes"] = tuple(_notes(given))
+    asked["notes"] = tuple(_notes(given, unused))
     if given.workspace is not None:
         asked["memory_pools"] = (*given.memory_pools, ("WORKSPACE", given.workspace))
     if given.heuristic and given.optimization_level is None:
@@ -115,24 +136,25 @@ def _filled(shapes: dict[str, tuple[int, ...]]) -> Profile:
     return Profile(shapes.get("min", opt), opt, shapes.get("max", opt))
 
 
-def _notes(given: argparse.Namespace) -> Iterator[str]:
-    for flag, (_, reason) in NO_EFFECT.items():
-        if getattr(given, _name(flag)):
-            yield f"{flag} has no effect: {reason}"
+def _notes(given: argparse.Namespace, unused: Mapping[str, str]) -> Iterator[str]:
+    reasons = {flag: reason for flag, (_, reason) in NO_EFFECT.items() if getattr(given, name_of(flag))}
+    for flag, reason in {**reasons, **unused}.items():
+        yield f"{flag} has no effect: {reason}"
     ignored = [flag for name, flag in NO_EFFECT_ON_RTX.items() if getattr(given, name) != getattr(EngineRequest, name)]
     if ignored and given.library == "tensorrt_rtx":
-        yield f"TensorRT-RTX ignores {', '.join(ignored)}"
+        yield f"TensorRT-RTX's builder ignores {', '.join(ignored)}"
     if given.heuristic:
         yield "--heuristic is --builderOptimizationLevel=2 now"
     if given.refit or given.strip_weights:
         yield "engines with stripped or refittable weights are for other tools: this project's runner loads whole ones"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_for(program: str, usage: str, description: str) -> argparse.ArgumentParser:
+    """A parser of all flags of a build, and of those that are only answered."""
     parser = _Parser(
-        prog="videodeblur build",
-        usage="%(prog)s --onnx=FILE [--saveEngine=FILE] [--fp16 | --bf16 | --int8 | --fp8] [--for 720p,1080p] [flags of trtexec]",
-        description=DESCRIPTION,
+        prog=program,
+        usage=usage,
+        description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -141,13 +163,18 @@ def _parser() -> argparse.ArgumentParser:
     for fill in (_add_files, _add_precision, _add_shapes, _add_target, _add_effort, _add_compatibility):
         fill(parser)
     for flag, (takes_value, _) in NO_EFFECT.items():
-        if takes_value:
-            parser.add_argument(flag, help=argparse.SUPPRESS)
-        else:
-            parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
+        add_hidden(parser, flag, takes_value)
     for flag in REFUSED:
         parser.add_argument(flag, nargs="?", const="", help=argparse.SUPPRESS)
     return parser
+
+
+def add_hidden(parser: argparse.ArgumentParser, flag: str, takes_value: bool) -> None:
+    """A flag that is read and not in the help."""
+    if takes_value:
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    else:
+        parser.add_argument(flag, action="store_true", help=argparse.SUPPRESS)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -224,6 +251,8 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
     text = "tiling: none, fast, moderate, full"
     add("--tilingOptimizationLevel", dest="tiling_level", type=flag_values.tiling, metavar="0..3", help=text)
     add("--l2LimitForTiling", dest="l2_limit", type=int, metavar="BYTES", help="bytes of L2 cache that tiling may use")
+    text = "let the library regroup sums where that is faster"
+    add("--distributiveIndependence", dest="distributive_independence", action="store_true", help=text)
     text = "libraries to take kernels from or not"
     add("--tacticSources", dest="tactic_sources", type=flag_values.sources, metavar="+X,-Y", help=text)
     add("--sparsity", type=flag_values.sparsity, metavar="{disable,enable}", help="kernels of 2:4 sparsity (default disable)")
@@ -232,7 +261,9 @@ def _add_effort(parser: argparse.ArgumentParser) -> None:
 def _add_compatibility(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("compatibility").add_argument
     text = "GPUs that it runs on besides this kind (default %(default)s)"
-    add("--hardwareCompatibilityLevel", dest="hardware_compatibility", choices=HARDWARE_LEVELS, help=text)
+    add(
+        "--hardwareCompatibilityLevel", dest="hardware_compatibility", type=flag_values.hardware, choices=HARDWARE_LEVELS, help=text
+    )
     text = "make an engine that runs on later versions and the lean runtime; contains code that loading it executes"
     add("--versionCompatible", "--vc", dest="version_compatible", action="store_true", help=text)
     text = "leave that code out of a --versionCompatible engine"
@@ -242,7 +273,10 @@ def _add_compatibility(parser: argparse.ArgumentParser) -> None:
     add("--stripWeights", dest="strip_weights", action="store_true", help=text)
     add("--refit", action="store_true", help="make weights refittable, for other tools")
     text = "detail of the engine's list of layers; below %(default)s, the default, the types that run cannot be checked"
-    add("--profilingVerbosity", dest="profiling_verbosity", choices=VERBOSITIES, help=text)
+    add("--profilingVerbosity", dest="profiling_verbosity", type=flag_values.verbosity, choices=VERBOSITIES, help=text)
+    parser.add_argument("--nvtxMode", dest="profiling_verbosity", type=flag_values.verbosity, help=argparse.SUPPRESS)  # of 7 to 9
+    for side in ("input", "output"):
+        parser.add_argument(f"--{side}IOFormats", type=flag_values.plain_format, help=argparse.SUPPRESS)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -267,7 +301,7 @@ class _ProfileNumber(argparse.Action):
         given.profile_number = value
 
 
-def _name(flag: str) -> str:
+def name_of(flag: str) -> str:
     return flag.lstrip("-")
 
 

@@ -56,6 +56,7 @@ class EngineRequest:
     hardware_compatibility: str = "none"  # one of HARDWARE_LEVELS
     version_compatible: bool = False
     exclude_lean_runtime: bool = False
+    distributive_independence: bool = False  # sums may be regrouped
     runtime_platform: str = "SameAsBuild"  # one of PLATFORMS
     refit: bool = False
     strip_weights: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,6 +88,12 @@ def free_memory() -> int:
     """Bytes free on the current device."""
     free, _ = check(cuda.cudaMemGetInfo(), "reading the free memory")
     return int(free)
+
+
+def most_persisting_cache(index: int) -> int:
+    """Bytes of the L2 cache that may be set aside for what is used again."""
+    attribute = cuda.cudaDeviceAttr.cudaDevAttrMaxPersistingL2CacheSize
+    return int(check(cuda.cudaDeviceGetAttribute(attribute, index), "asking for the size of the L2 cache"))
 
 
 def check(result: tuple[Any, ...], doing: str) -> Any:
@@ -172,6 +179,14 @@ class AnyStream:
     def __init__(self, handle: int) -> None:
         self.handle = handle
 
+    def hold(self, milliseconds: float) -> None:
+        """Queues a pause: what is queued from here on waits for it."""
+        self._pause = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+            lambda _: time.sleep(milliseconds / 1000)
+        )  # kept: CUDA calls it later
+        address = int(ctypes.cast(self._pause, ctypes.c_void_p).value or 0)
+        check(cuda.cudaLaunchHostFunc(self.handle, cuda.cudaHostFn_t(address), 0), "queueing a pause")
+
     def wait_for(self, event: Event) -> None:
         """Work queued from here on starts after the event; the host does not wait."""
         check(cuda.cudaStreamWaitEvent(self.handle, event.handle, 0), "making a stream wait")
@@ -229,6 +244,18 @@ class Event:
         if self.handle:
             check(cuda.cudaEventDestroy(self.handle), "destroying an event")
             self.handle = 0
+
+
+class TimedEvent(Event):
+    """A point in a stream's work whose time is kept. A thread that waits for it spins, or sleeps where `blocking`."""
+
+    def __init__(self, blocking: bool = False) -> None:
+        flags = cuda.cudaEventBlockingSync if blocking else cuda.cudaEventDefault
+        self.handle = int(check(cuda.cudaEventCreateWithFlags(flags), "creating an event"))
+
+    def milliseconds_after(self, start: TimedEvent) -> float:
+        """From `start` to this; both were waited for."""
+        return float(check(cuda.cudaEventElapsedTime(start.handle, self.handle), "reading the time of an event"))
 
 
 class Graph:

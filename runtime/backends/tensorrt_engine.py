@@ -165,7 +165,7 @@ def create_context(loaded: LoadedEngine, kernels: KernelCache | None, cuda_graph
     """
     scratch = loaded.scratch()
     with loaded.library.messages() as messages:
-        context = _without_memory(loaded, kernels, cuda_graph)
+        context = bare_context(loaded, kernels, cuda_graph, "USER_MANAGED")
         if context is None or not context.set_optimization_profile_async(profile, stream.handle):
             raise BackendError(f"TensorRT makes no context for profile {profile}: {messages.reason()}: build the engine again here")
         if hasattr(context, "set_device_memory"):
@@ -176,11 +176,17 @@ def create_context(loaded: LoadedEngine, kernels: KernelCache | None, cuda_graph
     return context
 
 
-def _without_memory(loaded: LoadedEngine, kernels: KernelCache | None, cuda_graph: bool) -> Any:
+def bare_context(loaded: LoadedEngine, kernels: KernelCache | None, cuda_graph: bool, strategy: str) -> Any:
+    """A trt.IExecutionContext, None where the library makes none, whose memory is allocated by `strategy`: STATIC,
+    ON_PROFILE_CHANGE, or USER_MANAGED by the caller. Raises BackendError where the version has no such strategy."""
     trt, engine = loaded.library.module, loaded.engine
     if not hasattr(trt, "ExecutionContextAllocationStrategy"):
-        return engine.create_execution_context_without_device_memory()
-    managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if strategy == "STATIC":
+            return engine.create_execution_context()
+        if strategy == "USER_MANAGED":
+            return engine.create_execution_context_without_device_memory()
+        raise BackendError(f"{loaded.library.name} {loaded.library.version} allocates for all profiles: leave the strategy out")
+    managed = trt.ExecutionContextAllocationStrategy.__members__[strategy]
     if kernels is None:
         return engine.create_execution_context(managed)
     config = kernels.config

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -42,6 +42,21 @@ class Library:
             yield collected
         finally:
             self.logger.sinks.remove(collected)
+
+    @contextmanager
+    def told_to(self, listener: Callable[[int, str], None]) -> Iterator[None]:
+        """Hands what the library says meanwhile to `listener`, as (level of `logging`, message), while it says it."""
+        told = _Told(listener)
+        self.logger.sinks.append(told)
+        try:
+            yield
+        finally:
+            self.logger.sinks.remove(told)
+
+
+@dataclass(frozen=True)
+class _Told:
+    add: Callable[[int, str], None]
 
 
 class Messages:
