@@ -31,9 +31,6 @@ class HostCuda:
         self.open[kind] -= 1
         return (OK,)
 
-    def cudaSetDevice(self, index):
-        return (OK,)
-
     def cudaDeviceGetAttribute(self, attribute, index):
         return OK, 4 << 20
 
@@ -112,3 +109,16 @@ class HostCuda:
 
     def cudaGraphExecDestroy(self, graph):
         return self._gone("graph")
+
+
+class HostDriver:
+    """In place of `driver` there: a thread's current context is the last that was set."""
+
+    current = 0
+
+    def cuCtxGetCurrent(self):
+        return OK, self.current
+
+    def cuCtxSetCurrent(self, context):
+        self.current = context
+        return (OK,)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from host_cuda import HostCuda
+from host_cuda import HostCuda, HostDriver
 
 from runtime.backends import device_memory, measured_engine
 from runtime.backends.device_memory import Gpu
@@ -19,6 +19,7 @@ from runtime.errors import BackendError
 
 SHAPE = (1, 5, 64, 96)
 SIZE = 4 * 5 * 64 * 96  # bytes
+CONTEXT = 77  # of the GPU
 SHORT = {"iterations": 5, "warmup": 0, "duration": 0}
 
 
@@ -84,11 +85,13 @@ def host(monkeypatch):
         loads.append(path)
         return SimpleNamespace(library=library, engine=engine, dtype=np.dtype(np.float32), close=lambda: None)
 
+    driver = HostDriver()
     monkeypatch.setattr(device_memory, "cuda", cuda)
-    monkeypatch.setattr(measured_engine, "open_gpu", lambda index: Gpu(index, "a GPU", (8, 6), 8 << 30, 13000))
+    monkeypatch.setattr(device_memory, "driver", driver)
+    monkeypatch.setattr(measured_engine, "open_gpu", lambda index: Gpu(index, "a GPU", (8, 6), 8 << 30, 13000, CONTEXT))
     monkeypatch.setattr(measured_engine, "LoadedEngine", loaded)
     monkeypatch.setattr(measured_engine, "kernel_cache", lambda *_: None)
-    return SimpleNamespace(cuda=cuda, engine=engine, loads=loads)
+    return SimpleNamespace(cuda=cuda, driver=driver, engine=engine, loads=loads)
 
 
 def test_a_query_goes_through_the_engine(tiny_engine, host):
@@ -99,6 +102,7 @@ def test_a_query_goes_through_the_engine(tiny_engine, host):
         np.testing.assert_array_equal(lane.output, lane.input)
         assert measured.layers(device, "JSON") == "layers as JSON"
         assert measured.aux_streams == 2
+        assert host.driver.current == CONTEXT
 
 
 def test_everything_is_freed(tiny_engine, host):

@@ -74,6 +74,11 @@ def on_gpu(gpu: Gpu) -> Iterator[None]:
         yield
 
 
+def enter_gpu(gpu: Gpu) -> None:
+    """The GPU's primary context is current for this thread from now on: for threads and processes of our own only."""
+    check(driver.cuCtxSetCurrent(gpu.context), "making the GPU's context current")
+
+
 @contextmanager
 def _current(context: int) -> Iterator[None]:
     before = check(driver.cuCtxGetCurrent(), "asking for the caller's context")

@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from runtime.backends.device_memory import (
     DeviceBuffer,
+    Gpu,
     Graph,
     PinnedArray,
     Stream,
     TimedEvent,
+    enter_gpu,
     most_persisting_cache,
     open_gpu,
-    use_gpu,
 )
 from runtime.backends.inference_loop import Work
 from runtime.backends.layer_times import LayerTimes, build_profiler
@@ -46,6 +47,7 @@ class MeasuredEngine:
         self._options = options
         self._record = load_record(path)
         self.gpu = open_gpu(options.device)
+        enter_gpu(self.gpu)
         self._library = _library(self._record, options)
         self._record.check_machine(self._library.name, self._library.version, self.gpu.compute_capability)
         self._loaded = LoadedEngine(self._library, path, self._record)
@@ -63,7 +65,7 @@ class MeasuredEngine:
         streams = 1 if times else self._options.streams
         with ExitStack() as owned:
             lanes = [owned.enter_context(closing(self._lane(cuda_graph, times))) for _ in range(streams)]
-            return EngineDevice(self.gpu.index, lanes, owned.pop_all())
+            return EngineDevice(self.gpu, lanes, owned.pop_all())
 
     def layers(self, device: EngineDevice, form: str) -> str:
         """The engine's layers as TensorRT tells them, in its form JSON or ONELINE, with the shapes of the first lane."""
@@ -78,7 +80,7 @@ class MeasuredEngine:
         """Frees the engine; its devices must be closed. Calling it again does nothing."""
         if not self._closed:
             self._closed = True
-            use_gpu(self.gpu.index)
+            enter_gpu(self.gpu)
             if self._kernels is not None:
                 self._kernels.save()
             self._kernels = None
@@ -101,7 +103,7 @@ class MeasuredEngine:
 class EngineDevice:
     """An `inference_loop.Device` on a GPU."""
 
-    def __init__(self, gpu: int, lanes: list[EngineLane], owned: ExitStack) -> None:
+    def __init__(self, gpu: Gpu, lanes: list[EngineLane], owned: ExitStack) -> None:
         self.lanes = lanes
         self._gpu, self._owned = gpu, owned
         self._main = owned.enter_context(closing(Stream()))
@@ -115,7 +117,7 @@ class EngineDevice:
 
     def enter(self) -> None:
         """See `Device.enter`."""
-        use_gpu(self._gpu)
+        enter_gpu(self._gpu)
 
     def begin(self, hold: float) -> None:
         """See `Device.begin`."""
@@ -136,7 +138,7 @@ class EngineDevice:
 
     def close(self) -> None:
         """Waits for the GPU and frees all lanes; calling it again does nothing."""
-        use_gpu(self._gpu)
+        enter_gpu(self._gpu)
         self._owned.close()
 
 
@@ -179,7 +181,7 @@ class EngineLane:
 
     def copy_in(self) -> None:
         """See `Lane.copy_in`."""
-        self._streams[Work.COPY_IN].copy_in(self._device_in, self._host_in.array)
+        self._streams[Work.COPY_IN].copy_in(self._device_in.pointer, self._host_in.array)
 
     def compute(self) -> None:
         """See `Lane.compute`."""
@@ -192,7 +194,7 @@ class EngineLane:
 
     def copy_out(self) -> None:
         """See `Lane.copy_out`."""
-        self._streams[Work.COPY_OUT].copy_out(self._host_out.array, self._device_out)
+        self._streams[Work.COPY_OUT].copy_out(self._host_out.array, self._device_out.pointer)
 
     def mark(self, work: Work, end: bool, turn: int) -> None:
         """See `Lane.mark`."""
@@ -221,7 +223,7 @@ class EngineLane:
     def record_graph(self) -> None:
         """Records the inference as a CUDA graph, or notes why it runs without one."""
         stream = self._streams[Work.COMPUTE]
-        stream.copy_in(self._device_in, self._host_in.array)
+        stream.copy_in(self._device_in.pointer, self._host_in.array)
         self._execute()  # what happens at a context's first run only must not be in the graph
         stream.synchronize()
         try:
@@ -277,6 +279,7 @@ def time_loading(path: Path, options: RunOptions, clock: Callable[[], float] = t
     """(milliseconds of one load of the engine, of LOADS further ones together), once the files are in the system's cache."""
     record = load_record(path)
     gpu, library = open_gpu(options.device), _library(record, options)
+    enter_gpu(gpu)
     record.check_machine(library.name, library.version, gpu.compute_capability)
 
     def load() -> float:
