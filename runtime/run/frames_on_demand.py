@@ -67,6 +67,7 @@ class FramesOnDemand:
         if not 0 <= number < self._source.count:
             raise InputError(f"got frame {number}, expected 0 to {self._source.count - 1}")
         with self._lock:
+            blurry = self._source.luma(number)
             start, end = self._scene(number)
             windows = range(start + self._first_window(number - start), number + 1, self._stride)
             estimates = [
@@ -74,7 +75,7 @@ class FramesOnDemand:
                 for first in windows
                 if first == start or first - self._stride + self._size < end  # the one before did not reach the end
             ]
-            return blend(self._source.luma(number), mean(estimates), self._strength)
+            return blend(blurry, mean(estimates), self._strength)
 
     def _first_window(self, position: int) -> int:
         """Where in a scene the first window begins that holds the frame at `position`."""

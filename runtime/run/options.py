@@ -113,7 +113,7 @@ def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     if options.server is None and (options.model is None or _is_shipped(options.model)):
         _check_stride(options, SHIPPED_FRAMES)
     served = f"{options.server.rstrip('/')}/{options.server_model}" if options.server else None
-    path = served or _model(options.model, say)
+    path = served or model_file(options.model, say)
     engine = Engine(path, options.backend, options.precision, options.threads, options.device)
     if options.stride is not None:
         try:
@@ -126,8 +126,8 @@ def open_engine(options: DeblurOptions, say: Say | None) -> Engine:
     return engine
 
 
-def _model(named: Path | None, say: Say) -> Path:
-    """The file that --model names, itself or by a shipped size of the network."""
+def model_file(named: Path | None, say: Say) -> Path:
+    """The file that --model names, itself or by a shipped size of the network; None = the default size, see default_model."""
     if named is None:
         return default_model(say)
     return default_model(say, named.name) if _is_shipped(named) else named
