@@ -163,6 +163,28 @@ def test_no_frame_is_asked_for_before_the_first_is_due(engine):
     deblur(clip.std.FrameEval(lambda n: 1 / 0), engine)
 
 
+def test_a_player_is_asked_for_frames_that_it_still_has(engine, noise):
+    """mpv's clip has no end, keeps few frames, and fails beyond the last: what whole windows hold is there before."""
+    asked = []
+
+    def feed(n, f):
+        asked.append(n)
+        if n >= len(noise):
+            raise EOFError
+        frame = f.copy()
+        np.copyto(np.asarray(frame[0]), noise[n])
+        return frame
+
+    blank = vs.core.std.BlankClip(format=vs.GRAY10, width=56, height=40, length=(2**31 - 1) // 16)
+    sharp = deblur(blank.std.ModifyFrame(clips=blank, selector=feed), engine)
+    found = [planes_of(sharp.get_frame(number))[0] for number in range(10)]
+    assert same(np.stack(found), of_stream(engine, noise[:10]))
+    assert max(asked) == 9
+    assert all(number > max(asked[: place + 1]) - 5 for place, number in enumerate(asked))
+    with pytest.raises(vs.Error, match="EOFError"):
+        sharp.get_frame(10)
+
+
 @pytest.mark.parametrize(
     ("make", "options", "told"),
     [

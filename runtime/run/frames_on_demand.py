@@ -68,8 +68,9 @@ class FramesOnDemand:
             raise InputError(f"got frame {number}, expected 0 to {self._source.count - 1}")
         with self._lock:
             blurry = self._source.luma(number)
-            start, end = self._scene(number)
-            windows = range(start + self._first_window(number - start), number + 1, self._stride)
+            start = self._start_of_scene(number)
+            windows = self._windows(start, number)
+            end = self._end_of_scene(number, windows[-1] + self._size)
             estimates = [
                 self._window(first, start, min(end, first + self._size))[number - first]
                 for first in windows
@@ -77,9 +78,10 @@ class FramesOnDemand:
             ]
             return blend(blurry, mean(estimates), self._strength)
 
-    def _first_window(self, position: int) -> int:
-        """Where in a scene the first window begins that holds the frame at `position`."""
-        return max(0, -(-(position - self._size + 1) // self._stride)) * self._stride
+    def _windows(self, start: int, number: int) -> range:
+        """Where the windows begin that hold frame `number` of a scene without an end."""
+        before = max(0, number - start - self._size + 1)
+        return range(start - (-before // self._stride) * self._stride, number + 1, self._stride)
 
     def _run_window(self, first: int, start: int, end: int) -> Frame:
         numbers = (start + mirrored(number - start, end - start) for number in range(first, first + self._size))
@@ -87,14 +89,15 @@ class FramesOnDemand:
         sharp: Frame = self._engine.run(window, self._bits, self._source.color_range)[0]
         return sharp
 
-    def _scene(self, number: int) -> tuple[int, int]:
-        """The first frame of its scene, and the first after it; or where the last window ends that holds it, if that is sooner."""
-        stop = min(number + self._size, self._source.count)
+    def _end_of_scene(self, number: int, at_most: int) -> int:
+        """The first frame of the next scene, or `at_most`, or the frames of the clip, whichever comes first."""
+        stop = min(at_most, self._source.count)
         self._look_at(range(number + 1, stop))
         cut = self._known.find(START, number + 1, stop)
-        return self._start_of_scene(number), stop if cut < 0 else cut
+        return stop if cut < 0 else cut
 
     def _start_of_scene(self, number: int) -> int:
+        self._know_up_to(number + 1)
         while True:
             start = self._known.rfind(START, 0, number + 1)
             gap = self._known.rfind(UNKNOWN, start, number + 1)
@@ -103,7 +106,11 @@ class FramesOnDemand:
             self._look_at(range(max(start + 1, gap + 1 - READ_BACK), gap + 1))
 
     def _look_at(self, numbers: range) -> None:
-        self._known.extend(bytes(max(0, numbers.stop - len(self._known))))
+        self._know_up_to(numbers.stop)
         for number in numbers:
             if self._known[number] == UNKNOWN:
                 self._known[number] = START if self._source.starts_scene(number) else INSIDE
+
+    def _know_up_to(self, stop: int) -> None:
+        """Only so far, since a player's clip has no end."""
+        self._known.extend(bytes(max(0, stop - len(self._known))))
