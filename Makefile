@@ -58,7 +58,7 @@ $(TRITON)/installed:
 
 $(VAPOURSYNTH)/installed: setup.cfg
 	$(VAPOURSYNTH_PYTHON) -m venv $(VAPOURSYNTH)
-	$(VAPOURSYNTH)/bin/python $(INSTALL) --editable '.[cpu,video,vapoursynth]' 'pytest>=8'
+	$(VAPOURSYNTH)/bin/python $(INSTALL) --editable '.[cpu,video,vapoursynth]' 'pytest>=8' 'vapoursynth-mlrt-ort>=17.1'
 	touch $@
 
 $(VAPOURSYNTH)/light.onnx: $(SETUP) $(VAPOURSYNTH)/installed

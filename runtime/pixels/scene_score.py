@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-CODE_BITS = 8
-
 
 def change(luma: npt.NDArray[Any], before: npt.NDArray[Any], bits: int) -> float:
     """The mean absolute difference of two frames, (H, W) codes of `bits` depth each, in codes of 8 bits.
@@ -20,9 +18,9 @@ def change(luma: npt.NDArray[Any], before: npt.NDArray[Any], bits: int) -> float
     Of floats in [0, 1] too, with `bits` 0.
     """
     if luma.dtype.kind == "f":
-        return float(np.mean(np.abs(luma - before), dtype=np.float64)) * 2**CODE_BITS
+        return float(np.mean(np.abs(luma - before), dtype=np.float64)) * 256
     lower, higher = np.minimum(luma, before), np.maximum(luma, before)
-    return int(np.sum(higher - lower, dtype=np.uint64)) / luma.size / 2 ** (bits - CODE_BITS)
+    return int(np.sum(higher - lower, dtype=np.uint64)) / luma.size / float(2 ** (bits - 8))
 
 
 def score(change_now: float, change_before: float) -> float:

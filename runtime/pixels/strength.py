@@ -17,7 +17,8 @@ def blend(blurry: npt.NDArray[Any], sharp: npt.NDArray[Any], strength: float) ->
     if strength in (0, 1):
         return sharp if strength else blurry
     if blurry.dtype.kind == "f":
-        mixed: npt.NDArray[Any] = blurry + blurry.dtype.type(strength) * (sharp - blurry)
-        return mixed
-    codes = blurry + strength * (sharp.astype(np.float64) - blurry)  # float64: a half of 16-bit codes stays a half
-    return np.rint(codes).astype(blurry.dtype)
+        unrounded: npt.NDArray[Any] = blurry + blurry.dtype.type(strength) * (sharp - blurry)
+        return unrounded
+    mixed = blurry + strength * (sharp.astype(np.float64) - blurry)  # float64: a half of 16-bit codes stays a half
+    codes: npt.NDArray[Any] = np.rint(mixed).astype(blurry.dtype)
+    return codes
