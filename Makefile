@@ -6,8 +6,11 @@ INSTALL := -m pip install --quiet $(PIP_OPTIONS)
 BIN := .venv/bin
 SETUP := .venv/installed
 TRITON := .venv-triton
+VAPOURSYNTH := .venv-vapoursynth
+# VapourSynth's wheels need Python 3.12 or newer, with a shared libpython for vspipe.
+VAPOURSYNTH_PYTHON ?= python3.12
 
-.PHONY: demo test test-cluster test-triton check format clean
+.PHONY: demo test test-cluster test-triton test-vapoursynth check format clean
 
 demo: $(SETUP)
 	rm -rf demo/videodeblur.bundle
@@ -26,6 +29,10 @@ test-cluster: $(SETUP)
 test-triton: $(SETUP) $(TRITON)/installed
 	$(BIN)/python -m pytest tests/test_triton_server.py
 
+# VapourSynth's own wheels, in an environment of their Python, with the shipped weights.
+test-vapoursynth: $(VAPOURSYNTH)/light.onnx $(VAPOURSYNTH)/installed
+	VIDEODEBLUR_TINY_MODEL=$< $(VAPOURSYNTH)/bin/python -m pytest tests/test_vapoursynth.py
+
 check: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -36,7 +43,7 @@ format: $(SETUP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(TRITON) demo build *.egg-info
+	rm -rf .venv $(TRITON) $(VAPOURSYNTH) demo build *.egg-info
 
 $(SETUP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -48,3 +55,11 @@ $(TRITON)/installed:
 	$(PYTHON) -m venv $(TRITON)
 	$(TRITON)/bin/python $(INSTALL) nvidia-pytriton==0.7.0 'numpy<2' 'openvino>=2026.1' 'onnxruntime>=1.24'
 	touch $@
+
+$(VAPOURSYNTH)/installed: setup.cfg
+	$(VAPOURSYNTH_PYTHON) -m venv $(VAPOURSYNTH)
+	$(VAPOURSYNTH)/bin/python $(INSTALL) --editable '.[cpu,video,vapoursynth]' 'pytest>=8' 'vapoursynth-mlrt-ort>=17.1'
+	touch $@
+
+$(VAPOURSYNTH)/light.onnx: $(SETUP) $(VAPOURSYNTH)/installed
+	$(BIN)/python export/to_onnx.py --output $@

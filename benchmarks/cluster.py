@@ -110,7 +110,7 @@ def _run(name: str, source: Path, options: ClusterOptions, told: dict[str, list[
 
     def run() -> None:
         with tempfile.TemporaryDirectory(dir=source.parent) as output:
-            command_line = [sys.executable, ROOT / "videodeblur.py", "library", source, output, *network, "--json", "--no-progress"]
+            command_line = [sys.executable, ROOT / "videodeblur", "library", source, output, *network, "--json", "--no-progress"]
             done = subprocess.run([*map(str, command_line)], capture_output=True, text=True)
             if done.returncode:
                 raise BackendError(f"{name} failed: {done.stderr.strip()}")

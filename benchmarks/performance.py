@@ -234,7 +234,7 @@ def _make(path: Path, name: str, *arguments: str) -> None:
     if path.is_file():
         return
     _say(f"making {path.name}")
-    program = [sys.executable, str(ROOT / "videodeblur.py"), name, *arguments, "--output", str(path)]
+    program = [sys.executable, str(ROOT / "videodeblur"), name, *arguments, "--output", str(path)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BackendError(f"videodeblur {name} failed: {(done.stderr.strip().splitlines() or ['it said nothing'])[-1]}")

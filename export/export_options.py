@@ -12,6 +12,12 @@ from runtime.pixels import padding, sample_codes
 OPSETS = (20, 17)  # 17 for TensorRT 8.6
 CODE_BITS = {"u8": 8, "u16": 10}  # bits of a sample where none are named: of 16-bit containers, nearly all video is 10
 IO_KINDS = ("f32", *CODE_BITS)
+PROGRAMS = ("nvencc",)  # other people's, that take a graph of another form
+MATRICES = {  # weights of gamma-coded R, G and B in the luma
+    "bt709": (0.2126, 0.7152, 0.0722),  # ITU-R BT.709, HD and above
+    "bt601": (0.299, 0.587, 0.114),  # ITU-R BT.601, SD
+}
+DEFAULT_MATRIX = "bt709"
 DEFAULT_RANGE = "limited"  # what video is unless it says otherwise
 REWRITES = (
     "merge-duplicates",
@@ -41,6 +47,8 @@ class ExportOptions:
     color_range: str | None = None  # of the codes, "limited" or "full"; None = limited
     rewrites: tuple[str, ...] = DEFAULT_REWRITES  # names of REWRITES, explained in export/network/rewrites.py
     clip: Path = DEFAULT_CLIP  # a video of at least as many frames as the network takes
+    program: str | None = None  # one of PROGRAMS, see export/network/nvencc.py; None = a model for Engine
+    matrix: str | None = None  # one of MATRICES, for NVEncC; None = bt709
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
@@ -53,8 +61,9 @@ class ExportOptions:
         if unknown:
             raise InputError(f"no rewrite is called {unknown[0]!r}, expected some of {', '.join(REWRITES)}")
         _check_codes(self.io, self.bits, self.color_range)
+        _check_program(self.program, self.matrix, self.io, self.batch)
         for name in ("batch", "height", "width"):
-            _check_size(name, getattr(self, name), self.io)
+            _check_size(name, getattr(self, name), padded=self.program is not None or self.io != "f32")
         if (self.height is None) != (self.width is None):
             raise InputError(f"got height {self.height} and width {self.width}, expected both or neither")
 
@@ -80,14 +89,25 @@ def _check_codes(io: str, bits: int | None, color_range: str | None) -> None:
         raise InputError(f"io is {io!r} with {bits} bits, expected u8 with 8, or u16 with 9 to 16")
 
 
-def _check_size(name: str, size: int | None, io: str) -> None:
+def _check_program(program: str | None, matrix: str | None, io: str, batch: int | None) -> None:
+    if program not in (None, *PROGRAMS):
+        raise InputError(f"the program is {program!r}, expected {', '.join(PROGRAMS)}")
+    if matrix not in (None, *MATRICES):
+        raise InputError(f"the matrix is {matrix!r}, expected {' or '.join(MATRICES)}")
+    if matrix and not program:
+        raise InputError("a matrix belongs to RGB, which only NVEncC's graph takes: add --for nvencc, or leave it out")
+    if program and (io != "f32" or batch not in (None, 1)):
+        raise InputError("NVEncC gives one window at a time, in float RGB: leave out --io and --batch")
+
+
+def _check_size(name: str, size: int | None, padded: bool) -> None:
     if size is None:
         return
     if size < 1:
         raise InputError(f"{name} is {size}, expected at least 1")
     if name == "batch":
         return
-    if io == "f32" and size % padding.MULTIPLE:
+    if not padded and size % padding.MULTIPLE:
         nearest = padding.padded_size(size, size, padding.MULTIPLE)[0]
         raise InputError(
             f"{name} is {size}, expected a multiple of {padding.MULTIPLE}: {nearest}, or --io u8 or u16, which pad inside the graph"

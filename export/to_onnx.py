@@ -13,7 +13,17 @@ if not __package__:  # run as a file: import from the repository's root, not fro
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from export.compare.parity import Parity
-from export.export_options import CODE_BITS, DEFAULT_REWRITES, IO_KINDS, OPSETS, REWRITES, ExportOptions
+from export.export_options import (
+    CODE_BITS,
+    DEFAULT_MATRIX,
+    DEFAULT_REWRITES,
+    IO_KINDS,
+    MATRICES,
+    OPSETS,
+    PROGRAMS,
+    REWRITES,
+    ExportOptions,
+)
 from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import clean_up_when_stopped, command, quoted
 from runtime.errors import InputError, MissingPackageError
@@ -23,6 +33,7 @@ from runtime.pixels.sample_codes import RANGES
 
 if TYPE_CHECKING:
     from export.network.exporter import ExportResult
+    from export.network.nvencc import NvenccResult
 
 PACKAGES = ("torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "av")  # that exporting needs, each a module of that name
 
@@ -53,12 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         color_range=arguments.range,
         rewrites=arguments.rewrites,
         clip=arguments.clip,
+        program=arguments.program,
+        matrix=arguments.matrix,
     )
     clean_up_when_stopped()
     _need_packages()
+    if options.program:
+        from export.network.nvencc import export_for_nvencc  # here, so that options and help need none of PACKAGES
+
+        _report_nvencc(export_for_nvencc(options, _say))
+        return 0
     from export.network.exporter import export_onnx  # here, so that options and help need none of PACKAGES
 
-    _report(export_onnx(options, lambda text: print(f"{text} ...", file=sys.stderr, flush=True)))
+    _report(export_onnx(options, _say))
     return 0
 
 
@@ -98,6 +116,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAMES",
         help=f"exact rewrites of the network: none, all, or some of {','.join(REWRITES)}; default {','.join(DEFAULT_REWRITES)}",
     )
+    add(
+        "--for",
+        dest="program",
+        choices=PROGRAMS,
+        help="program that takes another form: NVEncC's --vpp-onnx gets RGB of all frames in, RGB of the middle one out",
+    )
+    add("--matrix", choices=MATRICES, help=f"luma of the RGB that NVEncC gives, its colormatrix; default {DEFAULT_MATRIX}")
     add("--clip", type=Path, default=DEFAULT_CLIP, help="video to compare on; default: a shipped one")
     return parser
 
@@ -130,6 +155,28 @@ def _report(result: ExportResult) -> None:
     if not any(parity.backend == "openvino" for parity in result.parities):
         print(f"  openvino: not installed, not measured; often faster on a CPU: pip install '{requirement('openvino')}'")
     print(f"next: {quoted('videodeblur', 'run', 'blurry.mp4', 'sharp.mp4', '--model', result.path)}")
+
+
+def _report_nvencc(result: NvenccResult) -> None:
+    contract, agreement = result.inside.contract, result.agreement
+    count, _, _, height, width = agreement.windows
+    size = f"{height}x{width}" if contract.height else "any size"
+    megabytes = result.path.stat().st_size / 1e6
+    print(
+        f"{result.path}: {megabytes:.1f} MB, opset {result.inside.opset}, {result.matrix} RGB of {contract.frames} frames in, 1"
+        f" out, {size}, {result.seconds:.0f} s"
+    )
+    print(
+        f"the middle frame on {count} windows of {height}x{width}: {agreement.differing} of {agreement.samples} codes of 8 bits"
+        f" differ from the luma path, by at most {agreement.most}"
+    )
+    print(f"listed as {result.name} in {result.path.with_name('models.json')}")
+    folder, model = result.path.absolute().parent, f"model={result.name},colormatrix={result.matrix}"
+    print(f"next: {quoted('NVEncC', '-i', 'in.mp4', '--vpp-onnx-model-dir', folder, '--vpp-onnx', model, '-o', 'sharp.mp4')}")
+
+
+def _say(text: str) -> None:
+    print(f"{text} ...", file=sys.stderr, flush=True)
 
 
 def _parity_line(parity: Parity, codes: bool) -> str:

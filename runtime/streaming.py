@@ -121,7 +121,7 @@ class StreamDeblurrer:
                 ready += self._run_window()
             if self._failure is None:
                 ready += self.drain()
-                ready += [_mean(estimates) for estimates in self._estimates]
+                ready += [mean(estimates) for estimates in self._estimates]
         finally:
             self._reset()
         return ready
@@ -155,7 +155,7 @@ class StreamDeblurrer:
     def _next_window(self) -> list[Frame]:
         oldest = self._pushed - len(self._recent)
         numbers = range(self._start, self._start + self._size)
-        window = np.stack([self._recent[_mirrored(number, self._pushed) - oldest] for number in numbers])[None]
+        window = np.stack([self._recent[mirrored(number, self._pushed) - oldest] for number in numbers])[None]
         if self._ahead:
             self._at_work.append((numbers, self._engine.submit(window, self._bits, self._color_range).result))
         else:
@@ -172,7 +172,7 @@ class StreamDeblurrer:
                 self._add(number - self._returned, sharp)
         final = min(numbers.start + self._stride, self._pushed) - self._returned
         self._returned += final
-        return [_mean(self._estimates.popleft()) for _ in range(final)]
+        return [mean(self._estimates.popleft()) for _ in range(final)]
 
     def _add(self, position: int, sharp: Frame) -> None:
         if position == len(self._estimates):
@@ -200,15 +200,16 @@ def _as_array(frame: Any) -> Frame:
     return array
 
 
-def _mirrored(number: int, count: int) -> int:
+def mirrored(number: int, count: int) -> int:
     """The frame that stands for `number` in a stream of `count` frames continued by reflection: 0 1 2 1 0 1 2 ..."""
     period = max(2 * (count - 1), 1)
     number %= period
     return min(number, period - number) if count > 1 else 0
 
 
-def _mean(estimates: list[Frame]) -> Frame:
+def mean(estimates: list[Frame]) -> Frame:
+    """The mean of a frame's estimates, (H, W) each; codes are rounded, half to even."""
     if len(estimates) == 1:
         return estimates[0]
-    mean = np.asarray(np.mean(estimates, axis=0, dtype=np.float32))
-    return np.rint(mean).astype(estimates[0].dtype) if estimates[0].dtype.kind == "u" else mean
+    average = np.asarray(np.mean(estimates, axis=0, dtype=np.float32))
+    return np.rint(average).astype(estimates[0].dtype) if estimates[0].dtype.kind == "u" else average

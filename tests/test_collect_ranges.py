@@ -278,7 +278,7 @@ def test_command(data, tiny_model, tmp_path, capsys):
 
 
 def test_command_errors_are_one_line(small_model, tmp_path):
-    command = [sys.executable, str(ROOT / "videodeblur.py"), "calibrate", str(tmp_path), "--onnx", str(small_model)]
+    command = [sys.executable, str(ROOT / "videodeblur"), "calibrate", str(tmp_path), "--onnx", str(small_model)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"error: {tmp_path} holds no clips")

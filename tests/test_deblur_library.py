@@ -162,7 +162,7 @@ def test_a_driver_that_is_killed_goes_on(videos, alone, tiny_model, tmp_path):
     arguments = [str(videos), str(tmp_path / "out"), "--model", str(tiny_model), *NETWORK]
     for stop in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen(
-            [sys.executable, "videodeblur.py", "library", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [sys.executable, "videodeblur", "library", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
         known = set((tmp_path / "out").glob(".videodeblur/*/0*.json"))
         while not set((tmp_path / "out").glob(".videodeblur/*/0*.json")) - known:
@@ -593,7 +593,7 @@ sys.exit(videodeblur.main(sys.argv[1:]))
 def test_two_workers_of_this_machine(output, alone, tiny_model):
     pytest.importorskip("ray", reason="needs Ray: pip install '.[cluster]'")
     command = [
-        "videodeblur.py",
+        "videodeblur",
         "library",
         output.parent / "in",
         output,

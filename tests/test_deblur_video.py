@@ -344,7 +344,7 @@ from runtime.deblur_video import main
 sys.exit(main(["{clip}", "{tmp_path / "out.mp4"}", "--model", "{tiny_model}"]))
 """
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert_one_error(found.returncode, found.stderr, "pip install 'av>=18'")
+    assert_one_error(found.returncode, found.stderr, "pip install 'av>=18,<19'")
 
 
 def test_options_can_be_used_without_a_command(clip, tmp_path):

@@ -9,6 +9,8 @@ pytest.importorskip("tensorrt_rtx")
 from calibration.ranges import Ranges
 from export.engine.builder import EngineRequest, Profile, build_engine
 from export.engine.built_types import tensorrt_types
+from export.export_options import MATRICES
+from export.graph.centre_frame_graph import centre_frame_graph
 from export.graph.layer_precision import default_precisions, layers
 from export.graph.layer_types import granted_share, layer_types, shares
 from export.graph.qdq_rules import QdqOptions, quantize
@@ -93,3 +95,9 @@ def test_fp8_does_not_build_before_ada(graphs, tmp_path):
 def test_codes_in_and_out_build(tiny, tmp_path):
     rows = built_rows(retype(wrap_sample_codes(tiny, "u8", 8, "limited", 8), "fp16"), tmp_path, DYNAMIC)
     assert granted_share(rows) >= LEAST_GRANTED
+
+
+def test_nvenccs_graph_is_built(tiny, tmp_path):
+    """NVEncC's TensorRT provider has the same parser."""
+    sizes = ((1, 15, 180, 320), (1, 15, 720, 1280), (1, 15, 1080, 1920))
+    assert built_rows(centre_frame_graph(tiny, 5, MATRICES["bt709"], 8), tmp_path, Profile(*sizes))

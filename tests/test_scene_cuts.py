@@ -3,11 +3,13 @@
 import av
 import numpy as np
 import pytest
+from av.filter import Graph
 from video_clips import Clip, read, same
 
 from runtime import Engine, InputError, StreamDeblurrer
 from runtime.deblur_video import deblur_video, main
 from runtime.encoder_options import EncoderOptions
+from runtime.pixels import scene_score
 from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 from runtime.video.scene_cuts import mark_scenes
@@ -99,3 +101,38 @@ def test_the_switch_turns_it_off(tiny_model, tmp_path):
         whole = [sharp for luma in read(source).luma for sharp in stream.push(luma)] + stream.flush()
     assert same(read(tmp_path / "off.mkv").luma, whole)
     assert not same(read(tmp_path / "on.mkv").luma, whole)
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p10le", "gray"])
+def test_the_score_is_ffmpegs(pixel_format, tmp_path):
+    """Of frames that glide, cut and flicker, in a width that no row of memory has."""
+    path, changes, found, expected = film(tmp_path / "in.mkv", [3, 3, 1, 7, 2, 1], pixel_format, size=(70, 50)), [0.0], [], []
+    with VideoReader(path) as reader:
+        ffmpeg, frames = scores_of_ffmpeg(reader.info), list(reader)
+    for number, frame in enumerate(frames):
+        changes += [scene_score.change(frame.luma, frames[number - 1].luma, reader.info.bits)] if number else []
+        found.append(scene_score.score(changes[number], changes[number - 1] if number else 0.0))
+        expected.append(ffmpeg(frame.decoded))
+    assert found == expected
+    assert len({*found} - {0.0, 1.0}) > 9
+
+
+def scores_of_ffmpeg(info):
+    graph = Graph()
+    source = graph.add_buffer(
+        width=info.width, height=info.height, format=av.VideoFormat(info.pixel_format), time_base=info.time_base
+    )
+    graph.link_nodes(source, graph.add("select", "gte(scene,0)"), graph.add("buffersink")).configure()
+
+    def score(frame):
+        graph.vpush(frame)
+        return float(graph.vpull().metadata["lavfi.scene_score"])
+
+    return score
+
+
+def test_the_score_of_floats_is_that_of_codes():
+    now, before = np.random.default_rng(0).integers(0, 256, (2, 40, 50)).astype(np.uint8)
+    assert scene_score.change(now / np.float32(256), before / np.float32(256), 0) == pytest.approx(
+        scene_score.change(now, before, 8)
+    )

@@ -70,7 +70,7 @@ def start_node(*options):
 
 
 def start_driver(arguments, log):
-    command = [sys.executable, "videodeblur.py", "library", arguments.source, arguments.output, "--model", arguments.model]
+    command = [sys.executable, "videodeblur", "library", arguments.source, arguments.output, "--model", arguments.model]
     options = ["--backend", "onnxruntime", "--threads", "1", "--segment", "10", "-e", "qp=0", "-e", "preset=ultrafast", "--json"]
     cluster = ["--address", HEAD, "--token-file", arguments.token, "--no-progress"]
     with log.open("w") as told:
@@ -84,7 +84,7 @@ def start_stranger(arguments):
     other = arguments.folder / "other"
     other.touch(0o600)
     other.write_text("0" * 64)
-    command = ["videodeblur.py", "library", arguments.source, arguments.folder / "none", "--model", arguments.model]
+    command = ["videodeblur", "library", arguments.source, arguments.folder / "none", "--model", arguments.model]
     cluster = ["--backend", "onnxruntime", "--address", HEAD, "--token-file", other]
     return subprocess.Popen([sys.executable, *map(str, [*command, *cluster])], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 

@@ -86,14 +86,12 @@ def wrap_sample_codes(
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model)
     graph = wrapped.graph
-    _rename(graph, {INPUT: UNIT_INPUT, OUTPUT: UNIT_OUTPUT})
-    before, after = _texts(io, padded=_needs_padding(height, width, multiple), measured=height is None or width is None)
-    nodes = [*_nodes(before), *graph.node, *_nodes(after)]
+    rename_values(graph, {INPUT: UNIT_INPUT, OUTPUT: UNIT_OUTPUT})
+    before, after = _texts(io, padded=needs_padding(height, width, multiple), measured=height is None or width is None)
+    nodes = [*parsed_nodes(before), *graph.node, *parsed_nodes(after)]
     del graph.node[:]
     graph.node.extend(nodes)
-    constants = _constants(bits, color_range, multiple, height, width)
-    used = {value for node in nodes for value in node.input}
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items() if name in used)
+    add_constants(graph, _code_constants(bits, color_range) | padding_constants(multiple, height, width))
     _declare(graph, io, height, width)
     onnx.checker.check_model(wrapped, full_check=True)
     return wrapped
@@ -106,33 +104,22 @@ def _texts(io: str, padded: bool, measured: bool) -> tuple[str, str]:
     return before.replace("unit_codes", UNIT_INPUT), after.replace("cropped", UNIT_OUTPUT)
 
 
-def _nodes(text: str) -> list[onnx.NodeProto]:
+def parsed_nodes(text: str) -> list[onnx.NodeProto]:
+    """Nodes in ONNX's own notation, each called codes/ and what it makes."""
     nodes = parser.parse_graph(f"part () => () {{ {text} }}").node
     for node in nodes:
         node.name = f"codes/{node.output[0]}"
     return list(nodes)
 
 
-def _needs_padding(height: int | None, width: int | None, multiple: int) -> bool:
+def needs_padding(height: int | None, width: int | None, multiple: int) -> bool:
+    """Whether pictures of this size, None = any, may have to be padded."""
     return height is None or width is None or padding.padded_size(height, width, multiple) != (height, width)
 
 
-def _constants(
-    bits: int, color_range: str, multiple: int, height: int | None, width: int | None
-) -> dict[str, np.ndarray[Any, Any]]:
-    offset, span = sample_codes.scale(bits, color_range)
-    numbers = {
-        "code_offset": offset,
-        "unit_per_code": 1 / span,
-        "code_per_unit": span,
-        "lowest_code": 0,
-        "highest_code": 2**bits - 1,
-        "byte_weights": [1, 256],
-        "byte_range": 256,
-        "byte_inverse": 1 / 256,
-    }
+def padding_constants(multiple: int, height: int | None, width: int | None) -> dict[str, np.ndarray[Any, Any]]:
+    """What MEASURE, PAD and CROP need."""
     indices = {
-        "last_axis": [-1],
         "height_axis": [HEIGHT],
         "width_axis_end": [WIDTH + 1],
         "size_axis": [0],
@@ -145,8 +132,28 @@ def _constants(
     if height is not None and width is not None:
         missing = np.subtract(padding.padded_size(height, width, multiple), (height, width))
         indices |= {"size": [height, width], "margins": [0] * 6 + [int(count) for count in missing]}
-    floats = {name: np.array(value, np.float32) for name, value in numbers.items()}
-    return floats | {name: np.array(value, np.int64) for name, value in indices.items()}
+    return {name: np.array(value, np.int64) for name, value in indices.items()}
+
+
+def _code_constants(bits: int, color_range: str) -> dict[str, np.ndarray[Any, Any]]:
+    offset, span = sample_codes.scale(bits, color_range)
+    numbers = {
+        "code_offset": offset,
+        "unit_per_code": 1 / span,
+        "code_per_unit": span,
+        "lowest_code": 0,
+        "highest_code": 2**bits - 1,
+        "byte_weights": [1, 256],
+        "byte_range": 256,
+        "byte_inverse": 1 / 256,
+    }
+    return {name: np.array(value, np.float32) for name, value in numbers.items()} | {"last_axis": np.array([-1], np.int64)}
+
+
+def add_constants(graph: onnx.GraphProto, constants: dict[str, np.ndarray[Any, Any]]) -> None:
+    """Those that a node of the graph reads."""
+    used = {value for node in graph.node for value in node.input}
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items() if name in used)
 
 
 def _declare(graph: onnx.GraphProto, io: str, height: int | None, width: int | None) -> None:
@@ -162,7 +169,8 @@ def _dimension(info: onnx.ValueInfoProto, axis: int) -> int | str:
     return dimension.dim_value or dimension.dim_param
 
 
-def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+def rename_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Wherever a node reads or makes them."""
     for node in graph.node:
         node.input[:] = [names.get(value, value) for value in node.input]
         node.output[:] = [names.get(value, value) for value in node.output]

@@ -64,7 +64,7 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
     """
     begun = time.perf_counter()
     say = say or (lambda text: None)
-    path = options.output or _default_output(options)
+    path = options.output or default_output(options, "" if options.io == "f32" else options.io)
     check_not_input(path, options.checkpoint, options.clip)
     network, sha256 = _network(options)
     with partial_onnx(path) as partial:
@@ -107,9 +107,10 @@ def _randomised(network: DeblurNetwork) -> DeblurNetwork:
     return network.eval()
 
 
-def _default_output(options: ExportOptions) -> Path:
+def default_output(options: ExportOptions, form: str) -> Path:
+    """The checkpoint's name in the current folder, with the `form` of the file if it is not the plain one."""
     stem = f"{options.variant or 'I5T3'}_random" if options.random_weights else (options.checkpoint or default_checkpoint()).stem
-    return Path(f"{stem}{'' if options.io == 'f32' else f'_{options.io}'}.onnx")
+    return Path(f"{stem}{form and f'_{form}'}.onnx")
 
 
 def _core_graph(rewritten: DeblurNetwork, options: ExportOptions) -> onnx.ModelProto:

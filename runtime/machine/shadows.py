@@ -9,8 +9,8 @@ import importlib.util
 from importlib import metadata
 from pathlib import Path
 
-OURS = ("model", "training", "calibration", "export", "runtime", "serving", "benchmarks")
-HOME = Path(__file__).resolve().parents[2]  # where videodeblur.py lies, and each of OURS beside it
+OURS = ("model", "training", "calibration", "export", "runtime", "serving", "benchmarks", "videodeblur")
+HOME = Path(__file__).resolve().parents[2]  # where videodeblur/ lies, and each of OURS beside it
 REMEDY = "give videodeblur an environment of its own (python -m venv), and start it without PYTHONPATH"
 
 

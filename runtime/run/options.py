@@ -128,7 +128,11 @@ def open_engine(options: DeblurOptions, size: tuple[int, int], say: Say | None) 
     say = say or (lambda _: None)
     if options.server is None and (options.model is None or _is_shipped(options.model)):
         _check_stride(options, SHIPPED_FRAMES)
-    engine = _opened(options, size)
+    how = options.backend, options.precision, options.threads, options.device
+    if options.server:
+        engine = Engine(f"{options.server.rstrip('/')}/{options.server_model}", *how)
+    else:
+        engine = engine_named(options.model, how, size, options.budget)
     ignored = [name for name in ("memory", "threads") if getattr(options, name) is not None]
     if ignored and engine.backend not in CPU_BACKENDS:
         engine.close()
@@ -144,19 +148,22 @@ def open_engine(options: DeblurOptions, size: tuple[int, int], say: Say | None) 
     return engine
 
 
-def _opened(options: DeblurOptions, size: tuple[int, int]) -> Engine:
-    how = options.backend, options.precision, options.threads, options.device
-    if options.server:
-        return Engine(f"{options.server.rstrip('/')}/{options.server_model}", *how)
-    named = options.model
+def engine_named(
+    named: Path | None, how: tuple[str, str, int | None, int], size: tuple[int, int], budget: float | None = None
+) -> Engine:
+    """The engine of what --model names: a file, a bundle, the name of a shipped size, or None, the default size.
+
+    `how` is backend, precision, threads and device. Of a shipped bundle the fastest file for frames of `size` (height, width) is
+    taken, of another only with a `budget`. Raises InputError where that is given for one file, and what Engine raises.
+    """
     if named is None or _is_shipped(named):
-        path, budget = default_model(str(named or SIZE)), PROMISED if options.budget is None else options.budget
-        return Engine(path, *how, fastest_at=size, budget=budget)
-    if options.budget is None:
+        path = default_model(str(named or SIZE))
+        return Engine(path, *how, fastest_at=size, budget=PROMISED if budget is None else budget)
+    if budget is None:
         return Engine(named, *how)
     if named.is_file():
         raise InputError(f"{named} is one file: --quality and --fast choose from a bundle's files; leave them out")
-    return Engine(named, *how, fastest_at=size, budget=options.budget)
+    return Engine(named, *how, fastest_at=size, budget=budget)
 
 
 def _is_shipped(named: Path) -> bool:

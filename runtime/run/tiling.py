@@ -107,11 +107,16 @@ class TiledEngine:
 
 def grid_for(options: DeblurOptions, info: VideoInfo, engine: Engine) -> Grid:
     """The tiles of the video's frames, as the options or the memory at hand say."""
-    if options.tile is None:
-        return fitting_grid(info.height, info.width, engine, None if options.memory is None else int(options.memory * GB))
-    if options.tile == 0:
-        return whole_grid(info.height, info.width, engine.contract)
-    return square_grid(info.height, info.width, engine.contract, options.tile)
+    return chosen_grid(info.height, info.width, engine, options.tile, options.memory)
+
+
+def chosen_grid(height: int, width: int, engine: Engine, tile: int | None, memory: float | None = None) -> Grid:
+    """Tiles that keep `tile` x `tile` pixels, 0 = the whole picture, None = what fits into `memory` GB or what is at hand."""
+    if tile is None:
+        return fitting_grid(height, width, engine, None if memory is None else int(memory * GB))
+    if tile == 0:
+        return whole_grid(height, width, engine.contract)
+    return square_grid(height, width, engine.contract, tile)
 
 
 def whole_grid(height: int, width: int, contract: Contract) -> Grid:

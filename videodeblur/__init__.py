@@ -1,6 +1,7 @@
 """The umbrella: `videodeblur NAME ...` is `python -m MODULE ...`; modules are imported when they are called.
 
-`from videodeblur import Engine, StreamDeblurrer` is `from runtime import ...`, and as late.
+`from videodeblur import Engine, StreamDeblurrer` is `from runtime import ...`, and as late; the filter for VapourSynth is in
+`videodeblur.vapoursynth`.
 """
 
 from __future__ import annotations
@@ -90,10 +91,6 @@ def __getattr__(name: str) -> Any:
 
 def _shadowed(module: str) -> str | None:
     """Whose file Python takes for the package of `module`, and the remedy; None when it takes ours."""
-    shadows = runpy.run_path(str(Path(__file__).with_name("runtime") / "machine" / "shadows.py"))  # `runtime` may be another's
+    shadows = runpy.run_path(str(Path(__file__).parents[1] / "runtime" / "machine" / "shadows.py"))  # `runtime` may be another's
     told = shadows["told"](module.partition(".")[0])
     return told and f"{told}: {shadows['REMEDY']}"
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
