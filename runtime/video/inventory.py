@@ -71,8 +71,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
         streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
-        chapters=len(reader.container.chapters()),
-        gaps=_gaps(reader.container.chapters()),
+        chapters=len(reader.chapters),
+        gaps=_gaps(reader.chapters),
         alpha=_has_alpha(reader.info.pixel_format),
         services=services_of(reader.path) if is_format(reader.container, {"mpegts"}) else {},
         details=tuple(
@@ -111,7 +111,9 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
         kind = name.removeprefix("side data ") if name.startswith("side data ") else name
         if after.facts.get(name) == value or not value:
             continue
-        if kind != name and kind in _side_data_at(written, reader.side_data[kind]):
+        start = reader.part.start if reader.part and reader.part.is_cut else Fraction(0)
+        time = reader.side_data[kind] if kind != name else None
+        if time is not None and kind in _side_data_at(written, time - start):
             continue
         yield kind, name
 
@@ -182,10 +184,8 @@ def _has_alpha(pixel_format: str) -> bool:
     return "yuva" in pixel_format
 
 
-def _side_data_at(written: Path, time: Fraction | None) -> set[str]:
+def _side_data_at(written: Path, time: Fraction) -> set[str]:
     """Kinds of side data on the frame that is shown then, or the last before; none where it is not found."""
-    if time is None:
-        return set()
     found: set[str] = set()
     with suppress(av.FFmpegError), av.open(str(written.absolute())) as container:
         container.seek(max(0, round(time * CLOCK)))

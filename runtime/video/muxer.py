@@ -113,7 +113,7 @@ class Muxer:
             self._copies = self._add_copies()
             with explained(plan.path, "cannot be written", logged=True):
                 self.container.metadata.update(metadata_of(plan.reader.container.metadata, without=(TIMECODE,)))
-                self.container.set_chapters(_moved(plan.reader.container.chapters(), self.start))
+                self.container.set_chapters(_moved(plan.reader.chapters, self.start))
                 self.container.start_encoding()
             strict = not _has(self.container, Flags.ts_nonstrict)
             self.times = {stream.index: RisingTimes(strict) for stream in self.container.streams}
@@ -325,7 +325,9 @@ def metadata_of(metadata: dict[str, str], without: tuple[str, ...] = ()) -> dict
 
 
 def timecode_of(reader: VideoReader) -> str | None:
-    """The timecode of the first frame, which containers keep in several places."""
+    """The timecode of the first frame, which containers keep in several places; none of a part that begins later."""
+    if reader.part and reader.part.is_cut:
+        return None
     tracks = [track for track in reader.container.streams if is_timecode_track(reader, track)]
     told = [reader.stream.metadata, reader.container.metadata, *(track.metadata for track in tracks)]
     return next((metadata[TIMECODE] for metadata in told if metadata.get(TIMECODE)), None)

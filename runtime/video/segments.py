@@ -122,7 +122,11 @@ class ResumableWriter(OutputWriter):
         self._end_segment()
         salvaged = self._reader.broke_off
         with VideoReader(
-            self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged, playlist=self._reader.playlist
+            self._reader.path,
+            self.frames if salvaged else self._reader.limit,
+            salvage=salvaged,
+            playlist=self._reader.playlist,
+            part=self._reader.asked,
         ) as source:
             with VideoWriter(self.path, source, self._encoder, self._width, coded=True) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)
