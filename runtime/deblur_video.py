@@ -213,6 +213,10 @@ def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> Out
         from runtime.video.segments import ResumableWriter  # here, since it needs a Unix
 
         return ResumableWriter(options.output, reader, options.encoder, width)
+    if options.ranges:
+        from runtime.video.splice import open_splicer  # here, so that options and help need no PyAV
+
+        return open_splicer(options.output, reader, options.encoder, options.ranges, width)
     from runtime.video import VideoWriter  # here, so that options and help need no PyAV
 
     return VideoWriter(options.output, reader, options.encoder, width)

@@ -21,6 +21,7 @@ DEFAULT_SERVER_MODEL = "videodeblur"
 MEMORIES = (FIXED_BYTES / 1e9, 1e9)  # GB for the network
 SHIPPED_FRAMES = 5  # of a window of the shipped sizes
 LATENCIES = 60.0  # seconds
+AT_ONCE = {"wrapped_avframe", "rawvideo", "ffv1"}  # encoders that give a frame for a frame
 RATES = (0.001, 1000.0)  # frames per second of pictures
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
@@ -105,6 +106,11 @@ class DeblurOptions:
             raise InputError(f"got --stride {self.stride} and --latency, which chooses the stride: leave out one of them")
         if self.resume or self.to_pictures or self.ranges:
             raise InputError("--latency is for a stream that is shown as it comes: leave out --resume, --segments and pictures")
+        if self.encoder.codec not in AT_ONCE and self.encoder.options.get("tune") != "zerolatency":
+            raise InputError(
+                f"{self.encoder.codec} holds frames back, expected an encoder that does not with --latency: write y4m or -f nut to"
+                " standard output, or add -e tune=zerolatency"
+            )
 
     def _check_pictures(self) -> None:
         folder, source = self.output.parent if is_numbered(self.output) else self.output, self._source_folder

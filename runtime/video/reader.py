@@ -86,11 +86,11 @@ class VideoReader:
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
-        self._live, self.asked = live, part
+        self.live, self.asked = live, part
         self._decoded: Iterator[av.VideoFrame] = iter(())
         self._ahead: av.VideoFrame | None = None  # the next one
         self.part: Part | None = None
-        self.path, self.limit, self.playlist, self._salvage = Path(path), limit, playlist, salvage
+        self.path, self.limit, self.playlist, self.salvage = Path(path), limit, playlist, salvage
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
         self._first_packets: dict[int, list[av.Packet[Any]]] = {}  # from before a jump
@@ -129,7 +129,7 @@ class VideoReader:
             pts = self._time_of(decoded, previous)
             if self.part and self.part.is_over(pts * self.info.time_base):
                 break
-            self._ahead = None if self._live else next(self._decoded, None)
+            self._ahead = None if self.live else next(self._decoded, None)
             planes = [plane_of(decoded, index) for index in range(len(decoded.planes))]
             for plane in planes:
                 plane.flags.writeable = False  # later frames are predicted from this memory
@@ -138,7 +138,7 @@ class VideoReader:
             yield frame
             end = pts + frame.duration
             del decoded, planes, plane, frame  # not kept alive while the next is decoded
-            if self._live:
+            if self.live:
                 self._ahead = next(self._decoded, None)
         if self._ahead is not None and self._copied and previous is not None:
             self._read_on(previous * self.info.time_base)
@@ -210,7 +210,7 @@ class VideoReader:
                 else:
                     self._set_aside(packet)
         except av.FFmpegError as error:
-            if not (self.limit or self._salvage):
+            if not (self.limit or self.salvage):
                 raise VideoError(
                     f"{self.path}: cannot be read to its end ({error.strerror}): get a whole copy of the file"
                 ) from error
@@ -295,7 +295,7 @@ class VideoReader:
         return self._ahead is not None and self._ahead.pts is not None and self._ahead.pts * self.info.time_base <= time
 
     def _begin_decoding(self, whole: bool = True) -> Iterator[av.VideoFrame]:
-        return self._salvaged(whole) if self._salvage else self._decode(whole)
+        return self._salvaged(whole) if self.salvage else self._decode(whole)
 
     def _salvaged(self, whole: bool) -> Iterator[av.VideoFrame]:
         """The frames up to the first damage, those that the decoder still holds too."""
@@ -470,7 +470,7 @@ class VideoReader:
             return 1
         if self._ahead is not None:
             return max(1, self._ahead.pts - pts) if self._ahead.pts is not None else self._step()
-        if self._live:
+        if self.live:
             return decoded.duration or self._step()
         left = 0 if self.broke_off else (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
         return left if left > 0 else decoded.duration or self._step()
