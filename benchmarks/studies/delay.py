@@ -1,7 +1,7 @@
 """Time from a frame that goes into `videodeblur run - -` to the same frame that comes out, at every stride of --latency.
 
-Another process writes y4m into the pipe, a frame at a time as a camera would, and reads what comes out; a frame counts from its last
-byte in to its last byte out. The first frames, while the other side starts, are left out of the figures.
+Another process writes y4m into the pipe, a frame at a time as a camera would, and reads what comes out; a frame counts from its
+last byte in to its last byte out. The first frames, while the other side starts, are left out of the figures.
 
 python benchmarks/studies/delay.py model.onnx --size 320x184 --rate 10
 """
@@ -93,23 +93,20 @@ def measure(
         qualities = {stride: _quality(engine, pictures, shape, stride) for stride in strides}
     rows = []
     for stride in strides:
-        asked = (
-            stride - 1
-        ) / rate + 2 * ROOM * seconds  # a window more than it needs, so that noise does not choose another stride
-        asked = min(asked, (stride - 1) / rate + ROOM * seconds + 0.9 / rate)
-        times = _times(model, pictures, rate, asked, frames, threads)[WARM_UP:]
-        median, p99 = np.percentile(times, [50, 99])
+        asked = (stride - 0.5) / rate + ROOM * seconds  # half a frame more, so that noise does not choose another stride
+        chosen, times = _times(model, pictures, rate, asked, frames, threads)
+        median, p99 = np.percentile(times[WARM_UP:], [50, 99])
         rows.append(
             Delay(
-                stride,
-                rate,
-                asked * 1000,
-                float(median),
-                float(p99),
-                max(times[WARM_UP:]),
-                len(times) - WARM_UP,
-                seconds * rate > chosen,
-                qualities.get(chosen, math.nan),
+                stride=chosen,
+                rate=rate,
+                asked=asked * 1000,
+                median=float(median),
+                p99=float(p99),
+                most=max(times[WARM_UP:]),
+                frames=len(times) - WARM_UP,
+                behind=seconds * rate > chosen,
+                quality=qualities.get(chosen, math.nan),
             )
         )
     return rows

@@ -1,8 +1,8 @@
 """How much of the network's change to keep: PSNR against the truth at five strengths, and whether holding it back by place helps.
 
 The clip with synthetic blur that the project ships, and with --real a folder of blurry pictures and one of true ones of the same
-names (GoPro). Tried besides are limits on what overshoots its surroundings, and leaving alone what is sharp already, by two measures
-of sharpness: where the squared error falls in every tenth of the samples, no mask made from that measure can do better than none.
+names (GoPro). Tried besides are limits on what overshoots its surroundings, and leaving alone what is sharp already, by two
+measures of sharpness: where the squared error falls in every tenth of the samples, no mask made from that measure does better.
 
 python benchmarks/studies/strength.py model.onnx --real GoPro_istanbul/blur GoPro_istanbul/sharp
 """
@@ -35,6 +35,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LIMITS = ((3, 0), (3, 8), (9, 0), (9, 8))  # side of the surroundings in pixels, and codes beyond their least and largest
 TENTHS = 10
 NEAR, WIDE, AROUND = 3, 7, 17  # pixels, sides of boxes: fine detail, the band below it, and where both are summed
+EQUAL = 99.0  # dB, where all samples are the truth's
 NEXT = 5  # frames of a window: a true picture is judged with the window of blurry ones that it is in
 
 Codes = npt.NDArray[np.uint8]
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def judge(name: str, blurry: Sequence[Codes], sharp: Sequence[Codes], truth: Sequence[Codes]) -> Judged:
     """The figures of frames (H, W) of 8-bit luma: before, after, and the truth."""
-    gains = [psnr(after, true, 255) - psnr(before, true, 255) for before, after, true in zip(blurry, sharp, truth)]
+    gains = [_decibels(after, true) - _decibels(before, true) for before, after, true in zip(blurry, sharp, truth)]
     fall = [_squared(before, true) - _squared(after, true) for before, after, true in zip(blurry, sharp, truth)]
     return Judged(
         name,
@@ -152,8 +153,11 @@ def _deblurred(engine: Engine, frames: Sequence[Codes], color_range: str) -> lis
 
 
 def _mean(frames: Sequence[Codes], truth: Sequence[Codes]) -> float:
-    """At most 99 dB, where all samples are the truth's."""
-    return float(np.mean([min(psnr(frame, true, 255), 99.0) for frame, true in zip(frames, truth)]))
+    return float(np.mean([_decibels(frame, true) for frame, true in zip(frames, truth)]))
+
+
+def _decibels(frame: Codes, true: Codes) -> float:
+    return min(psnr(frame, true, 255), EQUAL)
 
 
 def _squared(frame: Codes, true: Codes) -> Plane:
