@@ -142,7 +142,8 @@ def test_times_count_from_the_start_of_the_file(clips):
     ],
 )
 def test_a_late_part_is_sought_and_is_what_decoding_all_gives(codec, suffix, settings, tmp_path, monkeypatch):
-    source = Clip(codec, times=SLOW, moving=True, options=settings).write(tmp_path / f"in.{suffix}")
+    clock = (SLOW, CLOCK) if codec != "mpeg2video" else (list(range(500)), Fraction(1, 25))
+    source = Clip(codec, times=clock[0], time_base=clock[1], moving=True, options=settings).write(tmp_path / f"in.{suffix}")
 
     def planes(part):
         with VideoReader(source, part=part) as reader:
@@ -155,12 +156,18 @@ def test_a_late_part_is_sought_and_is_what_decoding_all_gives(codec, suffix, set
     part = TimeRange(Fraction("15.1"), Fraction("17.3"))
     everything, origin, info = planes(None)
     wanted = [each for each in everything if each[1] * info.time_base - origin in part]
-    for seeks in (True, False):
-        if not seeks:
-            monkeypatch.setattr(VideoReader, "_sought", lambda *_: False)
+    seek, sought = VideoReader._sought, []
+
+    def watched(*given):
+        sought.append(seek(*given))
+        return sought[-1]
+
+    for way in (watched, lambda *_: False):
+        monkeypatch.setattr(VideoReader, "_sought", way)
         found, _, _ = planes(part)
         assert [pts for _, pts in found] == [pts for _, pts in wanted]
         assert same([luma for luma, _ in found], [luma for luma, _ in wanted])
+    assert sought == [True]
 
 
 def test_a_part_goes_on_after_a_stop(clips, engine, tmp_path):

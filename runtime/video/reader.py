@@ -278,7 +278,7 @@ class VideoReader:
             self._said.append(f"the timecode {timecode} is not in the output: it is that of the whole file's first frame")
 
     def _sought(self, time: Fraction) -> bool:
-        """Whether decoding goes on from a keyframe that is shown at `time` or before it.
+        """Whether decoding goes on from a keyframe that is shown at `time` or before it, or a little later.
 
         What is shown after a keyframe does not need what is before it in the file, but for gradual refresh, which decoders show
         when it is complete.
@@ -292,7 +292,11 @@ class VideoReader:
             self._ahead = next(self._decoded, None)
         except (av.FFmpegError, VideoError):
             return False
-        return self._ahead is not None and self._ahead.pts is not None and self._ahead.pts * self.info.time_base <= time
+        return (
+            self._ahead is not None
+            and self._ahead.pts is not None
+            and self._ahead.pts * self.info.time_base <= time + INTERLEAVED / 2
+        )
 
     def _begin_decoding(self, whole: bool = True) -> Iterator[av.VideoFrame]:
         return self._salvaged(whole) if self.salvage else self._decode(whole)
