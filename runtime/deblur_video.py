@@ -216,7 +216,7 @@ def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> Out
     if options.ranges:
         from runtime.video.splice import open_splicer  # here, so that options and help need no PyAV
 
-        return open_splicer(options.output, reader, options.encoder, options.ranges, width)
+        return open_splicer(options.output, reader, options.encoder, options.ranges, width, options.compare is not None)
     from runtime.video import VideoWriter  # here, so that options and help need no PyAV
 
     return VideoWriter(options.output, reader, options.encoder, width)

@@ -60,9 +60,9 @@ def test_other_delays_are_refused(delay):
         StreamDeblurrer(Recorder(), 3, delay=2)
 
 
-@pytest.mark.parametrize(("latency", "delay"), [(0.06, 0), (0.0999, 0), (0.1, 1), (0.18, 3), (0.22, 4), (9.0, 4)])
+@pytest.mark.parametrize(("latency", "delay"), [(0.06, 0), (0.08, 0), (0.1, 1), (0.18, 3), (0.22, 4), (9.0, 4)])
 def test_the_longest_delay_that_fits_is_chosen(latency, delay):
-    assert longest_delay(latency, 0.05 / ROOM, Fraction(25), 5) == (delay if latency >= 0.05 else None)
+    assert longest_delay(latency, 0.05 / ROOM, Fraction(25), 5) == delay
 
 
 def test_what_cannot_be_kept_is_told():
@@ -76,7 +76,7 @@ def test_late_frames_are_counted_by_the_clock_of_the_source():
     now = [0.0]
     watch = Punctuality(0.1, Fraction(1, 100), lambda: now[0])
     frames = [SimpleNamespace(pts=number * 4) for number in range(5)]
-    for frame, came, out in zip(frames, (10.0, 10.04, 10.2, 10.22, 10.24), (10.05, 10.14, 10.25, 10.3, 10.25)):
+    for frame, came, out in zip(frames, (10.0, 10.04, 10.2, 10.22, 10.24), (10.05, 10.13, 10.25, 10.3, 10.25)):
         now[0] = came
         assert next(iter(watch.watch([frame]))) is frame
         now[0] = out
@@ -92,7 +92,7 @@ def test_a_pipe_with_a_bound_gives_every_frame_of_its_delay(tiny_model, tmp_path
     ):
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err.decode()
-    assert "windows every 5 frames are within 60000 ms" in err.decode()
+    assert "a window every 5 frames is within 60000 ms" in err.decode()
     (tmp_path / "out.y4m").write_bytes(out)
     with VideoReader(source) as reader, Engine(tiny_model, precision="fp32", threads=1) as engine:
         stream = StreamDeblurrer(engine, None, 8, reader.info.color_range, delay=4)

@@ -137,10 +137,10 @@ def _times(
         taken = list(_arrivals(source, pixels, ready))
         writer.join()
         said = cast("IO[bytes]", process.stderr).read().decode()
-    chosen = re.search(r"windows every (\d+) frames", said)
+    chosen = re.search(r"a frame waits for (\d) others", said)
     if process.returncode or len(taken) != frames or not chosen:
         raise BackendError(f"{len(taken)} frames of {frames} came out: {said.strip().splitlines()[-1:]}")
-    return int(chosen[1]), [(out - into) * 1000 for into, out in zip(given, taken)]
+    return int(chosen[1]) + 1, [(out - into) * 1000 for into, out in zip(given, taken)]
 
 
 def _feed(

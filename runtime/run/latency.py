@@ -35,8 +35,8 @@ def told(latency: float, seconds: float, rate: Fraction | float, delay: int) -> 
     """What a user should know before the first frame."""
     due = (delay + 1) / float(rate)
     lines = [
-        f"a frame waits for {delay} others at most, and {seconds * 1000:.0f} ms for a window: windows every"
-        f" {delay + 1} frames are within {latency * 1000:.0f} ms"
+        f"a frame waits for {delay} others at most, and {seconds * 1000:.0f} ms for a window: a window every"
+        f" {f'{delay + 1} frames' if delay else 'frame'} is within {latency * 1000:.0f} ms"
     ]
     if seconds > due:
         lines.append(

@@ -102,7 +102,7 @@ class VideoReader:
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
-        self._source = open_source(self.path, playlist)
+        self._source = open_source(self.path, playlist, live)
         try:
             self._begin(rate)
             if part is not None:

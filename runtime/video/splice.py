@@ -27,6 +27,7 @@ from runtime.video.segments import EncodedPiece, Piece, Segment, check_encoder, 
 from runtime.video.sources import STANDARD, open_source
 from runtime.video.writer import VideoWriter
 
+ODD_PROFILE = 244  # of H.264, High 4:4:4 Predictive, which lossless encoding needs
 SIZE, SIZED_AT = 4, {"h264": 4, "hevc": 21}  # bytes of a unit's size; where a file's settings say so, less one
 START = b"\x00\x00\x01"  # before every unit of a stream in Annex B's form
 IN_BAND = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # codecs whose settings may stand beside their pictures
@@ -66,19 +67,26 @@ class CopiedPiece:
 
 
 def open_splicer(
-    path: Path, reader: VideoReader, encoder: EncoderOptions, ranges: Sequence[TimeRange], width: int | None = None
+    path: Path,
+    reader: VideoReader,
+    encoder: EncoderOptions,
+    ranges: Sequence[TimeRange],
+    width: int | None = None,
+    changed: bool = False,
 ) -> OutputWriter:
     """A writer that copies where no range is, or one that encodes all, with a note on why nothing can be copied.
 
-    Raises what `VideoWriter` does.
+    `changed` says that frames in no range are not as they were either. Raises what `VideoWriter` does.
     """
-    reason = _no_copies(path, reader, encoder, width)
+    reason = _no_copies(path, reader, encoder, changed)
     if reason is None:
         pictures = _Pictures(reader)
         trial = VideoWriter(path, reader, encoder, width, coded=True, spliced=pictures.codec in IN_BAND)
         extradata, fitting = trial.extradata, trial.encoder
         trial.close()
-        if pictures.codec not in IN_BAND and extradata != reader.stream.codec_context.extradata:
+        if pictures.codec == "h264" and (_profile(extradata) == ODD_PROFILE) != (_profile(settings_of(reader)) == ODD_PROFILE):
+            reason = "FFmpeg mistakes lossless H.264 beside other H.264"
+        elif pictures.codec not in IN_BAND and extradata != settings_of(reader):
             reason = f"{encoder.codec} is set up otherwise here than where the source was encoded"
         elif spans := pictures.spans(ranges):
             return SplicingWriter(path, reader, fitting, spans, pictures, extradata)
@@ -177,7 +185,7 @@ class _Pictures:
         self._path, self._index = reader.path, reader.stream.index
         self._reader = reader
         self.codec = str(av.Codec(reader.info.codec, "r").canonical_name)
-        settings = reader.stream.codec_context.extradata or b""
+        settings = settings_of(reader) or b""
         self._sized = self.codec in IN_BAND and settings[:1] == b"\x01"  # units have their size before them, as in MP4
         self._odd = self._sized and settings[SIZED_AT[self.codec]] & 3 != SIZE - 1
         self._seeks = is_format(reader.container, {*MP4_LIKE, "matroska"})  # straight to a keyframe
@@ -262,12 +270,25 @@ def first_picture(codec: str, data: bytes, sized: bool) -> int | None:
         at = begin + int.from_bytes(data[at:begin], "big") if sized else begin
 
 
-def _no_copies(path: Path, reader: VideoReader, encoder: EncoderOptions, width: int | None) -> str | None:
+def settings_of(reader: VideoReader) -> bytes | None:
+    """What the file says of all its pictures."""
+    return reader.stream.codec_context.extradata
+
+
+def _profile(settings: bytes | None) -> int | None:
+    """The profile of H.264, from what is said of all pictures, in either form."""
+    if not settings or len(settings) < SIZE:
+        return None
+    at = 0 if settings[0] == 1 else settings.find(START) + len(START)
+    return settings[at + 1]
+
+
+def _no_copies(path: Path, reader: VideoReader, encoder: EncoderOptions, changed: bool) -> str | None:
     """Why the pictures of the source cannot be in the output as they are; None where they may."""
     info = reader.info
     if path == STANDARD or not reader.path.is_file() or reader.pictures or reader.playlist:
         return "only from a video file to another pictures are copied"
-    if reader.limit or reader.salvage or width not in (None, info.width):
+    if reader.limit or reader.salvage or changed:
         return "with --frames, --salvage or --compare no pictures are copied"
     known = str(av.Codec(info.codec, "r").canonical_name)
     if av.Codec(encoder.codec, "w").canonical_name != known:
