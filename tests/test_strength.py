@@ -7,6 +7,7 @@ import pytest
 from test_streaming import Recorder
 from video_clips import Clip, read, same
 
+from benchmarks.studies import strength as study
 from runtime import Engine, StreamDeblurrer
 from runtime.deblur_video import main
 from runtime.errors import InputError
@@ -159,3 +160,19 @@ def test_a_library_of_full_strength_is_what_it_was_before_there_was_one():
     settings = read_record(Settings, {**told, "drop_unsupported": False})
     assert settings.fingerprint == "b0b91668cb11c4fda71d976bff70cb1feaa6ff61b75adafaaacc865f752fd32d"
     assert settings.fingerprint != read_record(Settings, {**told, "drop_unsupported": False, "strength": 0.5}).fingerprint
+
+
+def test_the_study_judges_strengths_limits_and_places():
+    truth = [np.random.default_rng(number).integers(16, 236, (40, 50)).astype(np.uint8) for number in range(2)]
+    blurry = [(luma // 2 + 60).astype(np.uint8) for luma in truth]
+    found = study.judge("made", blurry, truth, truth)
+    assert found.strengths[-1] == study.EQUAL
+    assert list(found.strengths) == sorted(found.strengths)
+    assert max(found.limits) < study.EQUAL
+    assert (found.worse, found.frames) == (0, 2)
+    assert min(*found.fine_detail, *found.sharpness) > 0
+    worse = study.judge("made", truth, blurry, truth)
+    assert worse.worse == 2
+    assert max(*worse.fine_detail, *worse.sharpness) < 0
+    assert np.allclose(study._box(np.full((9, 11), 3.0), 5), 3)
+    assert "made, 2 frames; 2 are worse than before" in study.table([worse])
