@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -103,12 +104,14 @@ def plan_video(options: DeblurOptions) -> Forecast:
     """
     from runtime.video import VideoReader  # here, so that help needs no PyAV
     from runtime.video.look_ahead import look_ahead
+    from runtime.video.part import Ranges
     from runtime.video.writer import try_output
 
     with VideoReader(options.source, options.frames, playlist=options.playlist, part=options.part) as reader:
         tried = options.output != NOWHERE and not options.to_pictures
         notes = try_output(options.output, reader, options.encoder) if tried else []
         look_ahead(reader)
+        Ranges(options.ranges, reader.path, reader.info, reader.origin)  # refused as a run would refuse them
         return replace(_forecast(options, reader), notes=tuple(notes))
 
 
@@ -121,7 +124,7 @@ def _forecast(options: DeblurOptions, reader: VideoReader) -> Forecast:
         seconds = seconds_of_a_tile(engine, grid, window, info.bits, info.color_range) * grid.count
         known = [count for count in (info.expected_frames, options.frames) if count]
     frames = min(known) if info.expected_frames else None
-    windows = -(-frames // (options.stride or size)) if frames else None
+    windows = _windows(options, reader, frames, size) if frames else None
     return Forecast(
         frames=frames,
         windows=windows,
@@ -136,6 +139,17 @@ def _forecast(options: DeblurOptions, reader: VideoReader) -> Forecast:
         backend=engine.backend,
         precision=engine.precision,
     )
+
+
+def _windows(options: DeblurOptions, reader: VideoReader, frames: int, size: int) -> int:
+    """Of so many frames, or of those in the ranges that are deblurred."""
+    stride, info = options.stride or size, reader.info
+    if not options.ranges or not info.frame_rate:
+        return -(-frames // stride)
+    begin = info.first_pts * info.time_base - reader.origin
+    end = begin + frames / info.frame_rate
+    lengths = [(end if each.end is None else min(each.end, end)) - max(each.start, begin) for each in options.ranges]
+    return sum(math.ceil(math.ceil(length * info.frame_rate) / stride) for length in lengths if length > 0)
 
 
 def _memory(engine: Engine, grid: Grid) -> float | None:

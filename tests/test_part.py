@@ -194,6 +194,15 @@ def test_a_plan_is_of_the_part(clips, tiny_model, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_plan_counts_the_windows_of_the_ranges(tiny_model, tmp_path):
+    source = Clip(times=[number * 1000 for number in range(60)]).write(tmp_path / "in.mp4")
+    ranges = (TimeRange(Fraction("0.2"), Fraction("0.6")), TimeRange(Fraction("1.5"), Fraction("1.6")))
+    asked = replace(options(source, tmp_path / "out.mp4", model=tiny_model, threads=1, ranges=ranges), part=None)
+    assert (plan_video(asked).frames, plan_video(asked).windows) == (60, 4)
+    with pytest.raises(VideoError, match="ends at 2 s, the part is 3 s to the end"):
+        plan_video(replace(asked, ranges=(TimeRange(Fraction(3)),)))
+
+
 def test_pictures_keep_their_names(engine, tmp_path):
     source, folder = Clip(times=TIMES[:12]).write(tmp_path / "in.mp4"), tmp_path / "all"
     folder.mkdir()

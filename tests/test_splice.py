@@ -17,7 +17,6 @@ from runtime.run.options import DeblurOptions
 
 RANGES = (TimeRange(Fraction("0.5"), Fraction("0.9"), "face"), TimeRange(Fraction(2), Fraction("2.2"), "car"))
 TIMES = [number * 1200 for number in range(90)]  # 25 frames a second
-INSIDE = [number for number in range(90) if any(Fraction(number, 25) in each for each in RANGES)]
 GROUPS = [number for number in range(90) if 10 <= number < 30 or 50 <= number < 60]  # of ten pictures, that a range touches
 LOSSLESS = {"libx264": {"qp": "0", "preset": "ultrafast"}, "libx265": {"x265-params": "lossless=1:log-level=error"}}
 SOURCES = {
@@ -44,9 +43,12 @@ def options(source, output, codec="libx264", **more):
 
 def expected(engine, source):
     """The luma of each frame: the ranges deblurred, each for itself, the rest as it is."""
-    luma = read(source).luma
+    before = read(source)
+    with av.open(str(source)) as container:
+        start = max(Fraction(0), Fraction(container.start_time, 1_000_000))
+    luma = before.luma
     for each in RANGES:
-        numbers = [number for number in range(len(luma)) if Fraction(number, 25) in each]
+        numbers = [number for number, time in enumerate(before.times) if time - start in each]
         stream = StreamDeblurrer(engine, bits=8, color_range="limited")
         sharp = [done for number in numbers for done in stream.push(luma[number])] + stream.flush()
         for number, plane in zip(numbers, sharp):
