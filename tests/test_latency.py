@@ -102,7 +102,7 @@ def test_a_pipe_with_a_bound_gives_every_frame_of_its_delay(tiny_model, tmp_path
 
 LIVE = """
 import sys, subprocess
-header, picture = b"YUV4MPEG2 W64 H48 F2:1 C420jpeg\\n", b"FRAME\\n" + bytes(range(256)) * 18
+header, picture = b"YUV4MPEG2 W64 H48 F1:5 C420jpeg\\n", b"FRAME\\n" + bytes(range(256)) * 18
 process = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 process.stdin.write(header)
 for number in range(12):
@@ -122,7 +122,7 @@ sys.exit(process.wait())
 def test_a_frame_comes_out_before_the_next_goes_in(tiny_model):
     """With a delay of no frame the process that writes waits for each frame, or for ever."""
     line = [sys.executable, "-m", "runtime.deblur_video", "-", "-", "--model", str(tiny_model), "--precision", "fp32"]
-    line += ["--threads", "1", "--scene-thresh", "0", "--no-progress", "--latency", "450ms"]
+    line += ["--threads", "1", "--scene-thresh", "0", "--no-progress", "--latency", "4.9s"]
     done = subprocess.run([sys.executable, "-c", LIVE, *line], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split() == [str(number) for number in range(12)], done.stderr
     assert "a frame waits for 0 others" in done.stderr

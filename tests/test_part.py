@@ -16,6 +16,7 @@ from runtime.files.time_ranges import TimeRange, parse_time, read_ranges, time_r
 from runtime.plan_video import plan_video
 from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
+from runtime.video.muxer import timecode_of
 
 CLOCK = Fraction(1, 30000)
 STEPS = np.random.default_rng(3).choice([500, 1001, 1502, 2002], 79)
@@ -118,6 +119,16 @@ def test_a_subtitle_that_is_shown_at_the_cut_begins_there(clips, engine, tmp_pat
         lines = [(bytes(packet), packet.pts, packet.duration) for packet in reader.take_packets()]
     assert lines[0] == (b"line 13", 1350, 40)
     assert lines[-1] == (b"line 20", 2000, 40)
+
+
+def test_a_timecode_is_left_out_where_it_is_not_the_parts(tmp_path):
+    source = Clip(times=TIMES[:40], metadata={"timecode": "01:00:00:00"}).write(tmp_path / "in.mov")
+    with VideoReader(source, part=TimeRange(Fraction("0.5"))) as reader:
+        assert timecode_of(reader) is None
+        assert "the timecode 01:00:00:00 is not in the output: it is that of the whole file's first frame" in reader.notes
+    with VideoReader(source, part=TimeRange(end=Fraction("0.5"))) as reader:
+        assert timecode_of(reader) == "01:00:00:00"
+        assert not reader.notes
 
 
 def test_times_count_from_the_start_of_the_file(clips):
