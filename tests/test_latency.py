@@ -75,7 +75,7 @@ def test_what_cannot_be_kept_is_told():
 def test_late_frames_are_counted_by_the_clock_of_the_source():
     now = [0.0]
     watch = Punctuality(0.1, Fraction(1, 100), lambda: now[0])
-    frames = [SimpleNamespace(pts=number * 4) for number in range(5)]
+    frames = [SimpleNamespace(pts=number * 4, number=number) for number in range(5)]
     for frame, came, out in zip(frames, (10.0, 10.04, 10.2, 10.22, 10.24), (10.05, 10.13, 10.25, 10.3, 10.25)):
         now[0] = came
         assert next(iter(watch.watch([frame]))) is frame
@@ -126,6 +126,17 @@ def test_a_frame_comes_out_before_the_next_goes_in(tiny_model):
     done = subprocess.run([sys.executable, "-c", LIVE, *line], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.split() == [str(number) for number in range(12)], done.stderr
     assert "a frame waits for 0 others" in done.stderr
+
+
+def test_frames_that_come_sooner_than_they_are_shown_are_not_late():
+    now = [0.0]
+    watch = Punctuality(0.1, Fraction(1), lambda: now[0])
+    frames = [SimpleNamespace(pts=5 * number, number=number) for number in range(4)]
+    for _ in watch.watch(frames):
+        now[0] += 0.01
+    for frame in frames:
+        watch.out(frame)
+    assert list(watch.notes()) == []
 
 
 @pytest.mark.parametrize(

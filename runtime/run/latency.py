@@ -49,25 +49,28 @@ def told(latency: float, seconds: float, rate: Fraction | float, delay: int) -> 
 class Punctuality:
     """Counts frames that are out later than asked, by the source's clock: no frame is left out.
 
-    A live source's frames come at their times, so the delay of a frame is what it is later than the most punctual one that came,
+    A live source's frames come at their times, so the delay of a frame is what it is later than the most punctual one up to it,
     also when it had to wait in a pipe before it was read.
     """
 
     def __init__(self, latency: float, time_base: Fraction, clock: Callable[[], float] = time.perf_counter) -> None:
         self._latency, self._time_base, self._clock = latency, time_base, clock
         self._offset = math.inf  # seconds from a frame's time to ours
+        self._came: dict[int, float] = {}  # by the number of a frame, by the most punctual one's measure
         self.frames = self.late = 0
         self.latest = 0.0  # seconds
 
     def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """The same frames, as they come."""
         for frame in frames:
-            self._offset = min(self._offset, self._clock() - self._seconds(frame))
+            seconds = float(frame.pts * self._time_base)
+            self._offset = min(self._offset, self._clock() - seconds)
+            self._came[frame.number] = seconds + self._offset
             yield frame
 
     def out(self, frame: Frame) -> None:
         """A frame that is written."""
-        delay = self._clock() - self._seconds(frame) - self._offset
+        delay = self._clock() - self._came.pop(frame.number)
         self.frames += 1
         self.late += delay > self._latency
         self.latest = max(self.latest, delay)
@@ -79,6 +82,3 @@ class Punctuality:
                 f"{self.late} of {self.frames} frames were out later than {self._latency * 1000:.0f} ms, the latest after"
                 f" {self.latest * 1000:.0f} ms; none was left out"
             )
-
-    def _seconds(self, frame: Frame) -> float:
-        return float(frame.pts * self._time_base)
