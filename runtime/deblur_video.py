@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
@@ -20,14 +21,18 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import clean_up_when_stopped, command, stop_if_told
 from runtime.engine import Engine
+from runtime.errors import InputError
 from runtime.files.on_disk import file_sha256
+from runtime.pixels.strength import Strength
 from runtime.progress import Progress, ProgressBar, Say
 from runtime.run.arguments import read_arguments
 from runtime.run.comparison import View
 from runtime.run.frames_in_step import sharpen, take_up
+from runtime.run.latency import Punctuality, longest_delay, told
 from runtime.run.options import DEFAULT_RATE, DeblurOptions, open_engine
 from runtime.run.pipeline import overlap
 from runtime.run.tiling import Grid, TiledEngine, grid_for
+from runtime.run.window_time import seconds_of_a_tile
 from runtime.streaming import StreamDeblurrer
 
 if TYPE_CHECKING:
@@ -95,21 +100,34 @@ def deblur_video(
     not looked at. Raises the DeployErrors of VideoReader, VideoWriter, default_model and Engine.
     """
     from runtime.video.look_ahead import look_ahead  # here, so that options and help need no PyAV
+    from runtime.video.part import Ranges
     from runtime.video.scene_cuts import mark_scenes
 
     with _open_reader(options) as reader:
         look_ahead(reader)
         info = reader.info
-        view = View(options.compare, info)
+        view, strength = View(options.compare, info), _strength(options, info)
+        ranges = Ranges(options.ranges, reader.path, info, reader.origin)
         with _open_writer(options, reader, view.width) as writer:
             with nullcontext(engine) if engine else open_engine(options, (info.height, info.width), say) as engine:
                 stop_if_told()
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)
                 _tell(done, grid, say)
-                stream = StreamDeblurrer(TiledEngine(engine, grid), options.stride, info.bits, info.color_range, ahead=1)
-                sink = _Sink(writer, view, progress, _expected(info, options.frames))
-                scenes = _Scenes(mark_scenes(reader, info, options.scene_threshold))
+                delay = _delay(options, info, engine, grid, say)
+                stream = StreamDeblurrer(
+                    TiledEngine(engine, grid),
+                    options.stride,
+                    info.bits,
+                    info.color_range,
+                    ahead=0 if delay is not None else 1,
+                    strength=strength,
+                    delay=delay,
+                )
+                watch = Punctuality(options.latency, info.time_base) if options.latency else None
+                sink = _Sink(writer, view, progress, _expected(info, options.frames), watch)
+                frames = watch.watch(reader) if watch else reader
+                scenes = _Scenes(ranges.mark(mark_scenes(frames, info, options.scene_threshold)))
                 segment = options.resume_every if options.resume else None
                 started = time.perf_counter()
                 left = take_up(scenes, stream, done, engine.contract.frames)
@@ -127,7 +145,7 @@ def deblur_video(
         backend=engine.backend,
         precision=engine.precision,
         reason=engine.reason,
-        notes=(*reader.notes, *writer.notes),
+        notes=(*reader.notes, *writer.notes, *ranges.notes(), *(watch.notes() if watch else ())),
     )
 
 
@@ -140,7 +158,38 @@ def _open_reader(options: DeblurOptions) -> VideoReader:
     from runtime.video import VideoReader  # here, so that options and help need no PyAV
 
     rate = Fraction(options.rate or DEFAULT_RATE).limit_denominator(MAX_RATE_DENOMINATOR)
-    return VideoReader(options.source, options.frames, rate, options.salvage, options.playlist)
+    live = options.latency is not None
+    return VideoReader(options.source, options.frames, rate, options.salvage, options.playlist, options.part, live)
+
+
+def _strength(options: DeblurOptions, info: VideoInfo) -> Strength:
+    """Of all samples, or of each where there is a mask. Raises InputError on a mask of another size."""
+    if options.mask is None:
+        return options.strength
+    from runtime.video import read_luma  # here, so that options and help need no PyAV
+
+    mask = read_luma(options.mask)
+    if mask.shape != (info.height, info.width):
+        turned = ", as it is coded, before it is turned" if info.rotation else ""
+        raise InputError(
+            f"{options.mask}: is {mask.shape[1]}x{mask.shape[0]} pixels, the video {info.width}x{info.height}{turned}:"
+            " expected a mask of that size"
+        )
+    weights: Plane = np.clip(mask, 0, 1) * np.float32(options.strength)
+    return weights
+
+
+def _delay(options: DeblurOptions, info: VideoInfo, engine: Engine, grid: Grid, say: Say | None) -> int | None:
+    """Frames that one may wait for, where there is a bound on its delay."""
+    if options.latency is None:
+        return None
+    size, rate = engine.contract.frames, info.frame_rate or Fraction(options.rate or DEFAULT_RATE)
+    window = np.zeros((1, size, info.height, info.width), np.uint8 if info.bits == 8 else np.uint16)
+    seconds = seconds_of_a_tile(engine, grid, window, info.bits, info.color_range) * grid.count
+    delay = longest_delay(options.latency, seconds, rate, size)
+    for line in told(options.latency, seconds, rate, delay):
+        (say or log.info)(line)
+    return delay
 
 
 class _Scenes:
@@ -164,6 +213,10 @@ def _open_writer(options: DeblurOptions, reader: VideoReader, width: int) -> Out
         from runtime.video.segments import ResumableWriter  # here, since it needs a Unix
 
         return ResumableWriter(options.output, reader, options.encoder, width)
+    if options.ranges:
+        from runtime.video.splice import open_splicer  # here, so that options and help need no PyAV
+
+        return open_splicer(options.output, reader, options.encoder, options.ranges, width, options.compare is not None)
     from runtime.video import VideoWriter  # here, so that options and help need no PyAV
 
     return VideoWriter(options.output, reader, options.encoder, width)
@@ -187,21 +240,36 @@ def _begin(writer: OutputWriter, options: DeblurOptions, info: VideoInfo, engine
         "model": file_sha256(engine.file) if engine.file.is_file() else engine.contract.checkpoint_sha256,
         "engine": f"{engine.backend} {engine.precision}",
         **{name: getattr(options, name) for name in ("tile", "stride", "frames", "scene_threshold", "compare", "resume_every")},
+        **_less_than_all(options),
         **describe_encoder(options.encoder),
     }
     done, tile = writer.begin(job, grid.tile)
     return done, replace(grid, tile=tile)
 
 
+def _less_than_all(options: DeblurOptions) -> dict[str, Any]:
+    """What a journal says where a run does not change all samples of all frames; None as earlier versions, which say nothing."""
+    return {
+        "strength": None if options.strength == 1 else options.strength,
+        "mask": file_sha256(options.mask) if options.mask else None,
+        "part": str(options.part) if options.part else None,
+        "ranges": "; ".join(map(str, options.ranges)) or None,
+    }
+
+
 class _Sink:
     """Where sharp frames go: written, counted, told."""
 
-    def __init__(self, writer: OutputWriter, view: View, progress: Progress | None, expected: int | None) -> None:
-        self._writer, self._view, self._progress, self._expected = writer, view, progress, expected
+    def __init__(
+        self, writer: OutputWriter, view: View, progress: Progress | None, expected: int | None, watch: Punctuality | None
+    ) -> None:
+        self._writer, self._view, self._progress, self._expected, self._watch = writer, view, progress, expected, watch
 
     def __call__(self, frame_and_sharp: tuple[Frame, Plane]) -> None:
         frame, sharp = frame_and_sharp
         self._writer.write(frame, *self._view.planes(frame, sharp))
+        if self._watch:
+            self._watch.out(frame)
         if self._progress:
             self._progress(self._writer.frames, self._expected)
 

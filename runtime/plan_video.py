@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -31,17 +30,19 @@ from runtime.run.arguments import (
     add_container_argument,
     add_encoder_arguments,
     add_network_arguments,
+    add_part_arguments,
     network_options,
     output_encoder,
+    part_options,
 )
 from runtime.run.options import DeblurOptions, open_engine
-from runtime.run.tiling import Grid, TiledEngine, grid_for
+from runtime.run.tiling import Grid, grid_for
+from runtime.run.window_time import seconds_of_a_tile
 
 if TYPE_CHECKING:
     from runtime.video import VideoReader
 
 NOWHERE = Path(os.devnull)  # nothing is written
-PROBES = 2  # timed runs of one tile, of which the faster counts; one more before them prepares the backend
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, metavar="N", help="end after N frames")
     parser.add_argument("--json", action="store_true", help="print the forecast as JSON")
     parser.add_argument("--playlist", action="store_true", help=PLAYLIST)
+    add_part_arguments(parser)
     add_network_arguments(parser)
     add_container_argument(add_encoder_arguments(parser))
     arguments = parser.parse_args(argv)
@@ -90,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         playlist=arguments.playlist,
         overwrite=True,
         encoder=output_encoder(arguments),
+        **part_options(arguments),
         **network_options(arguments),
     )
     forecast = plan_video(options)
@@ -105,12 +108,14 @@ def plan_video(options: DeblurOptions) -> Forecast:
     """
     from runtime.video import VideoReader  # here, so that help needs no PyAV
     from runtime.video.look_ahead import look_ahead
+    from runtime.video.part import Ranges
     from runtime.video.writer import try_output
 
-    with VideoReader(options.source, options.frames, playlist=options.playlist) as reader:
+    with VideoReader(options.source, options.frames, playlist=options.playlist, part=options.part) as reader:
         tried = options.output != NOWHERE and not options.to_pictures
         notes = try_output(options.output, reader, options.encoder) if tried else []
         look_ahead(reader)
+        Ranges(options.ranges, reader.path, reader.info, reader.origin)  # refused as a run would refuse them
         return replace(_forecast(options, reader), notes=tuple(notes))
 
 
@@ -121,10 +126,10 @@ def _forecast(options: DeblurOptions, reader: VideoReader) -> Forecast:
         first = [frame.luma for frame in islice(reader, size)]
         window = np.stack([first[min(number, len(first) - 1)] for number in range(size)])[None]
         grid = grid_for(options, info, engine)
-        seconds = _probe(engine, grid, window, info.bits, info.color_range) * grid.count
+        seconds = seconds_of_a_tile(engine, grid, window, info.bits, info.color_range) * grid.count
         known = [count for count in (info.expected_frames, options.frames) if count]
     frames = min(known) if info.expected_frames else None
-    windows = -(-frames // (options.stride or size)) if frames else None
+    windows = _windows(options, reader, frames, size) if frames else None
     return Forecast(
         frames=frames,
         windows=windows,
@@ -141,17 +146,15 @@ def _forecast(options: DeblurOptions, reader: VideoReader) -> Forecast:
     )
 
 
-def _probe(engine: Engine, grid: Grid, window: npt.NDArray[Any], bits: int, color_range: str) -> float:
-    """Seconds for one tile."""
-    height, width = grid.tile
-    one = TiledEngine(engine, Grid(grid.tile, grid.tile, grid.halo))
-    tile = np.ascontiguousarray(np.pad(window, [(0, 0)] * 2 + [(0, height), (0, width)], mode="edge")[..., :height, :width])
-    times = []
-    for _ in range(1 + PROBES):
-        started = time.perf_counter()
-        one.run(tile, bits, color_range)
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+def _windows(options: DeblurOptions, reader: VideoReader, frames: int, size: int) -> int:
+    """Of so many frames, or of those in the ranges that are deblurred."""
+    stride, info = options.stride or size, reader.info
+    if not options.ranges or not info.frame_rate:
+        return -(-frames // stride)
+    begin = info.first_pts * info.time_base - reader.origin
+    end = begin + frames / info.frame_rate
+    lengths = [(end if each.end is None else min(each.end, end)) - max(each.start, begin) for each in options.ranges]
+    return sum(math.ceil(math.ceil(length * info.frame_rate) / stride) for length in lengths if length > 0)
 
 
 def _memory(engine: Engine, grid: Grid) -> float | None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from runtime.errors import BackendError, InputError
 from runtime.files.contract import Contract
+from runtime.pixels.strength import Strength, blend, checked_strength
 
 Frame = npt.NDArray[Any]
 
@@ -39,9 +40,13 @@ class StreamDeblurrer:
     windows overlap and a frame is the mean of all its estimates. After the last frame the stream is continued by mirroring it in
     time, so a clip of any length, even one frame, is served.
 
-    Latency: a frame is returned by the `push` that completes the last window holding it, at most 2F - 2 pushes after its own
-    (F - 1 with stride F), or by `flush`. Memory: at most F frames and their estimates. `bits` and `color_range` are those of
-    `Engine.run`.
+    Latency: a frame is returned by the `push` that completes the last window holding it, at most F - 1 pushes after its own, or by
+    `flush`. With `delay`, 0 to F - 1, it is at most so many pushes: windows end every `delay` + 1 frames and a frame is what the
+    first window with it makes of it, without a mean. A stream's first windows are filled up by mirroring what there is. Windows
+    cost the less the longer the delay; F - 1 is the same as no delay and no stride.
+
+    `strength` keeps a part of what the network changes: `blend` of 0 (the frame as it was) to 1, or (H, W) of them, a mask. Memory:
+    at most F frames and their estimates. `bits` and `color_range` are those of `Engine.run`.
 
     With `ahead` above 0 so many windows may be at work in the background when `push` returns: the caller prepares the next frames
     meanwhile, each frame comes `ahead` windows later, and so many more windows are held.
@@ -57,11 +62,23 @@ class StreamDeblurrer:
         bits: int | None = None,
         color_range: str | None = None,
         ahead: int = 0,
+        strength: Strength = 1.0,
+        delay: int | None = None,
     ) -> None:
         self._engine, self._size = engine, engine.contract.frames
         self._stride = self._size if stride is None else _whole(stride)
         if not 1 <= self._stride <= self._size:
             raise InputError(f"stride is {stride!r}, expected 1 to {self._size} (the frames of a window)")
+        if delay is not None:
+            if stride is not None:
+                raise InputError(
+                    f"got a stride of {stride} and a delay of {delay} frames, expected one: the delay has its own stride"
+                )
+            if not 0 <= _whole(delay) < self._size:
+                raise InputError(f"delay is {delay!r}, expected 0 to {self._size - 1} frames (one less than a window has)")
+            self._stride = _whole(delay) + 1
+        self._early = self._size - self._stride if delay is not None else 0  # frames of a window that the one before returned
+        self._strength = checked_strength(strength)
         self._bits, self._color_range, self._ahead = bits, color_range, _whole(ahead)
         if self._ahead < 0:
             raise InputError(f"ahead is {ahead!r}, expected 0 or more, a whole number of windows")
@@ -75,12 +92,15 @@ class StreamDeblurrer:
         """
         self._check_whole()
         frame = _as_array(frame)
+        if isinstance(self._strength, np.ndarray) and frame.shape != self._strength.shape:
+            raise InputError(f"got a frame {frame.shape} and a mask {self._strength.shape}, expected a mask of the frames' size")
         if self._recent and (frame.shape != self._recent[-1].shape or frame.dtype != self._recent[-1].dtype):
             was = self._recent[-1]
             raise InputError(
                 f"got a frame {frame.shape} {frame.dtype} after {was.shape} {was.dtype}: flush, then start a new stream"
             )
         self._recent.append(frame)
+        self._blurry.append(frame)
         self._pushed += 1
         return self._run_window() if self._pushed == self._start + self._size else []
 
@@ -121,7 +141,7 @@ class StreamDeblurrer:
                 ready += self._run_window()
             if self._failure is None:
                 ready += self.drain()
-                ready += [mean(estimates) for estimates in self._estimates]
+                ready += self._final(len(self._estimates))
         finally:
             self._reset()
         return ready
@@ -129,7 +149,9 @@ class StreamDeblurrer:
     def _reset(self) -> None:
         self._recent: deque[Frame] = deque(maxlen=self._size)
         self._estimates: deque[list[Frame]] = deque()  # of the frames from number _returned on
-        self._pushed = self._returned = self._start = 0  # the next window begins at frame _start
+        self._blurry: deque[Frame] = deque()  # the same frames as they came
+        self._pushed = self._returned = 0
+        self._start = -self._early  # the next window begins at this frame
         self._covered = 0  # frames that are in a window
         self._at_work: deque[tuple[range, Callable[[], Frame]]] = deque()  # the frames of a window, and what waits for them
         self._failure: BaseException | None = None  # why the stream has a hole
@@ -168,11 +190,14 @@ class StreamDeblurrer:
     def _finish_window(self) -> list[Frame]:
         numbers, wait = self._at_work.popleft()
         for number, sharp in zip(numbers, wait()[0]):
-            if number < self._pushed:
+            if self._returned <= number < self._pushed:
                 self._add(number - self._returned, sharp)
-        final = min(numbers.start + self._stride, self._pushed) - self._returned
-        self._returned += final
-        return [mean(self._estimates.popleft()) for _ in range(final)]
+        return self._final(min(numbers.start + self._early + self._stride, self._pushed) - self._returned)
+
+    def _final(self, count: int) -> list[Frame]:
+        """The oldest frames, which nothing changes any more."""
+        self._returned += count
+        return [blend(self._blurry.popleft(), mean(self._estimates.popleft()), self._strength) for _ in range(count)]
 
     def _add(self, position: int, sharp: Frame) -> None:
         if position == len(self._estimates):

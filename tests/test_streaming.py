@@ -46,7 +46,7 @@ def stream(count, engine, **options):
 def test_as_many_out_as_in_and_in_order(count, stride):
     out, waiting = stream(count, Recorder(), stride=stride)
     assert [int(frame[0, 0]) for frame in out] == list(range(count))
-    assert max(waiting, default=0) <= 8
+    assert max(waiting, default=0) <= 4
 
 
 @pytest.mark.parametrize("ahead", [1, 2])

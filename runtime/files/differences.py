@@ -12,9 +12,12 @@ FLAGS = {  # names in records: how users say it
     "encoder": "-e",
     "frames": "--frames",
     "options": "-e",
+    "part": "the part (--ss, --to, -t)",
+    "ranges": "what --segments names",
     "resume_every": "--resume-every",
     "scene_threshold": "--scene-thresh",
     "segment": "--segment",
+    "strength": "--strength",
     "stride": "--stride",
     "tile": "--tile",
     "arithmetic": "the network's arithmetic",
@@ -26,6 +29,7 @@ CHANGED_INPUT = "the input was changed since"
 SENTENCES = {  # where the values say nothing
     "bytes": CHANGED_INPUT,
     "changed": CHANGED_INPUT,
+    "mask": "the mask is another one",
     "model": "the model is another file",
     "model_sha256": "the model is another file",
 }

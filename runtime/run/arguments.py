@@ -11,6 +11,7 @@ from runtime.backends import CPU_BACKENDS, GPU_BACKENDS
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 from runtime.errors import InputError
 from runtime.fastest import ANY, EXACT
+from runtime.files.time_ranges import parse_time, read_ranges, time_range
 from runtime.run.comparison import KINDS
 from runtime.run.options import DEFAULT_RATE, DEFAULT_SCENE_THRESHOLD, DEFAULT_SEGMENT, DEFAULT_SERVER_MODEL, DeblurOptions
 
@@ -56,6 +57,9 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.
         resume=arguments.resume,
         resume_every=DEFAULT_SEGMENT if arguments.resume_every is None else arguments.resume_every,
         overwrite=arguments.overwrite,
+        mask=arguments.mask,
+        latency=None if arguments.latency is None else float(parse_time(arguments.latency)),
+        **part_options(arguments),
     )
     return options, arguments
 
@@ -106,6 +110,13 @@ def add_network_arguments(parser: argparse.ArgumentParser, server: bool = True) 
         metavar="SCORE",
         help="FFmpeg's scene score above which a scene starts, which no window crosses; 0 = off (default: %(default)s)",
     )
+    model.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="share of what the network changes, 0 (the input as it is) to 1 (default: %(default)g)",
+    )
 
 
 def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
@@ -118,10 +129,30 @@ def _add_server_arguments(model: argparse._ArgumentGroup) -> None:
 def network_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of DeblurOptions that `add_network_arguments` reads."""
     chosen = ("model", "budget", "backend", "precision", "threads", "device", "server", "server_model")
-    names = (*chosen, "stride", "tile", "memory", "scene_threshold")
+    names = (*chosen, "stride", "tile", "memory", "scene_threshold", "strength")
     if getattr(arguments, "server", None) is None and getattr(arguments, "server_model", None) is not None:
         raise InputError("--server-model is the network's name on a server: name its --server")
     return {name: getattr(arguments, name) for name in names if getattr(arguments, name, None) is not None}
+
+
+def add_part_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name a part of the video."""
+    part = parser.add_argument_group("a part of the video, in FFmpeg's times: 83.5, 1:23.5, 83500ms")
+    part.add_argument("-ss", "--ss", metavar="TIME", help="begin with the first frame that is shown at TIME or later")
+    part.add_argument("-to", "--to", metavar="TIME", help="end before the first frame that is shown at TIME or later")
+    part.add_argument("-t", dest="length", metavar="TIME", help="length of the part, in place of --to")
+    part.add_argument(
+        "--segments",
+        type=Path,
+        metavar="FILE",
+        help="deblur only the ranges in FILE, a line each: START END NAME, as Audacity's labels; all else is left as it is",
+    )
+
+
+def part_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of DeblurOptions that `add_part_arguments` reads."""
+    ranges = read_ranges(arguments.segments) if arguments.segments else ()
+    return {"part": time_range(arguments.ss, arguments.to, arguments.length), "ranges": ranges}
 
 
 def add_encoder_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -200,6 +231,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--playlist", action="store_true", help=PLAYLIST)
     add("--resume", action="store_true", help="keep finished segments in OUTPUT.resume until all is done, and go on from there")
     add("--resume-every", type=int, metavar="N", help=f"frames of a segment, about (default: {DEFAULT_SEGMENT})")
+    add(
+        "--latency",
+        metavar="TIME",
+        help="time within which a frame is out again, for live pipes (200ms); chooses how often windows are run",
+    )
+    add(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="picture of the video's size that is white where to deblur, black where to leave all as it is, gray in between",
+    )
+    add_part_arguments(parser)
     add_network_arguments(parser)
     add_container_argument(add_encoder_arguments(parser))
     output = parser.add_argument_group("what is printed")

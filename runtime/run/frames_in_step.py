@@ -22,12 +22,13 @@ def sharpen(frames: Iterable[Frame], deblurrer: StreamDeblurrer, segment: int | 
     """Each frame with its sharp luma, in order, as soon as that is final. Holds the frames of the window at work, no more.
 
     A frame that starts a scene starts a new stream: no window holds frames of two scenes. The first frame after `segment` others
-    that begins a window is marked as the start of a segment; overlapping windows are cut off at twice that.
+    that begins a window is marked as the start of a segment; overlapping windows are cut off at twice that. A frame that is
+    passed keeps its luma, and ends the stream before it.
     """
     waiting: deque[Frame] = deque()
     count = 0  # frames of this segment
     for frame in frames:
-        if frame.starts_scene or (segment and count >= 2 * segment):
+        if frame.starts_scene or frame.passed or (segment and count >= 2 * segment):
             for sharp in deblurrer.flush():
                 yield waiting.popleft(), sharp
         if segment and count >= segment and deblurrer.between_windows:
@@ -35,6 +36,10 @@ def sharpen(frames: Iterable[Frame], deblurrer: StreamDeblurrer, segment: int | 
                 yield waiting.popleft(), sharp
         if segment and count >= segment and not waiting:
             frame, count = replace(frame, starts_segment=True), 0
+        if frame.passed:
+            count += 1
+            yield frame, frame.luma
+            continue
         waiting.append(frame)
         count += 1
         for sharp in deblurrer.push(frame.luma):
@@ -54,6 +59,8 @@ def take_up(frames: Iterable[Frame], deblurrer: StreamDeblurrer, done: int, wind
     left, before = iter(frames), deque[Plane](maxlen=window)
     for frame in islice(left, done):
         before.append(frame.luma)
+        if frame.passed:
+            before.clear()
     for frame in left:
         if done and not frame.starts_scene:
             deblurrer.precede(before)

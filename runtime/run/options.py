@@ -13,6 +13,8 @@ from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.fastest import PROMISED
 from runtime.files.numbered_names import is_numbered, is_sequence
+from runtime.files.time_ranges import TimeRange, in_order
+from runtime.pixels.strength import checked_strength
 from runtime.progress import Say
 from runtime.run.network_memory import FIXED_BYTES
 
@@ -22,6 +24,8 @@ MEMORIES = (FIXED_BYTES / 1e9, 1e9)  # GB for the network
 SHIPPED_FRAMES = 5  # of a window of the shipped sizes
 DEFAULT_SEGMENT = 250  # frames
 DEFAULT_RATE = 25.0  # frames per second of pictures, as in FFmpeg
+LATENCIES = 60.0  # seconds
+AT_ONCE = {"wrapped_avframe", "rawvideo", "ffv1"}  # encoders that give a frame for a frame
 RATES = (0.001, 1000.0)  # frames per second of pictures
 DEFAULT_SCENE_THRESHOLD = 0.3  # the lowest that FFmpeg recommends: a cut too many costs a little context, one too few mixes scenes
 
@@ -49,6 +53,11 @@ class DeblurOptions:
     tile: int | None = None  # side in pixels that a tile adds; 0 = the whole picture; None = what memory allows
     memory: float | None = None  # GB (10^9 bytes) for the network on a CPU; None = half of what is at hand
     scene_threshold: float = DEFAULT_SCENE_THRESHOLD  # FFmpeg's scene score above which a scene starts; 0 = one scene
+    strength: float = 1.0  # of what the network changes, 0 (nothing) to 1
+    mask: Path | None = None  # a picture of the video's size: black is left as it is, white deblurred; None = all is
+    latency: float | None = None  # seconds after which a frame is out again, which chooses the stride; None = no bound
+    part: TimeRange | None = None  # what is read of the source; None = all
+    ranges: tuple[TimeRange, ...] = ()  # what is deblurred of that, the rest passes as it is; none = all
     compare: str | None = None  # one of comparison.KINDS: a before/after video instead of the sharp one
     salvage: bool = False  # of a damaged video, deliver what is before the damage, instead of refusing
     playlist: bool = False  # the source may be a list of other files (HLS, DASH, concat)
@@ -97,6 +106,23 @@ class DeblurOptions:
             raise InputError(f"--memory is {self.memory:g} GB, expected a finite number above {least}")
         if not 0 <= self.scene_threshold <= 1:
             raise InputError(f"--scene-thresh is {self.scene_threshold:g}, expected 0 (off) to 1")
+        checked_strength(self.strength)
+        in_order(self.ranges)
+        if self.latency is not None:
+            self._check_latency(self.latency)
+
+    def _check_latency(self, seconds: float) -> None:
+        if not 0 < seconds <= LATENCIES:
+            raise InputError(f"--latency is {seconds:g} s, expected more than 0 and at most {LATENCIES:g}")
+        if self.stride is not None:
+            raise InputError(f"got --stride {self.stride} and --latency, which chooses the stride: leave out one of them")
+        if self.resume or self.to_pictures or self.ranges:
+            raise InputError("--latency is for a stream that is shown as it comes: leave out --resume, --segments and pictures")
+        if self.encoder.codec not in AT_ONCE and self.encoder.options.get("tune") != "zerolatency":
+            raise InputError(
+                f"{self.encoder.codec} holds frames back, expected an encoder that does not with --latency: write y4m or -f nut to"
+                " standard output, or add -e tune=zerolatency"
+            )
 
     def _check_pictures(self) -> None:
         used = replace(EncoderOptions(), leave_out=self.encoder.leave_out, drop_unsupported=self.encoder.drop_unsupported)

@@ -73,6 +73,7 @@ class Frame:
     duration: int  # until the next one is shown, in VideoInfo.time_base
     decoded: av.VideoFrame  # the owner of the planes
     starts_scene: bool = False  # where a cut is known, see scene_cuts
+    passed: bool = False  # left as it is, since it lies in no range that is to be deblurred, see part
     starts_segment: bool = False  # where a resumable run begins a new file, see segments
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, is_format, side_data_of
@@ -66,7 +65,7 @@ class Inventory:
 
 def inventory_of(reader: VideoReader) -> Inventory:
     """Of an open video; of its frames, what the reader has come by."""
-    streams, chapters = reader.container.streams, reader.container.chapters()
+    streams = reader.container.streams
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
     if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
@@ -79,9 +78,9 @@ def inventory_of(reader: VideoReader) -> Inventory:
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
         streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
-        chapters=len(chapters),
-        gaps=_gaps(reader.container),
-        chapter_tags=frozenset(name.lower() for each in chapters for name in each["metadata"]) - {TITLE},
+        chapters=len(reader.chapters),
+        gaps=_gaps(reader),
+        chapter_tags=frozenset(name.lower() for each in reader.chapters for name in each["metadata"]) - {TITLE},
         ahead=sum(stream.type == "audio" and stream.index < reader.stream.index for stream in streams),
         alpha=_has_alpha(reader.info.pixel_format),
         services=services_of(reader.path) if is_format(reader.container, {"mpegts"}) else {},
@@ -130,7 +129,9 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
         kind = name.removeprefix("side data ") if name.startswith("side data ") else name
         if after.facts.get(name) == value or not value:
             continue
-        if kind != name and kind in _side_data_at(written, reader.side_data[kind]):
+        start = reader.part.start if reader.part and reader.part.is_cut else Fraction(0)
+        time = reader.side_data[kind] if kind != name else None
+        if time is not None and kind in _side_data_at(written, time - start):
             continue
         yield kind, name
 
@@ -191,10 +192,10 @@ def _details(stream: Stream) -> dict[str, str]:
     return {**metadata, **{f"disposition {flag}": f"disposition {flag}" for flag in flags}}
 
 
-def _gaps(container: InputContainer) -> int:
-    chapters: list[Any] = container.chapters()
+def _gaps(reader: VideoReader) -> int:
+    chapters, container = reader.chapters, reader.container
     times = [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in chapters]
-    if times and container.duration:
+    if times and container.duration and not reader.part:
         times.append([Fraction((container.start_time or 0) + container.duration, CLOCK)] * 2)
     return sum(later[0] - earlier[1] > LEAST_GAP for earlier, later in zip(times, times[1:]))
 
@@ -214,10 +215,8 @@ def _has_alpha(pixel_format: str) -> bool:
     return "yuva" in pixel_format
 
 
-def _side_data_at(written: Path, time: Fraction | None) -> set[str]:
+def _side_data_at(written: Path, time: Fraction) -> set[str]:
     """Kinds of side data on the frame that is shown then, or the last before; none where it is not found."""
-    if time is None:
-        return set()
     found: set[str] = set()
     with suppress(av.FFmpegError), av.open(str(written.absolute())) as container:
         container.seek(max(0, round(time * CLOCK)))

@@ -41,6 +41,7 @@ FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and nearly any size"
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
+TAGS = ({"hevc": "hvc1"}, {"hevc": "hev1", "h264": "avc3"})  # of MP4; the second where settings may stand beside the pictures
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE, XMP = "timecode", "xmp"
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
@@ -60,6 +61,7 @@ class OutputPlan:
     coded: bool = False  # the pictures come from segments
     streams: tuple[int, ...] = ()  # of the source, which are copied
     covers: tuple[int, ...] = ()  # of the source, which become attachments
+    spliced: bool = False  # pictures of two encoders, each with its settings beside it
     any_key: bool = False  # MP4 with QuickTime's metadata keys, which may have any name, instead of iTunes' few
 
     @property
@@ -124,7 +126,7 @@ class Muxer:
                 told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
                 self._xmp = told.pop(XMP, "") if plan.is_format(MP4_LIKE - {"mov"}) else ""
                 self.container.metadata.update(told)
-                self.container.set_chapters(_moved(plan.reader.container.chapters(), self.start))
+                self.container.set_chapters(_moved(plan.reader.chapters, self.start))
                 self.container.start_encoding()
             strict = not _has(self.container, Flags.ts_nonstrict)
             self.times = {stream.index: RisingTimes(strict) for stream in self.container.streams}
@@ -147,11 +149,11 @@ class Muxer:
         self._handed += 1
         self._mux(self.stream.encode(picture))
 
-    def write_coded(self, packet: av.Packet[Any], pts: int, dts: int, duration: int) -> None:
-        """Takes a coded picture; its times as the source counts."""
+    def write_coded(self, packet: av.Packet[Any], pts: int, dts: int, duration: int, copied: bool = False) -> None:
+        """Takes a coded picture, `copied` from the source or made here; its times as the source counts."""
         packet.time_base = self._info.time_base
         packet.pts, packet.dts, packet.duration = pts + self._shift, dts + self._shift, duration
-        for each in self._headers.filter(packet) if self._headers else [packet]:
+        for each in self._headers.filter(packet) if self._headers and not copied else [packet]:
             self._send(each, self.stream)
         self.coded += 1
 
@@ -221,7 +223,8 @@ class Muxer:
         plan, info, codec = self._plan, self._info, self._plan.encoder.codec
         stream = self._new_stream(codec)
         context, options = stream.codec_context, plan.encoder.resolved()
-        tag = options.pop(TAG, "hvc1" if av.Codec(codec, "w").canonical_name == "hevc" and plan.is_format(MP4_LIKE) else "")
+        tags = TAGS[plan.spliced] if plan.is_format(MP4_LIKE) else {}
+        tag = options.pop(TAG, tags.get(str(av.Codec(codec, "w").canonical_name), ""))
         if tag and not plan.segment:
             context.codec_tag = _four(tag)
         context.width, context.height = plan.width, info.height
@@ -293,7 +296,7 @@ class Muxer:
 
     def _repeated_headers(self) -> BitStreamFilterContext | None:
         """Segments say what is common to all pictures once; containers without a place for it want it at every keyframe."""
-        if not self._plan.coded or _has(self.container, Flags.global_header):
+        if not self._plan.coded or (_has(self.container, Flags.global_header) and not self._plan.spliced):
             return None
         return BitStreamFilterContext("dump_extra", self.stream) if self.stream.codec_context.extradata else None
 
@@ -312,6 +315,10 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
         options.update(movie_timescale=str(time_base.denominator), video_track_timescale=str(time_base.denominator))
     if plan.is_format({Y4M}):
         options = {"strict": "-1"}  # more than 8 bits
+    if piped:
+        options["flush_packets"] = "1"  # whoever reads has a frame when it is written
+    if plan.reader.live:
+        options["max_interleave_delta"] = "1"  # microsecond: no frame waits for sound or subtitles that come later
     if plan.segment:
         options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
     file = ("pipe:1" if piped else str(target.absolute())) if isinstance(target, Path) else target
@@ -342,7 +349,9 @@ def metadata_of(metadata: dict[str, str], without: tuple[str, ...] = ()) -> dict
 
 
 def timecode_of(reader: VideoReader) -> str | None:
-    """The timecode of the first frame, which containers keep in several places."""
+    """The timecode of the first frame, which containers keep in several places; none of a part that begins later."""
+    if reader.part and reader.part.is_cut:
+        return None
     tracks = [track for track in reader.container.streams if is_timecode_track(reader, track)]
     told = [reader.stream.metadata, reader.container.metadata, *(track.metadata for track in tracks)]
     return next((metadata[TIMECODE] for metadata in told if metadata.get(TIMECODE)), None)
@@ -424,4 +433,5 @@ class _Y4mHeader:
             line, end, rest = given.partition(b"\n")
             given, self._aspect = line.replace(b" A0:0", known) + end + rest, None
         self._file.write(given)
+        self._file.flush()
         return len(data)

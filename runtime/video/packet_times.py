@@ -21,13 +21,15 @@ MATROSKA = {"matroska", "webm"}
 def common_start(reader: VideoReader, output: OutputContainer) -> Fraction:
     """Seconds, in whole ticks of the picture, that are subtracted from all times of the source: when its first stream begins.
 
-    Negative where the picture begins before 0, as in a transport stream whose clock started anew. 0 otherwise
-    where the output's clock may begin anywhere, and where the source's late start is meant: an MP4 that is not cut out of a
-    stream has it from an edit list, and a Matroska file in another shows the same.
+    Of a part of a file that begins later, it is when the part does. Negative where the picture begins before 0, as in a transport
+    stream whose clock started anew. 0 otherwise where the output's clock may begin anywhere, and where the source's late start is
+    meant: an MP4 that is not cut out of a stream has it from an edit list, and a Matroska file in another shows the same.
     """
+    info = reader.info
+    if reader.part and reader.part.is_cut:
+        return reader.part.start // info.time_base * info.time_base
     same = is_format(reader.container, MATROSKA) and is_format(output, MATROSKA)
     meant = is_format(reader.container, MP4_LIKE) and not _is_part_of_a_stream(reader.path)
-    info = reader.info
     if info.first_pts >= 0 and (reader.pictures or same or meant or is_format(output, ANY_START)):
         return Fraction(0)
     starts = [info.first_pts * info.time_base]

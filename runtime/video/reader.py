@@ -7,6 +7,7 @@ scaled. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or witho
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections import deque
@@ -26,6 +27,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 
 from runtime.errors import InputError, VideoError
+from runtime.files.time_ranges import TimeRange
 from runtime.video.alpha import check_alpha, decoder_for
 from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.format import (
@@ -44,11 +46,11 @@ from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
 from runtime.video.layouts import Layouts
+from runtime.video.part import CONTAINER_CLOCK, Part
 from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import open_source
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
-CONTAINER_CLOCK = 1_000_000  # ticks per second of a container's duration
 SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
 CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
@@ -58,6 +60,7 @@ AFTER_A_JUMP = 2  # packets; FFmpeg marks the last one before a jump of the coun
 AT_THE_END = 2  # packets; what is left of a piece of sound that is not whole comes as another
 INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one moment are found, whatever wrote it
 HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
+TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
 EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
@@ -67,10 +70,14 @@ class VideoReader:
     """The frames of a video file, once, in order of display; a context manager.
 
     `path` may also be "-" for standard input, a numbered sequence of pictures (%05d.png) or a folder of them, shown at `rate`
-    frames per second, or, as a `playlist`, a list of other files. `limit` ends the video after so many frames; with `salvage` a
-    video that breaks off ends there, and a note says so. Raises VideoError when the file is missing, is no video, is of a kind
+    frames per second, or, as a `playlist`, a list of other files. `limit` ends the video after so many frames; of a `part` only
+    the frames and packets that are shown within it are handed out, and `info` is of these; with `salvage` a
+    video that breaks off ends there, and a note says so. `live` hands out a frame as soon as it is decoded, without looking for the
+    time of the next one, which tells how long it lasts. Raises VideoError when the file is missing, is no video, is of a kind
     that is not served, breaks off or is broken; the message names the file and the frame.
     """
+
+    info: VideoInfo  # of the part, where there is one
 
     def __init__(
         self,
@@ -79,13 +86,21 @@ class VideoReader:
         rate: Fraction = PICTURE_RATE,
         salvage: bool = False,
         playlist: bool = False,
+        part: TimeRange | None = None,
+        live: bool = False,
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"the limit is {limit} frames, expected 1 or more")
-        self.path, self.limit, self.playlist, self._salvage = Path(path), limit, playlist, salvage
+        self.live, self.asked = live, part
+        self._decoded: Iterator[av.VideoFrame] = iter(())
+        self._ahead: av.VideoFrame | None = None  # the next one
+        self.part: Part | None = None
+        self.path, self.limit, self.playlist, self.salvage = Path(path), limit, playlist, salvage
         self._copied: set[int] | None = None  # streams whose packets are set aside; None = all, until that is decided
         self._packets: dict[int, deque[av.Packet[Any]]] = {}  # by stream
-        self.frames = 0  # handed out so far
+        self._first_packets: dict[int, list[av.Packet[Any]]] = {}  # from before a jump
+        self.frames = self._passed_over = 0  # handed out so far, and those before the part
+        self._before: int | None = None  # when the frame before the first one is shown
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._packet_bytes = 0  # of the first packet of the picture
@@ -94,23 +109,11 @@ class VideoReader:
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
-        source = open_source(self.path, playlist)
-        self.container, self.pictures, self._pipe = source.container, source.pictures, source.pipe
-        self._layouts = Layouts()
+        self._source = open_source(self.path, playlist, live)
         try:
-            self.stream = _picture_stream(self.path, self.container)
-            self._decoder = decoder_for(self.stream)
-            self._times = FrameTimes(self.path, self.container)
-            self._indexed = len(self.pictures) or self._in_index()
-            self._decoded = self._salvaged() if salvage else self._decode()
-            self._ahead = next(self._decoded, None)
-            if self._ahead is None:
-                raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
-            self.info = _describe(self.container, self.stream, self._ahead, self._indexed)
-            self.info = replace(self.info, rgb_bits=self._layouts.rgb_bits)
-            self.gop_timecode = _gop_timecode(self._ahead)  # what MPEG-2 says of the first picture in its own code; None elsewhere
-            if self.pictures:
-                self.info = replace(self.info, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None)
+            self._begin(rate)
+            if part is not None:
+                self._enter(part, rate)
         except BaseException:
             self.close()
             raise
@@ -127,19 +130,27 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames. Raises VideoError where the file is broken or changes its format."""
         self._copied = self._copied or set()
-        previous = None
+        previous, end = self._before, 0
         while self._ahead is not None and self.frames != self.limit:
-            decoded, self._ahead = self._ahead, next(self._decoded, None)
-            pts = self._time_of(decoded, previous, self.frames)
+            decoded = self._ahead
+            pts = self._time_of(decoded, previous)
+            if self.part and self.part.is_over(pts * self.info.time_base):
+                break
+            self._ahead = None if self.live else next(self._decoded, None)
             planes = [plane_of(decoded, index) for index in range(len(decoded.planes))]
             for plane in planes:
                 plane.flags.writeable = False  # later frames are predicted from this memory
             frame = Frame(planes[0], tuple(planes[1:]), self.frames, pts, self._duration_of(decoded, pts), decoded)
             self.frames, previous = self.frames + 1, pts
             yield frame
+            end = pts + frame.duration
             del decoded, planes, plane, frame  # not kept alive while the next is decoded
+            if self.live:
+                self._ahead = next(self._decoded, None)
         if self._ahead is not None and self._copied and previous is not None:
             self._read_on(previous * self.info.time_base)
+        if self._ahead is None and self.part and self.frames and self.frames != self.limit:
+            self._said += self.part.told_at_the_end(end * self.info.time_base)
 
     def seek(self, number: int, pts: int, key: int) -> bool:
         """Goes on with frame `number`, which is shown at `pts`, decoding from the keyframe at `key`; call it before the first.
@@ -168,7 +179,13 @@ class VideoReader:
 
     def first_packets(self) -> dict[int, list[av.Packet[Any]]]:
         """The first packets of all other streams that were come by so far, by stream; call it before the first frame."""
-        return {index: list(packets) for index, packets in self._packets.items()}
+        return {**{index: list(packets) for index, packets in self._packets.items()}, **self._first_packets}
+
+    @property
+    def chapters(self) -> list[Any]:
+        """The chapters as PyAV has them, cut to the part."""
+        found = self.container.chapters()
+        return self.part.chapters(found) if self.part else found
 
     def set_aside(self, streams: set[int]) -> None:
         """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame.
@@ -182,7 +199,9 @@ class VideoReader:
         """Hands over the packets set aside while frames were read, each stream's up to its first at `until` seconds or later."""
         for packets in self._packets.values():
             while packets and (until is None or _start(packets[0]) < until):
-                yield packets.popleft()
+                packet = packets.popleft()
+                if self.part is None or self.part.takes(packet):
+                    yield packet
 
     def skim(self) -> Iterator[None]:
         """Reads the rest without decoding, for `take_packets`; yields after every packet of the picture.
@@ -193,17 +212,19 @@ class VideoReader:
             for packet in self.container.demux():
                 if packet.stream is self.stream:
                     yield
+                    if self.part and packet.dts is not None and self.part.is_over(packet.dts * packet.time_base - INTERLEAVED):
+                        return
                 else:
                     self._set_aside(packet)
         except av.FFmpegError as error:
-            if not (self.limit or self._salvage):
+            if not (self.limit or self.salvage):
                 raise VideoError(
                     f"{self.path}: cannot be read to its end ({error.strerror}): get a whole copy of the file"
                 ) from error
 
     def close(self) -> None:
         """Closes the file; calling it again does nothing. Frames that were read stay valid."""
-        self.container.close()
+        self._source.container.close()
 
     def __enter__(self) -> VideoReader:
         return self
@@ -211,11 +232,88 @@ class VideoReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _salvaged(self) -> Iterator[av.VideoFrame]:
+    def _begin(self, rate: Fraction) -> None:
+        """Decodes the first frame of the file."""
+        self.container, self.pictures, self._pipe = self._source.container, self._source.pictures, self._source.pipe
+        self._layouts = Layouts()
+        self.stream = _picture_stream(self.path, self.container)
+        self._decoder = decoder_for(self.stream)
+        self._times = FrameTimes(self.path, self.container)
+        self._indexed = len(self.pictures) or self._in_index()
+        self._decoded = self._begin_decoding()
+        self._ahead = next(self._decoded, None)
+        if self._ahead is None:
+            raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
+        self.info = self._described(self._ahead, rate)
+        started = Fraction(0) if self.pictures else Fraction(self.container.start_time or 0, CONTAINER_CLOCK)
+        self.origin = max(Fraction(0), started)  # seconds on the file's clock, from which users count
+
+    def _described(self, first: av.VideoFrame, rate: Fraction) -> VideoInfo:
+        self.gop_timecode = _gop_timecode(first)  # what MPEG-2 says of the first picture in its own code; None elsewhere
+        info = replace(_describe(self.container, self.stream, first, self._indexed), rgb_bits=self._layouts.rgb_bits)
+        if self.pictures:
+            return replace(info, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None)
+        return info
+
+    def _enter(self, part: TimeRange, rate: Fraction) -> None:
+        """Goes on to the first frame of the part. Raises VideoError where it has none."""
+        self.part = Part.of(part, self.origin)
+        whole, first = self.info, self.info.first_pts * self.info.time_base
+        early = self.part.start - INTERLEAVED  # so that the other streams' packets of the part come, too
+        if early > first and self.path.is_file() and not self.playlist and not self._sought(early):
+            self.close()
+            self._source, self._packets, self._first_packets = open_source(self.path), {}, {}
+            self._begin(rate)
+        pts = 0
+        while self._ahead is not None:
+            pts = self._time_of(self._ahead, self._before)
+            if pts * whole.time_base >= self.part.start:
+                break
+            self._passed_over, self._before, self._ahead = self._passed_over + 1, pts, next(self._decoded, None)
+        if self._ahead is None or self.part.is_over(pts * whole.time_base):
+            last = "" if self._before is None else f", the last one before is at {self.part.text(self._before * whole.time_base)}"
+            raise VideoError(f"{self.path}: no frame is shown from {part}{last}: choose another --ss or --to")
+        self.side_data = {}
+        self._note_side_data(self._ahead)
+        self.info = replace(
+            self._described(self._ahead, rate),
+            first_pts=pts,
+            frames=None,
+            duration=self.part.length(None if whole.duration is None else first + Fraction(whole.duration)),
+        )
+        self.pictures = self.pictures[self._passed_over :]
+        if timecode := self.part.lost_timecode(self.container):
+            self._said.append(f"the timecode {timecode} is not in the output: it is that of the whole file's first frame")
+
+    def _sought(self, time: Fraction) -> bool:
+        """Whether decoding goes on from a keyframe that is shown at `time` or before it, or a little later.
+
+        What is shown after a keyframe does not need what is before it in the file, but for gradual refresh, which decoders show
+        when it is complete.
+        """
+        try:
+            self.container.seek(math.floor(time / self.info.time_base), stream=self.stream)
+            self._decoder.flush_buffers()
+            self._times = FrameTimes(self.path, self.container)
+            self._first_packets, self._packets = self.first_packets(), {}
+            self._decoded = self._begin_decoding(whole=False)
+            self._ahead = next(self._decoded, None)
+        except (av.FFmpegError, VideoError):
+            return False
+        return (
+            self._ahead is not None
+            and self._ahead.pts is not None
+            and self._ahead.pts * self.info.time_base <= time + INTERLEAVED / 2
+        )
+
+    def _begin_decoding(self, whole: bool = True) -> Iterator[av.VideoFrame]:
+        return self._salvaged(whole) if self.salvage else self._decode(whole)
+
+    def _salvaged(self, whole: bool) -> Iterator[av.VideoFrame]:
         """The frames up to the first damage, those that the decoder still holds too."""
         frames = 0
         try:
-            for frame in self._decode():
+            for frame in self._decode(whole):
                 yield frame
                 frames += 1
         except _DamageError as error:
@@ -286,11 +384,14 @@ class VideoReader:
         self._check(frame, number)
         if not self.pictures:
             self._times.settle(frame, number, self.stream.time_base or Fraction(1))
+        self._note_side_data(frame)
+        return frame
+
+    def _note_side_data(self, frame: av.VideoFrame) -> None:
         for data in side_data_of(frame):
             if says_something(data) and data.type.name not in self.side_data:
                 time = None if frame.pts is None else frame.pts * (self.stream.time_base or Fraction(1))
                 self.side_data[data.type.name] = time
-        return frame
 
     def _in_index(self) -> int:
         """Coded frames that the file says it has; 0 where its format does not say. An index of fragments is known in part only."""
@@ -304,7 +405,9 @@ class VideoReader:
         if packet.size and not packet.is_discard:
             self.starts.setdefault(packet.stream_index, _start(packet))
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
-            self._packets.setdefault(packet.stream_index, deque()).append(packet)
+            kept = self._packets.setdefault(packet.stream_index, deque())
+            if len(kept) < TRIED or self.part is None or not self.part.is_before(_end(packet)):
+                kept.append(packet)
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
         if packet.size:
@@ -377,9 +480,9 @@ class VideoReader:
         if doubt:
             self._said.append(doubt)
 
-    def _time_of(self, decoded: av.VideoFrame, previous: int | None, number: int) -> int:
+    def _time_of(self, decoded: av.VideoFrame, previous: int | None) -> int:
         if self.pictures:
-            return number
+            return self._passed_over + self.frames
         if decoded.pts is None:  # raw streams carry no times
             return 0 if previous is None else previous + self._step()
         return decoded.pts
@@ -390,6 +493,8 @@ class VideoReader:
             return 1
         if self._ahead is not None:
             return max(1, self._ahead.pts - pts) if self._ahead.pts is not None else self._step()
+        if self.live:
+            return decoded.duration or self._step()
         left = 0 if self.broke_off else (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
         return left if left > 0 else decoded.duration or self._step()
 
@@ -494,3 +599,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
 def _start(packet: av.Packet[Any]) -> Fraction:
     time = packet.dts if packet.pts is None else packet.pts
     return (time or 0) * packet.time_base
+
+
+def _end(packet: av.Packet[Any]) -> Fraction:
+    return _start(packet) + (packet.duration or 0) * packet.time_base

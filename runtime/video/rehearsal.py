@@ -6,6 +6,7 @@ What cannot be written is found here in a moment, not after an hour. `losses` lo
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -219,11 +220,12 @@ def _tried(plan: OutputPlan, packets: Packets, part: Path) -> Iterator[InputCont
 
 def _write(plan: OutputPlan, packets: Packets, target: Path | BinaryIO) -> None:
     info, muxer = plan.reader.info, Muxer(plan, target)
+    least = muxer.start if plan.reader.part else Fraction(0)  # the packets are of the file's start
     step = max(1, round(1 / (info.time_base * plan.rate)))
     try:
         with explained(plan.path, "writing failed", logged=True):
             for index in plan.streams:
-                for packet in _repeated(packets.get(index, []), PACKETS):
+                for packet in _repeated(packets.get(index, []), PACKETS, least):
                     muxer.copy(packet, index)
             for number in range(FRAMES):
                 muxer.write(_picture(muxer, number), info.first_pts + number * step, step)
@@ -250,14 +252,15 @@ def _first_packets(reader: VideoReader) -> Packets:
     return {index: packets for index, packets in found.items() if packets}
 
 
-def _repeated(packets: list[av.Packet[Any]], most: int) -> Iterator[av.Packet[Any]]:
-    """Packets of one stream over and over, with times that go on."""
+def _repeated(packets: list[av.Packet[Any]], most: int, least: Fraction) -> Iterator[av.Packet[Any]]:
+    """Packets of one stream over and over, with times that go on, none before `least` seconds where that is above 0."""
     if not packets:
         return
     starts = [_time(packet) for packet in packets]
+    late = max(0, math.ceil(least / packets[0].time_base) - min(starts)) if least else 0
     span = max(starts) - min(starts) + max(1, packets[-1].duration or 0)
     for number in range(most):
-        yield _copy(packets[number % len(packets)], number // len(packets) * span)
+        yield _copy(packets[number % len(packets)], number // len(packets) * span + late)
 
 
 def _copy(packet: av.Packet[Any], later: int = 0) -> av.Packet[Any]:

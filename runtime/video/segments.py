@@ -13,10 +13,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import av
 
@@ -122,7 +122,11 @@ class ResumableWriter(OutputWriter):
         self._end_segment()
         salvaged = self._reader.broke_off
         with VideoReader(
-            self._reader.path, self.frames if salvaged else self._reader.limit, salvage=salvaged, playlist=self._reader.playlist
+            self._reader.path,
+            self.frames if salvaged else self._reader.limit,
+            salvage=salvaged,
+            playlist=self._reader.playlist,
+            part=self._reader.asked,
         ) as source:
             with VideoWriter(self.path, source, self._encoder, self._width, coded=True) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)
@@ -208,20 +212,70 @@ class ResumableWriter(OutputWriter):
         os.fsync(self._journal.fileno())
 
 
+class Piece(Protocol):
+    """Coded pictures that are next to each other, of a file of ours or of the source."""
+
+    @property
+    def last_duration(self) -> int:
+        """Of the last frame, in the source's time base."""
+        ...
+
+    @property
+    def copied(self) -> bool:
+        """Whether they are the source's, and hold what their decoder must know."""
+        ...
+
+    def times(self, source: VideoReader, extradata: bytes | None) -> list[int]:
+        """When they are shown, in order of decoding. Raises VideoError where one is missing, or another encoder made them."""
+        ...
+
+    def packets(self) -> Iterator[av.Packet[Any]]:
+        """The pictures, in order of decoding."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedPiece:
+    """A segment and its file."""
+
+    path: Path
+    segment: Segment
+    copied: bool = False
+
+    @property
+    def last_duration(self) -> int:
+        """See `Piece`."""
+        return self.segment.last_duration
+
+    def times(self, source: VideoReader, extradata: bytes | None) -> list[int]:
+        """See `Piece`."""
+        return _times(self.path, self.segment, source, extradata)
+
+    def packets(self) -> Iterator[av.Packet[Any]]:
+        """See `Piece`."""
+        return _packets(self.path)
+
+
 def join(segments: list[tuple[Path, Segment]], source: VideoReader, joined: VideoWriter) -> None:
-    """Muxes the coded pictures of all segments, and with them all the rest of the source.
+    """`join_pieces` of segments."""
+    join_pieces([EncodedPiece(path, segment) for path, segment in segments], source, joined)
+
+
+def join_pieces(pieces: Sequence[Piece], source: VideoReader, joined: VideoWriter) -> None:
+    """Muxes the coded pictures of all pieces, and with them all the rest of the source.
 
     Times of decoding are made anew, since segments overlap there: with D the most places that a picture is coded before its turn
     to be shown, the picture coded at i is decoded when the one shown at i - D is. Raises VideoError where the segments' encoders
     differ or a picture is missing.
     """
-    shown = [time for path, segment in segments for time in _times(path, segment, source, joined.extradata)]
+    shown = [time for piece in pieces for time in piece.times(source, joined.extradata)]
     times = _decoding_times(shown)
-    ends = dict(zip(sorted(shown), [*sorted(shown)[1:], max(shown) + segments[-1][1].last_duration]))
+    ends = dict(zip(sorted(shown), [*sorted(shown)[1:], max(shown) + pieces[-1].last_duration]))
     pace = source.skim()
-    for packet, pts, dts in zip((packet for path, _ in segments for packet in _packets(path)), shown, times):
+    pictures = ((packet, piece.copied) for piece in pieces for packet in piece.packets())
+    for (packet, copied), pts, dts in zip(pictures, shown, times):
         next(pace, None)
-        joined.write_coded(packet, pts, dts, ends[pts] - pts)
+        joined.write_coded(packet, pts, dts, ends[pts] - pts, copied)
     for _ in pace:
         pass
 

@@ -37,6 +37,7 @@ ONE_PICTURE = {
 }  # which is asked for by suffix, and reads numbered names
 LIST_OF_OURS = {"safe": "0", "protocol_whitelist": "file,pipe"}  # a list in memory may name any file
 LIST_ASKED_FOR = {"safe": "0", "protocol_whitelist": "file,crypto,data"}  # no network
+AS_STATED = {"fpsprobesize": "0"}  # the rate; else up to 20 frames are looked at
 WEBP_FLAGS, WEBP_ANIMATED = 20, 2  # place and bit, of its extended header
 WITH_XMP = {"export_xmp": "1"}  # QuickTime's and MP4's, which FFmpeg hides otherwise
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # no drive, which has one letter
@@ -52,17 +53,17 @@ class Source:
     pipe: WatchedPipe | None = None  # where it is standard input
 
 
-def open_source(path: Path, playlist: bool = False) -> Source:
+def open_source(path: Path, playlist: bool = False, live: bool = False) -> Source:
     """Opens `path`: a video file, "-" for standard input, a name with %d or %05d that no file has, or a folder of pictures.
 
-    A file that lists others (HLS, DASH, FFmpeg's concat), by its content, is read as a `playlist` only. Raises VideoError when
-    there is nothing to be read.
+    A file that lists others (HLS, DASH, FFmpeg's concat), by its content, is read as a `playlist` only. A `live` pipe is not read
+    ahead to find out its rate. Raises VideoError when there is nothing to be read.
     """
     if URL.match(path.as_posix()) and not path.exists():  # with one slash, as a Path has it
         raise VideoError(f"{path}: is a URL, expected a video file: networks are not read, so download it, or pipe it to -")
     if path == STANDARD:
         pipe = WatchedPipe()
-        return Source(_open(path, pipe, options=ONE_FILE), pipe=pipe)
+        return Source(_open(path, pipe, options={**ONE_FILE, **(AS_STATED if live else {})}), pipe=pipe)
     if path.is_dir() or is_sequence(path):
         pictures = _in_folder(path) if path.is_dir() else _numbered(path)
         listed = "".join(f"file '{_quoted(picture)}'\n" for picture in pictures)

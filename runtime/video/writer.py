@@ -39,9 +39,9 @@ class VideoWriter(OutputWriter):
     `notes` says in a line each what could not be.
 
     `width` is the output's, when it is wider than the source; `part` another name until it is complete. A `segment` has the
-    picture alone, its times moved by `segment_shift`, for `write_coded` of another writer, which is told that it is `coded`.
-    Raises VideoError when the encoder or the container refuses, the file cannot be written, or the trial of it all that
-    `rehearse` makes first cannot be read back.
+    picture alone, its times moved by `segment_shift`, for `write_coded` of another writer, which is told that it is `coded`, and
+    `spliced` where pictures of the source are among them. Raises VideoError when the encoder or the container refuses, the file
+    cannot be written, or the trial of it all that `rehearse` makes first cannot be read back.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class VideoWriter(OutputWriter):
         part: Path | None = None,
         segment: bool = False,
         coded: bool = False,
+        spliced: bool = False,
     ) -> None:
         self.path, self.frames = Path(path), 0  # frames written so far
         self.notes: list[str] = []
@@ -61,7 +62,7 @@ class VideoWriter(OutputWriter):
         self._piped = self.path == STANDARD
         self._place = self.path if self._piped else place_of(self.path)
         self._open = True
-        plan = in_order(OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded))
+        plan = in_order(OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded, spliced=spliced))
         self._own = None if part or self._piped else own_part(self.path, self._place)
         self._part = self._own.path if self._own else part or self.path
         try:
@@ -94,11 +95,14 @@ class VideoWriter(OutputWriter):
             self._written_until = (frame.pts + frame.duration) * self._reader.info.time_base
             self._copy_packets(self._written_until)
 
-    def write_coded(self, packet: av.Packet[Any], pts: int, dts: int, duration: int) -> None:
-        """Takes a picture that an encoder of the same options has made, in order of decoding; times as the source counts them."""
+    def write_coded(self, packet: av.Packet[Any], pts: int, dts: int, duration: int, copied: bool = False) -> None:
+        """Takes a picture that an encoder of the same options has made, or that is `copied` from the source, in order of decoding.
+
+        Times are as the source counts them.
+        """
         with explained(self.path, "writing failed"):
             self._written_until = max(self._written_until, (pts + duration) * self._reader.info.time_base)
-            self._muxer.write_coded(packet, pts, dts, duration)
+            self._muxer.write_coded(packet, pts, dts, duration, copied)
             self.frames += 1
             self._copy_packets(self._written_until)
 

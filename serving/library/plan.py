@@ -54,11 +54,15 @@ class Settings:
     encoder: dict[str, str]
     leave_out: tuple[str, ...]
     drop_unsupported: bool
+    strength: float = 1.0
 
     @property
     def fingerprint(self) -> str:
         """Another for other settings, where segments depend on them."""
-        return hashlib.sha256(json.dumps(asdict(self.of_segments), sort_keys=True).encode()).hexdigest()
+        settings = asdict(self.of_segments)
+        if self.strength == 1:
+            del settings["strength"]  # as plans of earlier versions, which have none
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @property
     def of_segments(self) -> Settings:
@@ -127,6 +131,7 @@ class Library:
             tile=settings.tile,
             memory=self.memory,
             scene_threshold=settings.scene_threshold,
+            strength=settings.strength,
             resume=True,
             resume_every=settings.segment,
             encoder=EncoderOptions(

@@ -40,6 +40,7 @@ class LibraryRequest:
     tile: int | None = None
     memory: float | None = None
     scene_threshold: float = 0.3
+    strength: float = 1.0
     segment: int = 250  # frames, about
     suffix: str | None = None  # of all outputs; None = the source's, where it is in KEPT
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
@@ -150,6 +151,7 @@ def _settings(request: LibraryRequest, model: Path, say: Say) -> Settings:
         encoder={"threads": ENCODER_THREADS, **encoder.options},
         leave_out=encoder.leave_out,
         drop_unsupported=encoder.drop_unsupported,
+        strength=request.strength,
     )
 
 

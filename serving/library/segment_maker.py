@@ -119,7 +119,9 @@ def _write(library: Library, entry: Entry, plan: VideoPlan, segment: SegmentPlan
             _go_to(segment, reader)
         frames = _marked(islice(reader, begin, begin + count), segment, digest)
         grid = replace(whole_grid(info.height, info.width, engine.contract), tile=(plan.tile_height, plan.tile_width))
-        stream = StreamDeblurrer(TiledEngine(engine, grid), options.stride, info.bits, info.color_range, ahead=1)
+        stream = StreamDeblurrer(
+            TiledEngine(engine, grid), options.stride, info.bits, info.color_range, ahead=1, strength=options.strength
+        )
         left = take_up(frames, stream, segment.before, size)
         with VideoWriter(path, reader, options.encoder, part=part_name(path), segment=True) as writer:
             overlap(left, lambda each: sharpen(each, stream), lambda pair: writer.write(*pair), size)

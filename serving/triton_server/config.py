@@ -42,7 +42,8 @@ def window_config(options: TritonOptions, source: Source, model: str) -> str:
     frames, batch = source.contract.frames, _batch(options, source)
     return _text(
         [
-            "# one of the inputs; the output of the same ending answers; parameters of a request: bits, color_range, describe",
+            "# one of the inputs; the output of the same ending answers; parameters of a request: bits, color_range,",
+            "# strength, describe",
             f'name: "{options.name}"',
             'backend: "python"',
             f"max_batch_size: {batch}",
@@ -70,7 +71,7 @@ def stream_config(options: TritonOptions, source: Source, model: str) -> str:
     return _text(
         [
             "# a frame a request, on gRPC's stream; the end of a sequence may come without one; parameters of the first request:",
-            "# bits, color_range, stride",
+            "# bits, color_range, strength, stride, delay",
             f'name: "{stream_name(options)}"',
             'backend: "python"',
             "max_batch_size: 0",

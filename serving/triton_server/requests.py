@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.records import parse_object, read_record
+from runtime.pixels.strength import blend, checked_strength
 from serving.triton_server.host import HostedEngine
 
 KINDS = {"float32": "f32", "uint8": "u8", "uint16": "u16"}  # dtype: ending of a tensor's name
@@ -26,7 +27,13 @@ class Parameters:
     bits: int | None = None  # depth of the codes; see Engine.run
     color_range: str | None = None  # "full" or "limited"; see Engine.run
     describe: bool = False  # whether the answer tells what it was run on
+    strength: float = 1.0  # see StreamDeblurrer
     stride: int | None = None  # of a stream, with its first frame: see StreamDeblurrer
+    delay: int | None = None  # of a stream, in place of the stride
+
+    def __post_init__(self) -> None:
+        """Raises InputError on a strength that is none."""
+        checked_strength(self.strength)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,11 @@ def answer(host: HostedEngine, requests: Sequence[WindowRequest]) -> list[npt.ND
         else:
             for number, part in zip(numbers, _split(sharp, batch)):
                 answers[number] = part
-    return answers
+    return [_mixed(request, sharp) for request, sharp in zip(requests, answers)]
+
+
+def _mixed(request: WindowRequest, sharp: npt.NDArray[Any] | DeployError) -> npt.NDArray[Any] | DeployError:
+    return sharp if isinstance(sharp, DeployError) else blend(request.window, sharp, request.parameters.strength)
 
 
 def _alike(requests: Sequence[WindowRequest]) -> list[list[int]]:

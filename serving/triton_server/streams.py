@@ -69,7 +69,14 @@ class Streams:
             raise
 
     def _deblurrer(self, parameters: Parameters) -> StreamDeblurrer:
-        return StreamDeblurrer(_Windows(self._host), parameters.stride, parameters.bits, parameters.color_range)
+        return StreamDeblurrer(
+            _Windows(self._host),
+            parameters.stride,
+            parameters.bits,
+            parameters.color_range,
+            strength=parameters.strength,
+            delay=parameters.delay,
+        )
 
     def _check(self, frame: Frame) -> None:
         if frame.ndim != 2:
