@@ -23,7 +23,7 @@ class LoadedEngine:
 
     def __init__(self, library: Library, path: Path, record: EngineRecord) -> None:
         self.library, self.record = library, record
-        self._runtime = _runtime(library)
+        self._runtime = start_runtime(library)
         self._scratch: DeviceBuffer | None = None
         self.engine = self._deserialize(path)
         self.dtype = np.dtype(np.float32 if record.contract.io == "f32" else np.uint8)  # of both tensors
@@ -101,7 +101,8 @@ class LoadedEngine:
                 raise ModelError(f"{path} has {name} as {kind}, its contract says {self.dtype}: build it again")
 
 
-def _runtime(library: Library) -> Any:
+def start_runtime(library: Library) -> Any:
+    """A trt.Runtime; there must be a driver. Raises BackendError where it is older than the library."""
     with library.messages() as messages:
         try:
             return library.module.Runtime(library.logger)

@@ -1,0 +1,66 @@
+"""Builds an engine of TensorRT-RTX again, to show what a file of another tool is: its builds are the same to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.engine.builder import BuiltEngine, build_engine
+from export.engine.request import EngineRequest
+from runtime.errors import ModelError
+from runtime.files.engine_record import Profile
+
+VERBOSITIES = ("detailed", "layer_names_only", "none")  # Polygraphy's default, that of other tools, the third
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The build that wrote the engine's bytes."""
+
+    built: BuiltEngine
+    tf32: bool  # fp32 convolutions may round their inputs
+
+
+def rebuilt(engine: Path, onnx: Path, profiles: Sequence[Profile], compute_capabilities: tuple[tuple[int, int], ...]) -> Rebuilt:
+    """The build of `onnx` that is equal to the file, tried with and without TF32 and with every verbosity, which the bytes hold.
+
+    No GPU is needed. Raises ModelError, with the numbers, where none is; what `build_engine` raises.
+    """
+    wanted = engine.read_bytes()
+    least = len(wanted)
+    for tf32, verbosity in _ways():
+        request = EngineRequest(
+            onnx=onnx,
+            engine=engine,
+            library="tensorrt_rtx",
+            profiles=tuple(profiles),
+            compute_capabilities=compute_capabilities,
+            tf32=tf32,
+            profiling_verbosity=verbosity,
+        )
+        built = build_engine(request)
+        if built.plan == wanted:
+            return Rebuilt(built, tf32)
+        least = min(least, _differing(built.plan, wanted))
+    raise ModelError(
+        f"{engine} is not what {built.library} {built.version} builds from {onnx} for {_shapes(profiles)}: at least {least} of its "
+        f"{len(wanted)} bytes differ; name the file that it was built from with --like, and its shapes with --minShapes, --optShapes and "
+        "--maxShapes, or adopt it on a machine with its GPU"
+    )
+
+
+def _ways() -> Iterator[tuple[bool, str]]:
+    yield from ((tf32, verbosity) for tf32 in (True, False) for verbosity in VERBOSITIES)
+
+
+def _differing(ours: bytes, theirs: bytes) -> int:
+    shared = min(len(ours), len(theirs))
+    a, b = (np.frombuffer(plan[:shared], np.uint8) for plan in (ours, theirs))
+    return int(np.count_nonzero(a != b)) + abs(len(theirs) - len(ours))
+
+
+def _shapes(profiles: Sequence[Profile]) -> str:
+    return " or ".join(f"{profile.min} to {profile.max}" for profile in profiles) or "its own shape"
