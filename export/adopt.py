@@ -336,7 +336,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", type=flag_values.file, metavar="ONNX", help="adopted graph to write (default: FILE with .adopted.onnx)")
     add(
         "--clip",
-        type=flag_values.clips,
+        type=flag_values.file,
         default=DEFAULT_CLIP,
         metavar="VIDEO",
         help="clip to compare on (default: the shipped one)",

@@ -47,8 +47,8 @@ def rebuilt(engine: Path, onnx: Path, profiles: Sequence[Profile], compute_capab
         least = min(least, _differing(built.plan, wanted))
     raise ModelError(
         f"{engine} is not what {built.library} {built.version} builds from {onnx} for {_shapes(profiles)}: at least {least} of its "
-        f"{len(wanted)} bytes differ; name the file that it was built from with --like, and its shapes with --minShapes, --optShapes and "
-        "--maxShapes, or adopt it on a machine with its GPU"
+        f"{len(wanted)} bytes differ; name the file that it was built from with --like, and its shapes with --optShapes, "
+        "--minShapes and --maxShapes, or adopt it on a machine with its GPU"
     )
 
 
