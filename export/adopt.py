@@ -115,7 +115,7 @@ def adopt_engine(request: AdoptRequest) -> AdoptedEngine:
     """Writes the record of an engine, or adds to the one that is there what this machine measures.
 
     Where the engine runs here, it must come close enough to `like` on golden frames; else, where it is of this machine's
-    TensorRT-RTX, a build of `like` must have its bytes; else its record says that nobody showed what it computes.
+    TensorRT-RTX, a build of `like` must be the same; else its record says that nobody showed what it computes.
     Raises ModelError or BackendError on an engine that is cut off, of another network, or differs, with the numbers.
     """
     header = read_whole(request.file)
@@ -135,9 +135,7 @@ def adopt_engine(request: AdoptRequest) -> AdoptedEngine:
     else:
         record, again = _rebuilt(request, record)
         if isinstance(again, Rebuilt):
-            checked.append(
-                f"{record.library} builds the same bytes from {request.like}, {'with' if again.tf32 else 'without'} TF32"
-            )
+            checked.append(f"{record.library} builds the same from {request.like}, {'with' if again.tf32 else 'without'} TF32")
         else:
             unchecked.append(f"it was not built again: {again}")
     record.save(request.file)
@@ -209,7 +207,7 @@ def _rebuilt(request: AdoptRequest, record: EngineRecord) -> tuple[EngineRecord,
     """The record with what a build of the same bytes tells, and that build, or why there is none."""
     record = replace(record, profiles=record.profiles or _only_profile(request, record))
     if record.library != "tensorrt_rtx":
-        return record, "only TensorRT-RTX builds the same bytes each time"
+        return record, "only TensorRT-RTX builds the same each time"
     try:
         version = load_library(record.library).version
     except MissingPackageError as error:

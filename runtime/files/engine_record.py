@@ -20,7 +20,7 @@ LIBRARIES = ("tensorrt", "tensorrt_rtx", "tensorrt_lean")  # Python modules that
 HARDWARE_LEVELS = ("none", "ampere+", "sameComputeCapability")  # trtexec's words
 AMPERE = (8, 0)
 SCHEMA = 1
-BUILT_HERE, REBUILT, RAN, UNPROVEN = "built here", "rebuilt to the byte", "ran on golden frames", "unproven"
+BUILT_HERE, REBUILT, RAN, UNPROVEN = "built here", "rebuilt the same", "ran on golden frames", "unproven"
 ORIGINS = (BUILT_HERE, REBUILT, RAN, UNPROVEN)  # the last three are engines of other tools, which videodeblur adopt took in
 
 # The first bytes of an engine file: whose it is, and at 24 to 27 the version (NVIDIA/TensorRT issue 3073; seen in RTX engines)
