@@ -22,7 +22,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from calibration.onnx_file import load_model, load_onnx
 from export.compare.adopted_graph import AdoptedGraph, adopt_graph
-from export.compare.engine_measurement import measure_engine
+from export.compare.engine_measurement import measure_engine, told
 from export.compare.typed_file import parity_lines
 from export.engine import flag_values
 from export.engine.built_types import tensorrt_types
@@ -126,7 +126,8 @@ def adopt_engine(request: AdoptRequest) -> AdoptedEngine:
     except _NotHereError as reason:
         not_run = str(reason)
     else:
-        checked.append(_told(found, request.like))
+        if found.measured:
+            checked.append(f"it ran {told(found.measured, request.like)}")
         found.save(request.file)
         return AdoptedEngine(request.file, found, tuple(checked), ())
     unchecked = [f"it was not run: {not_run}"]
@@ -260,16 +261,6 @@ def graph_summary(adopted: AdoptedGraph, like: Path) -> str:
         "next: " + quoted("videodeblur", "run", "IN.mp4", "OUT.mp4", "--model", adopted.path),
     ]
     return "\n".join(lines)
-
-
-def _told(record: EngineRecord, like: Path) -> str:
-    measured = record.measured
-    if measured is None:
-        raise ValueError("it ran, so it was measured")
-    return (
-        f"it ran on {measured.gpu}: {measured.parity:.1f} dB to {like} on golden frames, {measured.milliseconds:.2f} ms for "
-        f"{_shape(measured.shape)}, {measured.device_memory / 2**20:.0f} MiB of the GPU"
-    )
 
 
 def _wholeness(engine: Path, header: EngineHeader) -> str:

@@ -37,6 +37,7 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "trt.ExecutionContextAllocationStrategy": "ExecutionContextAllocationStrategy",
         "self._cache": "IRuntimeCache",
     },
+    "runtime/backends/tensorrt_facts.py": {"trt": "module", "runtime": "Runtime", "engine": "ICudaEngine"},
     "export/engine/builder.py": {
         "library.module": "module",
         "trt": "module",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,13 +15,14 @@ import numpy as np
 from export.compare.golden_frames import golden_kind, write_golden
 from runtime import backends
 from runtime.bundle import self_test
-from runtime.errors import MissingPackageError
+from runtime.errors import DeployError, MissingPackageError
 from runtime.files.engine_record import Measured, load_record
 from runtime.files.on_disk import file_sha256
 from runtime.machine.requirements import requirement
 from runtime.pixels.metrics import decibels_for_json
 
 WARM_UP, TIMED = 3, 30  # windows
+MIB = 1 << 20
 
 
 def measure_engine(engine: Path, reference: Path, clip: Path, device: int = 0) -> Measured:
@@ -50,6 +52,25 @@ def measure_engine(engine: Path, reference: Path, clip: Path, device: int = 0) -
         device_memory=max(0, taken),
         parity=round(parity, 2),
         reference_sha256=file_sha256(reference),
+    )
+
+
+def measured_into_record(engine: Path, reference: Path, clip: Path) -> str:
+    """Adds to an engine's record what it does here, and says so, or why it was not measured: no gate, unlike `measure_engine`."""
+    try:
+        found = measure_engine(engine, reference, clip)
+    except DeployError as error:
+        return f"not measured here ({error}); videodeblur adopt {engine} --like {reference} measures it where it runs"
+    replace(load_record(engine), measured=found).save(engine)
+    return told(found, reference)
+
+
+def told(found: Measured, reference: Path) -> str:
+    """A measurement as text."""
+    shape = "x".join(map(str, found.shape))
+    return (
+        f"on {found.gpu}: {found.parity:.1f} dB to {reference} on golden frames, {found.milliseconds:.2f} ms for {shape}, "
+        f"{found.device_memory / MIB:.0f} MiB of the GPU"
     )
 
 

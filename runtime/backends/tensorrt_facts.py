@@ -45,12 +45,12 @@ def read_facts(library: Library, path: Path, contract: Contract, host_code: bool
         raise ModelError(
             f"{library.name} {library.version} cannot load {path}: {messages.reason()}: copy it again, or build it for this GPU"
         )
-    _check_tensors(library.module, engine, path, contract)
+    _check_tensors(engine, library.module, path, contract)
     shapes = [engine.get_tensor_profile_shape(INPUT, number) for number in range(engine.num_optimization_profiles)]
     return EngineFacts(tuple(Profile(*map(tuple, shape)) for shape in shapes), _hardware_level(engine))
 
 
-def _check_tensors(trt: Any, engine: Any, path: Path, contract: Contract) -> None:
+def _check_tensors(engine: Any, trt: Any, path: Path, contract: Contract) -> None:
     inputs: list[str] = []
     outputs: list[str] = []
     for name in (engine.get_tensor_name(number) for number in range(engine.num_io_tensors)):
