@@ -157,8 +157,8 @@ def load_record(engine: Path) -> EngineRecord:
     found = file_sha256(engine)
     if found != record.sha256:
         raise ModelError(
-            f"{engine} has sha256 {found[:12]}, {path.name} says {record.sha256[:12]}: copy both files again, or, if another tool built "
-            "it since, take it in with videodeblur adopt"
+            f"{engine} has sha256 {found[:12]}, {path.name} says {record.sha256[:12]}: copy both files again, or, if another "
+            "tool built it since, take it in with videodeblur adopt"
         )
     return record
 
