@@ -136,7 +136,8 @@ def adopt_engine(request: AdoptRequest) -> AdoptedEngine:
     else:
         record, again = _rebuilt(request, record)
         if isinstance(again, Rebuilt):
-            checked.append(f"{record.library} builds the same from {request.like}, {'with' if again.tf32 else 'without'} TF32")
+            same = "the same bytes" if again.exact else "the same, but for its temporary tensors, which differ in every build,"
+            checked.append(f"{record.library} builds {same} from {request.like}, {'with' if again.tf32 else 'without'} TF32")
         else:
             unchecked.append(f"it was not built again: {again}")
     record.save(request.file)
