@@ -85,8 +85,8 @@ def _faults(model: onnx.ModelProto, contract: Contract) -> Iterator[str]:
         fixed = given.shape.dim[axis].dim_value if len(given.shape.dim) > axis else 0
         if fixed not in (0, getattr(contract, name)):
             yield (
-                f"has a fixed {name} of {fixed}, its contract says {getattr(contract, name) or 'any'}: export it with --{name}, or take "
-                "in another tool's with videodeblur adopt"
+                f"has a fixed {name} of {fixed}, its contract says {getattr(contract, name) or 'any'}: export it with --{name}, or "
+                "take in another tool's with videodeblur adopt"
             )
 
 

@@ -65,7 +65,7 @@ def rebuilt(engine: Path, onnx: Path, profiles: Sequence[Profile], compute_capab
     raise ModelError(
         f"{engine} is not what {built.library} {built.version} builds from {onnx} for {_shapes(profiles)}: {nearest[0]} of its "
         f"{len(wanted)} bytes differ, {_differing(_weights(nearest[1]), _weights(wanted))} of them in its weights; name the file "
-        "that it was built from with --like, and its shapes with --optShapes, --minShapes and --maxShapes, or adopt it where its GPU is"
+        "that it was built from with --like, and its shapes with --optShapes, --minShapes and --maxShapes, or adopt it on its GPU"
     )
 
 
