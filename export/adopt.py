@@ -33,8 +33,8 @@ from export.shipped_clips import DEFAULT_CLIP
 from runtime.backends.tensorrt_library import load_library
 from runtime.command_line import command, quoted
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
-from runtime.files.contract import INPUT, MIN_PARITY
-from runtime.files.engine_header import EngineHeader, read_whole
+from runtime.files.contract import INPUT, MIN_PARITY, OUTPUT
+from runtime.files.engine_header import EngineHeader, check_names, read_whole
 from runtime.files.engine_record import (
     MAGIC,
     RAN,
@@ -130,6 +130,8 @@ def adopt_engine(request: AdoptRequest) -> AdoptedEngine:
             checked.append(f"it ran {told(found.measured, request.like)}")
         found.save(request.file)
         return AdoptedEngine(request.file, found, tuple(checked), ())
+    check_names(request.file)
+    checked.append(f"it names {INPUT} and {OUTPUT}")
     unchecked = [f"it was not run: {not_run}"]
     if record.origin != UNPROVEN:
         checked.append(f"its record {record_path(request.file).name}, which was there and stays as it is")
@@ -193,6 +195,7 @@ def _run(request: AdoptRequest, record: EngineRecord) -> EngineRecord:
         facts = read_facts(library, request.file, record.contract, record.version_compatible)
         record = replace(
             record,
+            tensors=facts.tensors,
             profiles=facts.profiles,
             hardware_compatibility=facts.hardware_compatibility,
             compute_capabilities=record.compute_capabilities or (gpu.compute_capability,),
@@ -266,8 +269,8 @@ def graph_summary(adopted: AdoptedGraph, like: Path) -> str:
 
 def _wholeness(engine: Path, header: EngineHeader) -> str:
     if header.library == "tensorrt_rtx":
-        return f", all its {engine.stat().st_size} bytes are there, and it names {INPUT}"
-    return f"; it names {INPUT}; whether it is whole, its header does not tell"
+        return f"; all its {engine.stat().st_size} bytes are there"
+    return "; whether it is whole, it does not tell"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -79,7 +79,9 @@ def test_facts(file, tiny_model):
     allowed = []
     contract = read_contract(tiny_model)
     found = read_facts(library(Told(), allowed), file, contract)
-    assert found == EngineFacts((Profile(SHAPE, SHAPE, SHAPE), Profile(SHAPE, SHAPE, (2, *SHAPE[1:]))), "ampere+")
+    assert found == EngineFacts(
+        ("blurry", "sharp"), (Profile(SHAPE, SHAPE, SHAPE), Profile(SHAPE, SHAPE, (2, *SHAPE[1:]))), "ampere+"
+    )
     read_facts(library(Told(), allowed), file, contract, host_code=True)
     assert allowed == [False, True]
 
@@ -87,8 +89,8 @@ def test_facts(file, tiny_model):
 @pytest.mark.parametrize(
     ("engine", "message"),
     [
-        (Told(("x",), ("y",)), "has the inputs x and the outputs y, expected blurry and sharp alone"),
-        (Told(("blurry", "a", "b")), "has the inputs blurry, a, b and the outputs sharp, expected"),
+        (Told(("blurry", "a", "b")), "has the inputs blurry, a, b and the outputs sharp, expected one of each"),
+        (Told(outputs=("sharp", "mask")), "has the inputs blurry and the outputs sharp, mask, expected one of each"),
         (Told(kind=DataType.HALF), "has blurry as DataType.HALF, the contract says f32"),
         (Told(shape=(-1, 7, -1, -1)), r"has blurry of \(-1, 7, -1, -1\), expected \(N, 5, H, W\): it is of another network"),
         (Told(shape=(-1, 5, -1)), r"expected \(N, 5, H, W\)"),
@@ -107,9 +109,9 @@ MEASURED = Measured("GPU of a test", "tensorrt 11.4.0.106", SHAPE, 1.5, 64 << 20
 def where_it_runs(monkeypatch):
     """adopt on a machine with a GPU, whose measuring is `measure`."""
 
-    def arrange(measure):
+    def arrange(measure, engine=None):
         gpu = Gpu(0, "GPU of a test", (8, 9), 1 << 33, 13000)
-        monkeypatch.setattr(tensorrt_facts, "runs_here", lambda record, device: (library(Told()), gpu))
+        monkeypatch.setattr(tensorrt_facts, "runs_here", lambda record, device: (library(engine or Told()), gpu))
         monkeypatch.setattr(adopt, "measure_engine", measure)
 
     return arrange
@@ -136,6 +138,13 @@ def test_where_it_runs_the_record_says_what_was_measured(where_it_runs, of_tenso
     assert (record.origin, record.measured, record.precision) == (RAN, MEASURED, "fp16")
     assert (record.compute_capabilities, record.hardware_compatibility) == (((8, 9),), "ampere+")
     assert "it ran on GPU of a test: 71.2 dB to" in adopt.engine_summary(found)
+
+
+def test_tensors_may_have_other_names_where_the_result_shows_what_they_are(where_it_runs, of_tensorrt, tiny_model):
+    """Torch-TensorRT calls an engine's output output0."""
+    where_it_runs(lambda *_: MEASURED, Told(("x",), ("output0",)))
+    assert adopt_engine(AdoptRequest(of_tensorrt, tiny_model)).record.tensors == ("x", "output0")
+    assert load_record(of_tensorrt).tensors == ("x", "output0")
 
 
 def test_where_it_fails_there_is_no_record(where_it_runs, of_tensorrt, tiny_model):

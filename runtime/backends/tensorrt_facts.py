@@ -10,7 +10,7 @@ from runtime.backends.device_memory import Gpu, open_gpu
 from runtime.backends.tensorrt_engine import library_for, start_runtime
 from runtime.backends.tensorrt_library import Library
 from runtime.errors import ModelError
-from runtime.files.contract import INPUT, OUTPUT, Contract
+from runtime.files.contract import Contract
 from runtime.files.engine_record import HARDWARE_LEVELS, EngineRecord, Profile
 
 TYPES = {"f32": "FLOAT", "u8": "UINT8", "u16": "UINT8"}  # trt.DataType's name, by a contract's io
@@ -20,6 +20,7 @@ TYPES = {"f32": "FLOAT", "u8": "UINT8", "u16": "UINT8"}  # trt.DataType's name, 
 class EngineFacts:
     """A loaded engine's own facts."""
 
+    tensors: tuple[str, str]  # names of the only input and the only output
     profiles: tuple[Profile, ...]
     hardware_compatibility: str  # one of HARDWARE_LEVELS
 
@@ -34,7 +35,8 @@ def runs_here(record: EngineRecord, device: int = 0) -> tuple[Library, Gpu]:
 def read_facts(library: Library, path: Path, contract: Contract, host_code: bool = False) -> EngineFacts:
     """Loads the file and looks; a driver must be there. `host_code` lets a version-compatible engine execute what it contains.
 
-    Raises ModelError when the library cannot load it, or its inputs and outputs are not the contract's.
+    Raises ModelError when the library cannot load it, or it has not one input and one output, of
+    the contract's type and frames; their names may be others.
     """
     runtime = start_runtime(library)
     with library.messages() as messages:
@@ -45,22 +47,28 @@ def read_facts(library: Library, path: Path, contract: Contract, host_code: bool
         raise ModelError(
             f"{library.name} {library.version} cannot load {path}: {messages.reason()}: copy it again, or build it for this GPU"
         )
-    _check_tensors(engine, library.module, path, contract)
-    shapes = [engine.get_tensor_profile_shape(INPUT, number) for number in range(engine.num_optimization_profiles)]
-    return EngineFacts(tuple(Profile(*map(tuple, shape)) for shape in shapes), _hardware_level(engine))
+    tensors = _tensors(engine, library.module, path)
+    _check_tensors(engine, library.module, path, tensors, contract)
+    shapes = [engine.get_tensor_profile_shape(tensors[0], number) for number in range(engine.num_optimization_profiles)]
+    return EngineFacts(tensors, tuple(Profile(*map(tuple, shape)) for shape in shapes), _hardware_level(engine))
 
 
-def _check_tensors(engine: Any, trt: Any, path: Path, contract: Contract) -> None:
+def _tensors(engine: Any, trt: Any, path: Path) -> tuple[str, str]:
+    """The names of the only input and the only output."""
     inputs: list[str] = []
     outputs: list[str] = []
     for name in (engine.get_tensor_name(number) for number in range(engine.num_io_tensors)):
         (inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs).append(name)
-    if (inputs, outputs) != ([INPUT], [OUTPUT]):
+    if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(
-            f"{path} has the inputs {', '.join(inputs)} and the outputs {', '.join(outputs)}, expected {INPUT} and {OUTPUT} alone: "
-            "it is of another network"
+            f"{path} has the inputs {', '.join(inputs)} and the outputs {', '.join(outputs)}, expected one of each: it is another "
+            "network's"
         )
-    for name in (INPUT, OUTPUT):
+    return inputs[0], outputs[0]
+
+
+def _check_tensors(engine: Any, trt: Any, path: Path, tensors: tuple[str, str], contract: Contract) -> None:
+    for name in tensors:
         kind, shape = engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name))
         if kind != getattr(trt.DataType, TYPES[contract.io]):
             raise ModelError(f"{path} has {name} as {kind}, the contract says {contract.io}: name the file that it was built from")

@@ -28,7 +28,6 @@ from runtime.backends.dlpack import is_device_array
 from runtime.backends.tensorrt_buffers import Ring, Slot
 from runtime.backends.tensorrt_engine import LoadedEngine, cache_path, create_context, kernel_cache, library_for
 from runtime.errors import BackendError, DeployError, InputError
-from runtime.files.contract import INPUT, OUTPUT
 from runtime.files.engine_record import EngineRecord, load_record
 
 SHAPES = 2  # input shapes whose buffers are kept
@@ -193,11 +192,12 @@ class TensorRtRunner:
             self._execute(slot.context, slot.shape)
 
     def _bind(self, context: Any, shape: tuple[int, ...], source: int, target: int) -> None:
+        blurry, sharp = self.record.tensors
         with self._library.messages() as messages:
             bound = (
-                context.set_input_shape(INPUT, shape)
-                and context.set_tensor_address(INPUT, source)
-                and context.set_tensor_address(OUTPUT, target)
+                context.set_input_shape(blurry, shape)
+                and context.set_tensor_address(blurry, source)
+                and context.set_tensor_address(sharp, target)
             )
         if not bound:
             raise BackendError(f"TensorRT does not take shape {shape}: {messages.reason()}")

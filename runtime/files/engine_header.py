@@ -27,26 +27,32 @@ class EngineHeader:
 
 
 def read_whole(engine: Path) -> EngineHeader:
-    """The header of an engine that is all there and names this project's tensors.
+    """The header of an engine that is all there.
 
-    Raises ModelError when the file is missing, is no engine, was cut off (which TensorRT-RTX's header tells, full TensorRT's does
-    not), or has not the names of the network's input and output in it.
+    Raises ModelError when the file is missing, is no engine, or was cut off; full TensorRT's header does not tell the last.
     """
     library, version = read_header(engine)
+    if library != "tensorrt_rtx":
+        return EngineHeader(library, version, ())
+    with engine.open("rb") as file:
+        start = file.read(_TARGETS_AT.stop)
+    length, found = int.from_bytes(start[_LENGTH_AT], "little"), engine.stat().st_size
+    if length != found:
+        raise ModelError(f"{engine} has {found} bytes, its header says {length}: copy it again")
+    return EngineHeader(library, version, _targets(start))
+
+
+def check_names(engine: Path) -> None:
+    """Raises ModelError on an engine that has not the names of the network's input and output anywhere in it."""
     data = engine.read_bytes()
-    if library == "tensorrt_rtx":
-        length = int.from_bytes(data[_LENGTH_AT], "little")
-        if length != len(data):
-            raise ModelError(f"{engine} has {len(data)} bytes, its header says {length}: copy it again")
     missing = [name for name in (INPUT, OUTPUT) if name.encode() not in data]
     if missing:
         raise ModelError(
             f"{engine} nowhere names a tensor {' or '.join(missing)}, expected {INPUT} and {OUTPUT}: it is of another network, or "
-            "its tensors were renamed; build it from videodeblur export's file"
+            "its tensors were renamed: build it from videodeblur export's file, or adopt it where it runs"
         )
-    return EngineHeader(library, version, _targets(data) if library == "tensorrt_rtx" else ())
 
 
-def _targets(data: bytes) -> tuple[tuple[int, int], ...]:
-    bits = int.from_bytes(data[_TARGETS_AT], "little")
+def _targets(start: bytes) -> tuple[tuple[int, int], ...]:
+    bits = int.from_bytes(start[_TARGETS_AT], "little")
     return () if bits == _ANY else tuple(target for bit, target in enumerate(_TARGETS) if bits >> bit & 1)

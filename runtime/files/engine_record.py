@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime.errors import BackendError, InputError, ModelError
-from runtime.files.contract import Contract
+from runtime.files.contract import INPUT, OUTPUT, Contract
 from runtime.files.on_disk import file_sha256, partial_file
 from runtime.files.records import read_object, read_record
 
@@ -80,6 +80,7 @@ class EngineRecord:
     build_seconds: float = 0.0  # 0: not measured
     origin: str = BUILT_HERE  # one of ORIGINS: why the engine is held to be what the contract says
     measured: Measured | None = None  # None: it never ran
+    tensors: tuple[str, str] = (INPUT, OUTPUT)  # names of its only input and output
     schema: int = SCHEMA
 
     @property
