@@ -209,7 +209,9 @@ def fixed(model):
 
 
 def of_opset_21(model):
-    return version_converter.convert_version(model, 21)
+    converted = version_converter.convert_version(model, 21)
+    del converted.metadata_props[:]
+    return converted
 
 
 def weights_as_inputs(model):
