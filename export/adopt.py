@@ -101,10 +101,9 @@ def _adopted(request: AdoptRequest) -> str:
         if request.output:
             raise InputError("--output names an adopted graph; the record of an engine goes beside it: leave --output out")
         return engine_summary(adopt_engine(request))
-    engine_only = [request.profile, request.precision, request.version_compatible]
-    if any(engine_only):
+    if any([request.profile, request.precision, request.version_compatible, request.device]):
         raise InputError(
-            f"shapes, --precision and --versionCompatible are of engines, {request.file} is a graph, which tells: leave them out"
+            f"shapes, --precision, --versionCompatible and --device are for engines, {request.file} is a graph: leave them out"
         )
     return graph_summary(
         adopt_graph(request.file, request.like, request.output or _output_of(request.file), request.clip), request.like
