@@ -27,6 +27,7 @@ from runtime.files.engine_record import BUILT_HERE, REBUILT, UNPROVEN, Profile, 
 SHAPE = (1, 5, 64, 96)
 FIXED = Profile(SHAPE, SHAPE, SHAPE)
 RANGE = Profile((1, 5, 32, 32), SHAPE, (2, 5, 64, 128))
+RANGE_OF_ONE = Profile((1, 5, 32, 32), SHAPE, (1, 5, 64, 128))
 WINDOW = np.random.default_rng(0).random(SHAPE, np.float32)
 
 
@@ -69,6 +70,7 @@ def adopted(engine, like, profile=FIXED, **more):
         (FIXED, {"tf32": False}),
         (FIXED, {"profiling_verbosity": "none"}),
         (RANGE, {}),
+        (RANGE_OF_ONE, {}),  # whose builds vary in other names, too
     ],
 )
 def test_an_engine_of_rtx_proves_itself_without_a_gpu(tiny_model, tmp_path, profile, options):

@@ -24,7 +24,7 @@ VERBOSITIES = ("detailed", "layer_names_only", "none")  # Polygraphy's default, 
 _WEIGHTS_AT = slice(56, 64)  # of a plan: the bytes of its weights, which stand at its end
 _AFTER_WEIGHTS = 4
 _TEXT = rb"[ -~\n]{8,}"
-_TEMPORARY = rb"__mye\d+|offset=\d+"
+_TEMPORARY = rb"(?:__mye|_temp_)\d+|offset=\d+"
 _NEAR = 0.01  # of the length: what no other way of building makes up for
 
 
