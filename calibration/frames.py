@@ -59,7 +59,7 @@ def find_clips(path: Path) -> tuple[Clip, ...]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder, expected clips: name a video or a folder of frames")
     if path.is_file():
-        _check_video(path)
+        check_video(path)
         return (Clip(path.name, (path,), is_video=True),)
     clips = tuple(clip for folder in _folders(path) for clip in _clips_in(folder, path))
     if not clips:
@@ -68,7 +68,7 @@ def find_clips(path: Path) -> tuple[Clip, ...]:
     return clips
 
 
-def _check_video(path: Path) -> None:
+def check_video(path: Path) -> None:
     """Raises InputError on files that people hand over in place of clips; another that is no video is told when it is read."""
     with path.open("rb") as file:
         head = file.read(4)

@@ -21,7 +21,7 @@ LOW_TYPES = {
     **dict.fromkeys((TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2), "fp8"),
 }
 INPUT_TYPES = {"f32": TensorProto.FLOAT, "u8": TensorProto.UINT8, "u16": TensorProto.UINT8}  # by a contract's io
-OURS = "hand over what videodeblur export, fp16, bf16 or quantize wrote"
+OURS = "hand over what videodeblur export, fp16, bf16 or quantize wrote, or take in another tool's with videodeblur adopt"
 SIZES = {"batch": 0, "height": 2, "width": 3}  # axes of the input
 
 
@@ -84,7 +84,10 @@ def _faults(model: onnx.ModelProto, contract: Contract) -> Iterator[str]:
     for name, axis in SIZES.items():
         fixed = given.shape.dim[axis].dim_value if len(given.shape.dim) > axis else 0
         if fixed not in (0, getattr(contract, name)):
-            yield f"has a fixed {name} of {fixed}, its contract says {getattr(contract, name) or 'any'}: export it with --{name}"
+            yield (
+                f"has a fixed {name} of {fixed}, its contract says {getattr(contract, name) or 'any'}: export it with --{name}, or "
+                "take in another tool's with videodeblur adopt"
+            )
 
 
 def types_held(model: onnx.ModelProto) -> set[str]:

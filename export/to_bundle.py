@@ -12,17 +12,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from calibration.onnx_file import load_model
+from export.compare.golden_frames import golden_kind, write_golden
 from export.compare.luma import against_truth, run_luma
 from export.compare.parity import RunsModel, clip_windows
 from export.shipped_clips import DEFAULT_CLIP, DEFAULT_PAIR, SIZE_COMPARED
 from runtime import backends
-from runtime.bundle import GOLDEN_BITS, GOLDEN_RANGE, middle, mirrored, run_golden, self_test
+from runtime.bundle import run_golden, self_test
 from runtime.command_line import command, quoted
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
@@ -32,10 +31,8 @@ from runtime.files.engine_record import SUFFIXES, load_record, record_path
 from runtime.files.manifest import Golden, Manifest, Member
 from runtime.files.on_disk import file_sha256, partial_folder
 from runtime.machine.hardware import cpu_name
-from runtime.pixels import sample_codes
 from runtime.pixels.metrics import decibels_for_json
 
-GOLDEN_SIZE = (96, 160)  # pixels of the stored picture, and of the window that models of any size are tested with
 JUDGED = 4  # windows of the shipped pair of clips on which a member's loss is measured
 TIMED = 3  # runs of the golden window, the fastest counts
 RECORDED = ("numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt_rtx", "cuda-bindings")
@@ -114,11 +111,11 @@ def _fill(folder: Path, request: BundleRequest, contract: Contract) -> Manifest:
     for path, found in zip(paths, contracts):
         _check_kin(path, found, request.reference, contract)
     _copy([*paths, *(record_path(path) for path in paths if path.suffix in SUFFIXES), *request.attachments], folder)
-    sizes = [_golden_size(path, found) for path, found in zip(paths, contracts)]
-    goldens = {size: _write_golden(folder, request, contract, size) for size in dict.fromkeys(sizes)}
+    kinds = [golden_kind(path, found) for path, found in zip(paths, contracts)]
+    goldens = {kind: write_golden(folder, request.reference, request.clip, contract.frames, kind) for kind in dict.fromkeys(kinds)}
     numbers = list(goldens)
     members = tuple(
-        Member(path.name, _precision_of(path, found), numbers.index(size)) for path, found, size in zip(paths, contracts, sizes)
+        Member(path.name, _precision_of(path, found), numbers.index(kind)) for path, found, kind in zip(paths, contracts, kinds)
     )
     frames, truth = tuple(goldens.values()), _Truth(request.reference, contract)
     return Manifest(
@@ -158,47 +155,6 @@ def _copy(paths: Sequence[Path], folder: Path) -> None:
         if (folder / path.name).exists():
             raise InputError(f"two files are called {path.name}: rename one")
         shutil.copyfile(path, folder / path.name)
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What golden frames must be like for a member."""
-
-    io: str
-    bits: int | None
-    color_range: str | None
-    height: int
-    width: int
-
-
-def _golden_size(path: Path, contract: Contract) -> _Kind:
-    """The smallest that the member takes, but not smaller than the stored picture where it takes that."""
-    if path.suffix in SUFFIXES:
-        profile = load_record(path).profiles[0]
-        height, width = (
-            min(max(least, wanted), most) for least, wanted, most in zip(profile.min[2:4], GOLDEN_SIZE, profile.max[2:4])
-        )
-    else:
-        height, width = contract.height or GOLDEN_SIZE[0], contract.width or GOLDEN_SIZE[1]
-    return _Kind(contract.io, contract.bits, contract.color_range, height, width)
-
-
-def _write_golden(folder: Path, request: BundleRequest, contract: Contract, kind: _Kind) -> Golden:
-    bits, color_range = kind.bits or GOLDEN_BITS, kind.color_range or GOLDEN_RANGE
-    stored = min(GOLDEN_SIZE[0], kind.height), min(GOLDEN_SIZE[1], kind.width)
-    codes = sample_codes.from_unit(clip_windows(request.clip, contract.frames, 1, *stored)[0], bits, color_range)
-    window = mirrored(codes, kind.height, kind.width)[None]
-    with Engine(request.reference, "onnxruntime", "fp32") as engine:
-        sharp = (
-            engine.run(sample_codes.to_unit(window, bits, color_range))
-            if kind.io == "f32"
-            else engine.run(window, bits, color_range)
-        )
-    stem = f"golden-{kind.io}-{kind.width}x{kind.height}"
-    golden = Golden(**vars(kind), input=f"{stem}-input.npy", reference=f"{stem}-reference.npy")
-    np.save(folder / golden.input, codes)
-    np.save(folder / golden.reference, np.ascontiguousarray(middle(sharp[0], *stored)))
-    return golden
 
 
 class _Truth:

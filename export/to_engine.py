@@ -10,9 +10,11 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from export.compare.engine_measurement import measured_into_record
 from export.engine.flags import parse_flags
 from export.engine.monitor import Progress
 from export.make_engine import MadeEngine, make_engine
+from export.shipped_clips import DEFAULT_CLIP
 from runtime.command_line import command
 from runtime.files.engine_record import read_header, record_path
 
@@ -30,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = make_engine(request, progress, _say)
     if request.verbose:
         _say(made.log.read_text())
-    print(summary(made))
+    print(summary(made, measured_into_record(made.engine, made.source, DEFAULT_CLIP)))
     return 0
 
 
-def summary(made: MadeEngine) -> str:
-    """What was built, as text."""
+def summary(made: MadeEngine, measured: str) -> str:
+    """What was built and what it did here, as text."""
     record = made.record
     targets = (
         ", ".join(f"{major}.{minor}" for major, minor in record.compute_capabilities) or "any that the library runs on, from 8.0"
@@ -50,6 +52,7 @@ def summary(made: MadeEngine) -> str:
         f" by {record.library} {record.version}",
         f"  for compute capability {targets}; input {shapes}",
         f"  convolution FLOPs run in {types}{rounded}",
+        f"  {measured}",
         *(f"  note: {note}" for note in made.notes),
         f"  its record {record_path(made.engine).name}, and the library's log {made.log.name}, are beside it",
         f"next: videodeblur bundle --engine {made.engine} --onnx {made.source} --output {made.engine.with_suffix('.bundle')}",

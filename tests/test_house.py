@@ -20,7 +20,7 @@ FOLDERS = {  # folder: folders of ours that it may import
     "export": {"model", "calibration", "runtime"},
     "videodeblur": {"runtime"},
 }
-MOST_FILES = {"runtime": 17, "export": 18, "benchmarks": 12, "serving": 8}  # at the top of a folder
+MOST_FILES = {"runtime": 17, "export": 20, "benchmarks": 12, "serving": 8}  # at the top of a folder
 ENGINE = ("runtime/bundle.py", "runtime/backends/", "runtime/files/", "runtime/pixels/", "runtime/errors.py")
 ROOMS = {  # room, or a file of one: the rooms and files of ours that it may import beside itself
     "runtime/errors.py": (),

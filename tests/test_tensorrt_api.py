@@ -46,6 +46,7 @@ RECEIVERS = {  # file: {expression: the TensorRT class behind it}
         "self.context": "IExecutionContext",
     },
     "runtime/backends/layer_times.py": {"trt": "module", "trt.IProfiler": "IProfiler"},
+    "runtime/backends/tensorrt_facts.py": {"trt": "module", "runtime": "Runtime", "engine": "ICudaEngine"},
     "export/engine/builder.py": {
         "library.module": "module",
         "trt": "module",

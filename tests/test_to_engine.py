@@ -207,6 +207,7 @@ def test_one_engine_takes_several_sizes(tiny_model, tmp_path, capsys):
     assert "input 1x5x64x96 or 1x5x96x64" in told
     assert "run in 100.0% bf16" in told
     assert f"videodeblur bundle --engine {engine} --onnx {tiny_model}" in told
+    assert ("not measured here (" in told) == (load_record(engine).measured is None)
     record = load_record(engine)
     assert [record.profile_of((1, 5, *size)) for size in ((64, 96), (96, 64))] == [0, 1]
     assert (record.narrowed.batch, record.narrowed.height, record.narrowed.width) == (1, None, None)

@@ -32,6 +32,8 @@ COMMANDS = {  # name: (module with a main(argv), what it does)
     "types": ("export.type_shares", "which type each convolution really runs in"),
     "build": ("export.to_engine", "ONNX -> TensorRT engine, with trtexec's flags"),
     "trtexec": ("export.trtexec", "NVIDIA's trtexec, which no wheel brings: build, load and measure an engine"),
+    "adopt": ("export.adopt", "take in engines and rewritten graphs of trtexec, Polygraphy, onnxslim, ModelOpt"),
+    "compare": ("export.compare_engines", "what got slower, larger or less exact from one engine to the next"),
     "bundle": ("export.to_bundle", "models, engines and golden frames -> one folder that checks itself"),
     "report": ("export.to_report", "one HTML page about a bundle: before and after, quality, parity, speed, memory"),
     "ship": ("export.ship", "checkpoint -> verified bundle, in one command"),

@@ -53,10 +53,12 @@ class ParityError(DeployError):
 def clip_windows(clip: Path, frames: int, count: int, height: int, width: int) -> npt.NDArray[np.float32]:
     """(count, frames, height, width) luma in [0, 1]: windows spread over a clip, cut from the middle of the picture, which is
     mirrored where it is too small. Raises InputError when the clip is missing or too short, VideoError when it is no video."""
-    from runtime.video import VideoReader  # here, so that comparing needs no PyAV
+    from calibration.frames import check_video  # here, so that comparing needs no PyAV
+    from runtime.video import VideoReader
 
     if not clip.is_file():
         raise InputError(f"{clip}: no such clip to verify on: name a video with --clip")
+    check_video(clip)
     with VideoReader(clip, LONGEST) as reader:
         bits, color_range = reader.info.bits, reader.info.color_range
         lumas = [fit(frame.luma, (height, width)) for frame in reader]

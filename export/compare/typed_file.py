@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from runtime.pixels import sample_codes
 
 NOTES_KEY = "videodeblur.types"  # in metadata_props, a JSON object: the type of every layer and what was kept, with the reason
 FAILED = 0.0  # dB, written where a backend fails on the windows: NaN is not JSON
+KEEP_MORE = "keep more layers in a higher type (videodeblur search finds which)"
 COMPARED_WINDOWS = 3  # from the part of the clip that calibration does not see
 
 
@@ -66,19 +67,38 @@ def write_typed(
     `precision`, 0 dB where one fails; `notes` go beside it.
     Raises InputError when `clip` is too short or `output` cannot be written, BackendError when nothing here runs the file.
     """
-    contract = replace(read_contract(source), precision=precision, parity={}, graph_sha256=model_hash(model))
+    contract, parities, remarks = write_compared(
+        model, replace(read_contract(source), precision=precision), source, output, clip, notes
+    )
+    sizes = source.stat().st_size, output.stat().st_size
+    rows = layer_types(model, {}, *fixed_size(model, SIZE_COMPARED))
+    return TypedFile(output, contract, parities, remarks, shares(rows, asked=True), *sizes)
+
+
+def write_compared(
+    model: onnx.ModelProto,
+    contract: Contract,
+    source: Path,
+    output: Path,
+    clip: Path,
+    notes: Mapping[str, Any],
+    remedy: str = KEEP_MORE,
+) -> tuple[Contract, tuple[Parity, ...], tuple[str, ...]]:
+    """`write_typed` for any graph that `contract` describes: the contract that was written, the parities, remarks.
+
+    `remedy` ends what is raised where the graph is too far off.
+    """
+    contract = replace(contract, parity={}, graph_sha256=model_hash(model))
     samples = held_out_windows(clip, contract)
     with Engine(source, "onnxruntime") as engine:
         expected = computed_by(engine, samples)
     with partial_onnx(output) as partial:
         _write(model, contract, notes, partial)
-        parities, told = _measured(model, partial, samples, expected)
+        parities, told = _measured(model, partial, samples, expected, remedy)
         remarks = tuple(remark.replace(partial.name, output.name) for remark in told)
         contract = replace(contract, parity={f"{row.backend}:{row.precision}": round(row.decibels, 2) for row in parities})
         _write(model, contract, notes, partial)
-    sizes = source.stat().st_size, output.stat().st_size
-    rows = layer_types(model, {}, *fixed_size(model, SIZE_COMPARED))
-    return TypedFile(output, contract, parities, remarks, shares(rows, asked=True), *sizes)
+    return contract, parities, remarks
 
 
 def report(found: TypedFile) -> str:
@@ -86,13 +106,18 @@ def report(found: TypedFile) -> str:
     lines = [
         f"{found.path}: {found.contract.precision}, {found.bytes_after / 1e6:.1f} MB (fp32: {found.bytes_before / 1e6:.1f} MB)",
         "convolution FLOPs by type: " + ", ".join(f"{word} {share:.1%}" for word, share in found.shares.items()),
-        "parity with the fp32 file, itself compared with PyTorch at export, on held-out windows:",
     ]
-    least = MIN_PARITY[found.contract.precision]
-    for row in found.parities:
+    return "\n".join([*lines, parity_lines(found.parities, found.contract.precision, found.remarks)])
+
+
+def parity_lines(parities: Iterable[Parity], precision: str, remarks: Iterable[str]) -> str:
+    """What was compared and what came out, as text."""
+    lines = ["parity with the fp32 file, itself compared with PyTorch at export, on held-out windows:"]
+    least = MIN_PARITY[precision]
+    for row in parities:
         relation = f"(at least {least:.0f})" if row.decibels >= least else f"UNDER the {least:.0f} asked for"
         lines.append(f"  {row.backend} {row.precision}: {row.decibels:.1f} dB {relation}")
-    return "\n".join([*lines, *(f"note: {remark}" for remark in found.remarks)])
+    return "\n".join([*lines, *(f"note: {remark}" for remark in remarks)])
 
 
 def held_out_windows(clip: Path, contract: Contract) -> npt.NDArray[Any]:
@@ -107,7 +132,7 @@ def held_out_windows(clip: Path, contract: Contract) -> npt.NDArray[Any]:
 
 
 def _measured(
-    model: onnx.ModelProto, path: Path, samples: npt.NDArray[Any], expected: npt.NDArray[Any]
+    model: onnx.ModelProto, path: Path, samples: npt.NDArray[Any], expected: npt.NDArray[Any], remedy: str
 ) -> tuple[tuple[Parity, ...], tuple[str, ...]]:
     """The parities of the file at `path`, the judge's first, and remarks. Raises LostParityError when the judge is not content."""
     found: list[Parity] = []
@@ -122,7 +147,7 @@ def _measured(
             parity, failure = _parity(runner, samples, expected)
         least = MIN_PARITY[runner.contract.precision]
         if not found and not parity.decibels >= least:
-            raise LostParityError(_lost(parity, failure, runner.contract.precision))
+            raise LostParityError(_lost(parity, failure, runner.contract.precision, remedy))
         if not parity.decibels >= least:
             remarks.append(f"do not run this file with {parity.backend} {parity.precision}{failure and f': {failure}'}")
         found.append(parity)
@@ -145,9 +170,8 @@ def _parity(runner: RunsModel, samples: npt.NDArray[Any], expected: npt.NDArray[
         return Parity(runner.backend, runner.precision, FAILED, expected.size, expected.size), brief(error)
 
 
-def _lost(judged: Parity, failure: str, precision: str) -> str:
+def _lost(judged: Parity, failure: str, precision: str, remedy: str) -> str:
     found = failure or f"{precision} comes to {judged.decibels:.1f} dB of the fp32 file on {judged.backend} {judged.precision}"
-    remedy = "keep more layers in a higher type (videodeblur search finds which)"
     return f"{found}, expected at least {MIN_PARITY[precision]:.0f}{' dB of the fp32 file' if failure else ''}: {remedy}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from runtime.backends.runner import Choice
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import MIN_PARITY, Contract, read_contract
-from runtime.files.engine_record import SUFFIXES, load_record
+from runtime.files.engine_record import SUFFIXES, UNPROVEN, load_record
 from runtime.machine.requirements import requirement
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # in order of preference
@@ -125,7 +125,8 @@ def _open_engine(path: Path, how: How) -> Choice:
     if how.precision not in ("auto", record.precision):
         raise InputError(f"{path.name} computes in {record.precision}, not {how.precision}: build another, with --noTF32 for fp32")
     runner = _load("tensorrt").TensorRtRunner(path, how.device)
-    return Choice(runner, record.narrowed, f"{record.library} {record.version} on {runner.gpu.name}")
+    doubt = f"; nobody has shown that it is this network: videodeblur adopt {path}" if record.origin == UNPROVEN else ""
+    return Choice(runner, record.narrowed, f"{record.library} {record.version} on {runner.gpu.name}{doubt}")
 
 
 def _first_usable(contract: Contract) -> tuple[str, str]:

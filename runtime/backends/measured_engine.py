@@ -30,7 +30,6 @@ from runtime.backends.run_options import STRATEGIES, RunOptions
 from runtime.backends.tensorrt_engine import LoadedEngine, bare_context, cache_path, kernel_cache, library_for
 from runtime.backends.tensorrt_library import Library, load_library
 from runtime.errors import BackendError, DeployError
-from runtime.files.contract import INPUT, OUTPUT
 from runtime.files.engine_record import EngineRecord, load_record
 
 TURNS = 2  # queries of a lane in flight
@@ -92,7 +91,7 @@ class MeasuredEngine:
             raise BackendError("TensorRT makes no context: use fewer --infStreams, or free GPU memory")
         if self._options.cache_ratio:
             context.persistent_cache_limit = int(self._options.cache_ratio * most_persisting_cache(self.gpu.index))
-        lane = EngineLane(self._library, context, self._options, self._loaded.dtype)
+        lane = EngineLane(self._library, context, self._options, self._loaded.dtype, self._record.tensors)
         if times is not None:
             lane.profile(times)
         elif cuda_graph and self._kernels is None:  # TensorRT-RTX records by itself
@@ -145,8 +144,8 @@ class EngineDevice:
 class EngineLane:
     """An `inference_loop.Lane`: a context with its buffers, a stream for each work, and a timed event for each of its ends."""
 
-    def __init__(self, library: Library, context: Any, options: RunOptions, dtype: np.dtype[Any]) -> None:
-        self.context, self._library = context, library
+    def __init__(self, library: Library, context: Any, options: RunOptions, dtype: np.dtype[Any], tensors: tuple[str, str]) -> None:
+        self.context, self._library, self._tensors = context, library, tensors
         self.notes: list[str] = []
         self._graph: Graph | None = None
         self._profiler: Any = None
@@ -251,13 +250,14 @@ class EngineLane:
     def _bind(self, options: RunOptions) -> DeviceBuffer | None:
         """Sets profile, shape and addresses; returns the context's memory where it is the caller's."""
         context, compute, memory = self.context, self._streams[Work.COMPUTE], None
+        blurry, sharp = self._tensors
         with self._library.messages() as messages:
             bound = context.set_optimization_profile_async(options.profile, compute.handle)
-            bound = bound and context.set_input_shape(INPUT, options.shape)
+            bound = bound and context.set_input_shape(blurry, options.shape)
             if bound and options.strategy == "runtime":
                 memory = self._memory_for_shape()
-            bound = bound and context.set_tensor_address(INPUT, self._device_in.pointer)
-            bound = bound and context.set_tensor_address(OUTPUT, self._device_out.pointer)
+            bound = bound and context.set_tensor_address(blurry, self._device_in.pointer)
+            bound = bound and context.set_tensor_address(sharp, self._device_out.pointer)
             compute.synchronize()
         if not bound:
             raise BackendError(f"TensorRT does not take shape {options.shape}: {messages.reason()}: name another with --shapes")

@@ -19,7 +19,6 @@ import numpy.typing as npt
 from runtime.backends.device_memory import Event, Graph, Stream
 from runtime.backends.tensorrt_engine import KernelCache, LoadedEngine, create_context
 from runtime.errors import BackendError, DeployError
-from runtime.files.contract import INPUT, OUTPUT
 
 GUESTS = 8  # pairs of callers' addresses that are kept bound: three inputs in turn with two or three outputs
 
@@ -59,6 +58,7 @@ class Bindings:
 
     def __init__(self, loaded: LoadedEngine, kernels: KernelCache | None, compute: Stream, cuda_graph: bool) -> None:
         self._loaded, self._kernels, self._compute, self._cuda_graph = loaded, kernels, compute, cuda_graph
+        self._blurry, self._sharp = loaded.record.tensors
         self.records = cuda_graph and kernels is None  # TensorRT-RTX records by itself
         self._all: weakref.WeakSet[Binding] = weakref.WeakSet()
         self._guests: OrderedDict[tuple[tuple[int, ...], int, int], Binding] = OrderedDict()
@@ -67,7 +67,7 @@ class Bindings:
         """A new binding, to be closed by the caller. Raises BackendError when TensorRT does not take the shape."""
         profile = self._loaded.record.profile_of(shape)
         context = create_context(self._loaded, self._kernels, self._cuda_graph, profile, self._compute)
-        self._checked(lambda: context.set_input_shape(INPUT, shape), shape)
+        self._checked(lambda: context.set_input_shape(self._blurry, shape), shape)
         self._point(context, shape, source, target)
         binding = Binding(context, shape, target, record_at)
         self._all.add(binding)
@@ -114,7 +114,9 @@ class Bindings:
         return oldest
 
     def _point(self, context: Any, shape: tuple[int, ...], source: int, target: int) -> None:
-        self._checked(lambda: context.set_tensor_address(INPUT, source) and context.set_tensor_address(OUTPUT, target), shape)
+        self._checked(
+            lambda: context.set_tensor_address(self._blurry, source) and context.set_tensor_address(self._sharp, target), shape
+        )
 
     def _record(self, binding: Binding) -> None:
         """The window is computed plainly, then replayed into memory that was made to differ from the result, and compared."""

@@ -11,7 +11,6 @@ import numpy as np
 from runtime.backends.device_memory import MIB, DeviceBuffer, Stream, free_memory
 from runtime.backends.tensorrt_library import Library, load_library
 from runtime.errors import BackendError, MissingPackageError, ModelError
-from runtime.files.contract import INPUT, OUTPUT
 from runtime.files.engine_record import EngineRecord
 from runtime.files.on_disk import cache_folder, partial_file
 
@@ -23,7 +22,7 @@ class LoadedEngine:
 
     def __init__(self, library: Library, path: Path, record: EngineRecord) -> None:
         self.library, self.record = library, record
-        self._runtime = _runtime(library)
+        self._runtime = start_runtime(library)
         self._scratch: DeviceBuffer | None = None
         self.engine = self._deserialize(path)
         self.dtype = np.dtype(np.float32 if record.contract.io == "f32" else np.uint8)  # of both tensors
@@ -87,11 +86,10 @@ class LoadedEngine:
 
     def _check_tensors(self, path: Path) -> None:
         names = {self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)}
-        if names != {INPUT, OUTPUT}:
-            raise ModelError(
-                f"{path} has tensors {sorted(names)}, expected {INPUT} and {OUTPUT}: build it from export/to_onnx.py's file"
-            )
-        for name in (INPUT, OUTPUT):
+        if names != set(self.record.tensors):
+            expected = " and ".join(self.record.tensors)
+            raise ModelError(f"{path} has tensors {sorted(names)}, expected {expected}: build it from export/to_onnx.py's file")
+        for name in self.record.tensors:
             kind = self.engine.get_tensor_dtype(name)
             try:
                 found = np.dtype(self.library.module.nptype(kind))
@@ -101,7 +99,8 @@ class LoadedEngine:
                 raise ModelError(f"{path} has {name} as {kind}, its contract says {self.dtype}: build it again")
 
 
-def _runtime(library: Library) -> Any:
+def start_runtime(library: Library) -> Any:
+    """A trt.Runtime; there must be a driver. Raises BackendError where it is older than the library."""
     with library.messages() as messages:
         try:
             return library.module.Runtime(library.logger)

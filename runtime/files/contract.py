@@ -83,7 +83,10 @@ def read_contract(path: Path) -> Contract:
     for key, value in read_metadata(path).items():
         if key == METADATA_KEY:
             return Contract.from_json(value)
-    raise ModelError(f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py")
+    raise ModelError(
+        f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py, or, if another tool "
+        f"rewrote such a file, videodeblur adopt {path} --like the file as it was"
+    )
 
 
 def refuse_external_data(path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime.errors import BackendError, InputError, ModelError
-from runtime.files.contract import Contract
+from runtime.files.contract import INPUT, OUTPUT, Contract
 from runtime.files.on_disk import file_sha256, partial_file
 from runtime.files.records import read_object, read_record
 
@@ -20,6 +20,8 @@ LIBRARIES = ("tensorrt", "tensorrt_rtx", "tensorrt_lean")  # Python modules that
 HARDWARE_LEVELS = ("none", "ampere+", "sameComputeCapability")  # trtexec's words
 AMPERE = (8, 0)
 SCHEMA = 1
+BUILT_HERE, REBUILT, RAN, UNPROVEN = "built here", "rebuilt the same", "ran on golden frames", "unproven"
+ORIGINS = (BUILT_HERE, REBUILT, RAN, UNPROVEN)  # the last three are engines of other tools, which videodeblur adopt took in
 
 # The first bytes of an engine file: whose it is, and at 24 to 27 the version (NVIDIA/TensorRT issue 3073; seen in RTX engines)
 MAGIC = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
@@ -47,6 +49,19 @@ class Profile:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What an engine did on one GPU."""
+
+    gpu: str  # its name
+    library: str  # that ran it, with its version, such as "tensorrt 11.4.0.106"
+    shape: tuple[int, ...]  # (N, F, H, W) that was timed
+    milliseconds: float  # median of a window of that shape, from host memory to host memory
+    device_memory: int  # bytes of the GPU that opening and running it took
+    parity: float | None  # dB on golden frames against what `reference_sha256` makes of them; None: not compared
+    reference_sha256: str | None  # of the ONNX file on ONNX Runtime
+
+
+@dataclass(frozen=True)
 class EngineRecord:
     """The record of an engine file."""
 
@@ -62,7 +77,10 @@ class EngineRecord:
     onnx_sha256: str  # of the ONNX file it was built from
     contract: Contract
     type_shares: dict[str, float] = field(default_factory=dict)  # share of the convolutions' arithmetic by executed type, 0 to 1
-    build_seconds: float = 0.0
+    build_seconds: float = 0.0  # 0: not measured
+    origin: str = BUILT_HERE  # one of ORIGINS: why the engine is held to be what the contract says
+    measured: Measured | None = None  # None: it never ran
+    tensors: tuple[str, str] = (INPUT, OUTPUT)  # names of its only input and output
     schema: int = SCHEMA
 
     @property
@@ -89,7 +107,7 @@ class EngineRecord:
             )
         if self.stripped:
             raise BackendError("the engine has no weights, they were stripped: build it without --stripWeights")
-        ours, theirs = _release(version), _release(self.version)
+        ours, theirs = release(version), release(self.version)
         if ours != theirs and not (self.version_compatible and ours > theirs):
             raise BackendError(
                 f"the engine was built by {self.library} {self.version}, this machine has {version}: build it again here"
@@ -132,11 +150,17 @@ def load_record(engine: Path) -> EngineRecord:
         raise ModelError(f"{engine}: no such engine file")
     path = record_path(engine)
     if not path.is_file():
-        raise ModelError(f"{engine} has no record {path.name} beside it: build it with export/to_engine.py, and copy both files")
+        raise ModelError(
+            f"{engine} has no record {path.name} beside it: copy both files, or, if another tool built it, "
+            f"videodeblur adopt {engine} --like the .onnx file that it was built from"
+        )
     record = _parse(path)
     found = file_sha256(engine)
     if found != record.sha256:
-        raise ModelError(f"{engine} has sha256 {found[:12]}, {path.name} says {record.sha256[:12]}: copy both files again")
+        raise ModelError(
+            f"{engine} has sha256 {found[:12]}, {path.name} says {record.sha256[:12]}: copy both files again, or, if another "
+            "tool built it since, take it in with videodeblur adopt"
+        )
     return record
 
 
@@ -177,9 +201,11 @@ def _check(record: EngineRecord) -> None:
         raise ValueError(f"the version is {record.version!r}")
     if not record.profiles:
         raise ValueError("it has no profile")
+    if record.origin not in ORIGINS:
+        raise ValueError(f"the origin is {record.origin!r}")
 
 
-def _release(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
     """Major, minor and patch; engines are bound to all three."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
