@@ -346,7 +346,7 @@ class FakeLibrary:
         engine = FakeEngine(gpu)
         self.module = SimpleNamespace(
             Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine),
-            ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED=1),
+            ExecutionContextAllocationStrategy=SimpleNamespace(__members__={"USER_MANAGED": 1}),
             nptype=lambda kind: kind,
         )
 
