@@ -450,7 +450,7 @@ def test_what_is_for_the_cpu_is_refused_on_a_gpu(clip, monkeypatch, tmp_path):
     monkeypatch.setattr("runtime.run.options.Engine", lambda *_: engine)
     for name, value in (("memory", 2.0), ("threads", 2)):
         with pytest.raises(InputError, match=rf"--{name} is for a network on the CPU, and this one runs on onnxruntime-cuda"):
-            open_engine(DeblurOptions(clip, tmp_path / "out.mp4", model=Path("m.onnx"), **{name: value}), None)
+            open_engine(DeblurOptions(clip, tmp_path / "out.mp4", model=Path("m.onnx"), **{name: value}), (64, 96), None)
     assert closed == [True, True]
 
 

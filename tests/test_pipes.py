@@ -108,15 +108,19 @@ def test_a_reader_that_leaves_ends_the_run_with_one_line(tiny_model, tmp_path):
     assert "Traceback" not in err
 
 
-def test_whole_frames_of_a_producer_that_dies_arrive(tiny_model, tmp_path):
-    """Nobody can tell it from one that ended, since y4m has no mark of the end: that is the shell's pipefail to tell."""
+@pytest.mark.parametrize("salvage", [False, True])
+def test_a_producer_that_dies_within_a_picture_is_told(salvage, tiny_model, tmp_path):
+    """One that dies between two cannot be told from one that ended, since y4m has no mark of the end: that is pipefail's to tell."""
     source = Clip("ffv1", times=VARIABLE[:7]).write(tmp_path / "in.mkv")
     with produce(source, "yuv4mpegpipe") as producer:
         data = producer.stdout.read()
-    with run(tiny_model, "-", tmp_path / "out.mkv", "-c", "ffv1", stdin=subprocess.PIPE) as process:
+    asked = ["--salvage"] if salvage else []
+    with run(tiny_model, "-", tmp_path / "out.mkv", "-c", "ffv1", *asked, stdin=subprocess.PIPE) as process:
         _, err = process.communicate(data[: len(data) * 2 // 3], timeout=120)
-    assert process.returncode == 0, err.decode()
-    assert same(read(tmp_path / "out.mkv").chroma, read(source).chroma[:4])
+    assert process.returncode == (0 if salvage else 1), err.decode()
+    assert b"at frame 4 (it ends within a picture)" in err
+    if salvage:
+        assert same(read(tmp_path / "out.mkv").chroma, read(source).chroma[:4])
 
 
 @pytest.mark.parametrize("data", [b"", b"no video" * 100])
