@@ -47,7 +47,8 @@ class Engine:
     measured at export and recorded in the file; "fp32" is exact; "bf16" forces bf16. `threads` limits the CPU cores, `device`
     picks the GPU. `reason` says in a sentence what was chosen and why.
 
-    A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must.
+    A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must. `trust`
+    is a file with a public key: only a bundle that its owner signed is opened then, see docs/bundle.md.
 
     Raises ModelError for a broken, changed or foreign file, BackendError when nothing here can run it. Every method may be called
     from several threads, from callbacks, observers and signal handlers; windows are served one after the other. In a process that
@@ -62,13 +63,14 @@ class Engine:
         threads: int | None = None,
         device: int = 0,
         fallback: bool = True,
+        trust: str | os.PathLike[str] | None = None,
     ) -> None:
         named = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(named, str) or not named:
             raise InputError(f"got {path!r:.80} for the model, expected a file's name: a str or a Path")
         self.path = Path(path)
         how = backends.How(backend, precision, threads, device, fallback)
-        choice = _opened(str(path), how)
+        choice = _opened(str(path), how, None if trust is None else Path(trust))
         self.contract: Contract = choice.contract
         self._runner = choice.runner
         self.backend, self.precision = self._runner.name, self._runner.precision
@@ -273,11 +275,13 @@ class Engine:
                 )
 
 
-def _opened(path: str, how: backends.How) -> backends.Choice:
+def _opened(path: str, how: backends.How, trust: Path | None) -> backends.Choice:
     try:
+        if trust is not None and not Path(path).is_dir():
+            raise InputError(f"{shortened(path, 200)} is no bundle, and only bundles are signed: make one, or leave out trust")
         if "://" in path:
             return backends.open_served(path, how)
-        return (open_bundle if Path(path).is_dir() else backends.open_model)(Path(path), how)
+        return open_bundle(Path(path), how, trust) if Path(path).is_dir() else backends.open_model(Path(path), how)
     except OSError as error:  # a name that is too long, a file that may not be read
         raise ModelError(f"{shortened(path, 200)}: {error.strerror or error}: name a file that can be read") from error
     except MemoryError as error:

@@ -105,6 +105,7 @@ HEAVY = {  # folder: {library: the room or file that may import it}
         "cuda": "runtime/backends/device_memory.py",
         "tritonclient": "runtime/backends/triton_runner.py",
         "skimage": "runtime/pixels/ssim.py",
+        "model_signing": "runtime/files/signatures.py",
     },
     "calibration": {"onnx": "calibration/", "onnxruntime": "calibration/"},
     "serving": {"ray": "serving/library/ray_pool.py", "triton_python_backend_utils": "serving/triton_server/models/"},

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from malformed_requests import MAX_PIXELS, malformed
+from signed import save_signed
 from triton_server import LOOPBACK, PYTHON, TritonServer, needs_triton
 from video_clips import Clip, read, same
 
@@ -22,7 +23,6 @@ from export.to_bundle import BundleRequest, write_bundle
 from runtime import BackendError, Engine, InputError, StreamDeblurrer, read_contract
 from runtime.backends.triton_runner import REFUSED
 from runtime.deblur_video import main as run_command
-from runtime.files.contract import METADATA_KEY
 from serving.triton_server.config import graph_config
 from serving.triton_server.host import Hosting
 from serving.triton_server.options import TritonOptions
@@ -385,12 +385,8 @@ def test_graphs_alone_with_a_stand_in_for_tritons_backend(tiny_model, tmp_path, 
 def codes_model(tiny_model, path, io):
     """The tiny network with the conversion of codes in its graph."""
     proto, bits = onnx.load(tiny_model), {"u8": 8, "u16": 10}[io]
-    contract = replace(read_contract(tiny_model), io=io, bits=bits, color_range="full")
-    wrapped = wrap_sample_codes(proto, io, bits, "full", contract.multiple)
-    (entry,) = (entry for entry in wrapped.metadata_props if entry.key == METADATA_KEY)
-    entry.value = contract.to_json()
-    onnx.save(wrapped, path)
-    return path
+    wrapped = wrap_sample_codes(proto, io, bits, "full", read_contract(tiny_model).multiple)
+    return save_signed(wrapped, path, io=io, bits=bits, color_range="full")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])

@@ -5,6 +5,7 @@ An engine ("plan") is native code for one library version and one kind of GPU. L
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import Contract
-from runtime.files.on_disk import file_sha256, partial_file
+from runtime.files.on_disk import Read, file_sha256, partial_file
 from runtime.files.records import read_object, read_record
 
 SUFFIXES = (".engine", ".plan", ".trt")  # what people call engine files
@@ -128,16 +129,17 @@ def load_record(engine: Path) -> EngineRecord:
 
     Raises ModelError when either file is missing or damaged, or the record is of another version.
     """
-    if not engine.is_file():
-        raise ModelError(f"{engine}: no such engine file")
-    path = record_path(engine)
-    if not path.is_file():
-        raise ModelError(f"{engine} has no record {path.name} beside it: build it with export/to_engine.py, and copy both files")
-    record = _parse(path)
-    found = file_sha256(engine)
-    if found != record.sha256:
-        raise ModelError(f"{engine} has sha256 {found[:12]}, {path.name} says {record.sha256[:12]}: copy both files again")
+    record = _record_beside(engine)
+    _check_sha256(engine, file_sha256(engine), record)
     return record
+
+
+def read_engine(engine: Path, read: Read = Path.read_bytes) -> tuple[EngineRecord, bytes]:
+    """The record of an engine file, and the bytes that it is of. Raises ModelError as `load_record` does."""
+    record = _record_beside(engine, read)
+    plan = read(engine)
+    _check_sha256(engine, hashlib.sha256(plan).hexdigest(), record)
+    return record, plan
 
 
 def read_header(engine: Path) -> tuple[str, str]:
@@ -155,9 +157,24 @@ def read_header(engine: Path) -> tuple[str, str]:
     return MAGIC[start[:4]], ".".join(str(part) for part in start[VERSION_AT])
 
 
-def _parse(path: Path) -> EngineRecord:
+def _record_beside(engine: Path, read: Read = Path.read_bytes) -> EngineRecord:
+    if not engine.is_file():
+        raise ModelError(f"{engine}: no such engine file")
+    path = record_path(engine)
+    if not path.is_file():
+        raise ModelError(f"{engine} has no record {path.name} beside it: build it with export/to_engine.py, and copy both files")
+    return _parse(path, read)
+
+
+def _check_sha256(engine: Path, found: str, record: EngineRecord) -> None:
+    if found != record.sha256:
+        name = record_path(engine).name
+        raise ModelError(f"{engine} has sha256 {found[:12]}, {name} says {record.sha256[:12]}: copy both files again")
+
+
+def _parse(path: Path, read: Read = Path.read_bytes) -> EngineRecord:
     try:
-        values = read_object(path)
+        values = read_object(path, read)
         if values.get("schema") != SCHEMA:
             raise ModelError(
                 f"{path} has schema {values.get('schema')}, this version reads {SCHEMA}: update, or build the engine again"

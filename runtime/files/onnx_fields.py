@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -20,6 +21,7 @@ HOLDS = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
+METADATA_PROPS = 14  # of ModelProto
 EXTERNAL_DATA, DATA_LOCATION, EXTERNAL = 13, 14, 1  # TensorProto: where its bytes are; whether they are there
 
 
@@ -46,9 +48,11 @@ def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
 
 def size_of(file: BinaryIO) -> int:
     """Bytes of an open file. Raises ValueError when there are none."""
-    if size := os.fstat(file.fileno()).st_size:
-        return size
-    raise ValueError("it is empty")
+    at, size = file.tell(), file.seek(0, os.SEEK_END)
+    file.seek(at)
+    if not size:
+        raise ValueError("it is empty")
+    return size
 
 
 def has_external_data(file: BinaryIO) -> bool:
@@ -67,6 +71,19 @@ def _has_external_data(file: BinaryIO, end: int, kind: str, depth: int) -> bool:
         if inside and _has_external_data(file, file.tell() + value, inside, depth + 1):
             return True
     return False
+
+
+def sha256_of_graph(file: BinaryIO) -> str:
+    """SHA-256 of all that a model file holds but its metadata: graph, weights, opsets, documentation. Raises ValueError."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    for number, wire, value in fields(file, size_of(file)):
+        if number == METADATA_PROPS:
+            continue
+        digest.update(f"{number} {wire} {value};".encode())
+        if wire != VARINT:
+            digest.update(file.read(value))
+    return digest.hexdigest()
 
 
 def varint(file: BinaryIO) -> int:
