@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from io import BytesIO
 
 import onnx
 from onnx import numpy_helper
@@ -39,4 +38,4 @@ def weights_hash(model: onnx.ModelProto) -> str:
 
 def model_hash(model: onnx.ModelProto) -> str:
     """SHA-256 of what a file of it holds but its metadata, as a contract's `graph_sha256`."""
-    return sha256_of_graph(BytesIO(model.SerializeToString()))
+    return sha256_of_graph(model.SerializeToString())

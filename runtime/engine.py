@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,10 @@ class Engine:
         self._life.check()
         with self._counting_refused():
             return self._submissions.submit(self._begin, window, bits, color_range, wait=False)
+
+    def __reduce__(self) -> NoReturn:
+        """Raises BackendError: what it holds is of this process."""
+        raise BackendError("an engine cannot be sent to another process: send its path, and open one there")
 
     @property
     def unfinished(self) -> int:

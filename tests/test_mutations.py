@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fuzz import mutated, retyped
 from signed import unsigned
 
 from export.to_bundle import BundleRequest, write_bundle
@@ -23,21 +24,6 @@ from runtime.files.manifest import MANIFEST, manifest_text
 ROOT = Path(__file__).resolve().parents[1]
 MUTATIONS = 50  # of each kind of file
 SECONDS = 240  # for all models together
-
-
-def mutated(data, chance):
-    """Bytes flipped, cut off, left out, repeated or overwritten."""
-    kind, at = chance.randrange(5), chance.randrange(len(data))
-    size = chance.choice([1, 4, 64, 4096])
-    if kind == 0:
-        return data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :]
-    if kind == 1:
-        return data[:at]
-    if kind == 2:
-        return data[:at] + data[at + size :]
-    if kind == 3:
-        return data[:at] + data[at : at + size] + data[at:]
-    return data[:at] + chance.randbytes(size) + data[at + size :]
 
 
 @pytest.fixture(scope="module")
@@ -100,24 +86,6 @@ def test_mutated_manifests(bundle, tmp_path):
         if changed != data:
             with pytest.raises(DeployError, match=MANIFEST):
                 Engine(copy, backend="onnxruntime")
-
-
-def retyped(values, chance):
-    """A JSON object with one value, somewhere, of another type, or gone."""
-    holder, key = chance.choice(list(places(values)))
-    others = [None, -1, 10**30, 0.5, "", "x", [], {}, True, [[]], float("nan")]
-    if chance.random() < 0.2 and isinstance(holder, dict):
-        del holder[key]
-    else:
-        holder[key] = chance.choice(others)
-    return values
-
-
-def places(values):
-    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
-        yield values, key
-        if isinstance(value, (dict, list)):
-            yield from places(value)
 
 
 def test_manifests_of_other_types(bundle, tmp_path):

@@ -1,6 +1,5 @@
 """Signed bundles: who made what is in them, with keys that are files; what hashes alone cannot tell."""
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -57,21 +56,15 @@ def test_an_unsigned_bundle_is_refused_where_a_signature_is_asked_for(made, bund
 
 
 def forge(bundle):
-    """What hashes cannot tell: another file, and a manifest that vouches for it."""
+    """What hashes cannot tell: a manifest that somebody else wrote."""
     values = json.loads((bundle / MANIFEST).read_text())
-    name = values["goldens"][0]["input"]
-    data = bytearray((bundle / name).read_bytes())
-    data[-1] ^= 1
-    (bundle / name).write_bytes(data)
-    values["files"][name] = hashlib.sha256(data).hexdigest()
-    (bundle / MANIFEST).write_text(manifest_text(values))
-    return name
+    (bundle / MANIFEST).write_text(manifest_text({**values, "created": "1999-01-01"}))
 
 
 def test_a_manifest_that_somebody_recomputed_is_not_what_was_signed(made, bundle):
-    name = forge(bundle)
+    forge(bundle)
     Engine(bundle, "onnxruntime").close()
-    with pytest.raises(ModelError, match=rf"is not trusted by .*Hash mismatch for '{name}'"):
+    with pytest.raises(ModelError, match=r"is not trusted by .*: manifest\.json: not what was signed: take one"):
         Engine(bundle, "onnxruntime", trust=made / "ours.pub")
 
 
@@ -113,7 +106,7 @@ def test_verify_tells_what_it_verified(made, bundle, capsys):
 
 def test_openssfs_own_command_verifies_it(made, bundle):
     command = [sys.executable, "-m", "model_signing", "verify", "key", str(bundle), "--signature", str(bundle / SIGNATURE)]
-    done = subprocess.run([*command, "--public-key", str(made / "ours.pub")], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--public_key", str(made / "ours.pub")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

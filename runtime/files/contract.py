@@ -98,7 +98,7 @@ def read_model(path: Path, read: Read = Path.read_bytes) -> tuple[Contract, byte
         _contract_in(file, path)
     with _telling(path):
         data = read(path)
-        contract, found = _contract_in(BytesIO(data), path), sha256_of_graph(BytesIO(data))
+        contract, found = _contract_in(BytesIO(data), path), sha256_of_graph(data)
     if contract.graph_sha256 not in (None, found):
         raise ModelError(
             f"{path} was changed after it was made: the sha256 of its graph is {found[:12]}, its contract says "

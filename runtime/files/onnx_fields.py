@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from io import BytesIO
 from typing import BinaryIO
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
@@ -73,16 +74,15 @@ def _has_external_data(file: BinaryIO, end: int, kind: str, depth: int) -> bool:
     return False
 
 
-def sha256_of_graph(file: BinaryIO) -> str:
+def sha256_of_graph(data: bytes) -> str:
     """SHA-256 of all that a model file holds but its metadata: graph, weights, opsets, documentation. Raises ValueError."""
-    file.seek(0)
-    digest = hashlib.sha256()
-    for number, wire, value in fields(file, size_of(file)):
+    digest, file = hashlib.sha256(), BytesIO(data)
+    for number, wire, value in fields(file, len(data)):
         if number == METADATA_PROPS:
             continue
         digest.update(f"{number} {wire} {value};".encode())
         if wire != VARINT:
-            digest.update(file.read(value))
+            digest.update(memoryview(data)[file.tell() : file.tell() + value])  # a copy would take longer than the hash
     return digest.hexdigest()
 
 

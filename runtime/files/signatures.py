@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
 import tempfile
 from contextlib import redirect_stdout
@@ -17,8 +18,8 @@ from model_signing import hashing, signing, verifying
 
 from runtime.errors import InputError, ModelError
 from runtime.files.manifest import MANIFEST, SIGNATURE
-from runtime.files.records import shortened
 
+LONGEST = 300  # characters of another library's sentence that are passed on
 KEYS = "an elliptic-curve key without a password, in PEM, such as openssl ecparam -genkey makes"
 
 
@@ -74,4 +75,7 @@ def _sha256_of_manifest(signature: bytes) -> str:
 
 
 def _brief(error: Exception) -> str:
-    return shortened(" ".join(str(error).split()) or type(error).__name__, 300).strip("'\"")
+    text = " ".join(str(error).split()) or type(error).__name__
+    if changed := re.findall("Hash mismatch for '([^']+)'", text):
+        return f"{', '.join(changed)}: not what was signed"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
