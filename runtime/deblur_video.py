@@ -25,6 +25,7 @@ from runtime.progress import Progress, ProgressBar, Say
 from runtime.run.arguments import read_arguments
 from runtime.run.comparison import View
 from runtime.run.frames_in_step import sharpen, take_up
+from runtime.run.metrics_file import metrics_file
 from runtime.run.options import DeblurOptions, open_engine
 from runtime.run.pipeline import overlap
 from runtime.run.tiling import Grid, TiledEngine, grid_for
@@ -102,7 +103,7 @@ def deblur_video(
         info = reader.info
         view = View(options.compare, info)
         with _open_writer(options, reader, view.width) as writer:
-            with nullcontext(engine) if engine else open_engine(options, say) as engine:
+            with nullcontext(engine) if engine else open_engine(options, say) as engine, metrics_file(engine, options.metrics):
                 stop_if_told()
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)

@@ -57,6 +57,7 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
         *ENGINE,
         "runtime/engine.py",
         "runtime/streaming.py",
+        "runtime/telemetry.py",
         "runtime/default_model.py",
         "runtime/video/",
         "runtime/machine/",

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from runtime.backends import CPU_BACKENDS, GPU_BACKENDS
 from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
+from runtime.run import metrics_file
 from runtime.run.comparison import KINDS
 from runtime.run.options import DEFAULT_SCENE_THRESHOLD, DEFAULT_SERVER_MODEL, DeblurOptions
 
@@ -47,6 +48,7 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.
         resume=arguments.resume,
         resume_every=arguments.resume_every,
         overwrite=arguments.overwrite,
+        metrics=arguments.metrics,
     )
     return options, arguments
 
@@ -186,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--no-progress", action="store_true", help="show no progress bar")
     output.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    output.add_argument(metrics_file.FLAG, type=Path, metavar="FILE", help=metrics_file.HELP)
     return parser
 
 
