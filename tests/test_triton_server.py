@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -92,6 +93,28 @@ def flood(client, model, arrays):
             model, [tensor(f"blurry_{kind}", array)], lambda result, error, answer=answer: answer.put(error or result)
         )
     return [answer.get(timeout=60) for answer in answers]
+
+
+def counted(server, name):
+    """The value of a metric of the model of windows, at the server's own address."""
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{server.ports.metrics}/metrics") as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith(name + "{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if 'model="videodeblur"' in line)
+
+
+def test_the_server_counts_what_the_engine_does(server):
+    names = ("deblur_frames_total", "deblur_window_seconds_count", "deblur_refused_total", "deblur_failures_total")
+    before = [counted(server, name) for name in names]
+    with Engine(f"{server.grpc}/videodeblur") as engine:
+        probed = [counted(server, name) - old for name, old in zip(names, before)]
+        for window in windows(2):
+            engine.run(window)
+        with pytest.raises(InputError):
+            engine.run(np.zeros((1, 5, 4096, 4096), np.uint8))
+    after = [counted(server, name) - old for name, old in zip(names, before)]
+    assert [late - early for late, early in zip(after, probed)] == [10, 2, 1, 0]
+    assert counted(server, "deblur_engine_info") == 1
+    assert counted(server, "deblur_window_seconds_bucket") >= 2
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
