@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,9 +65,9 @@ class Report:
 
 
 def fuzz(seeds, inputs, seed=0, kinds=KINDS, keep=None, say=lambda text: None):
-    """Tries that many inputs, of each kind in turn; what is at fault is copied to `keep`."""
+    """Tries that many inputs, of each kind in turn, or until Ctrl-C; what is at fault is copied to `keep`."""
     chance, report = random.Random(seed), Report()
-    with tempfile.TemporaryDirectory() as folder, Child(seeds.model, Path(folder, "log")) as child:
+    with tempfile.TemporaryDirectory() as folder, Child(seeds.model, Path(folder, "log")) as child, suppress(KeyboardInterrupt):
         for number in range(inputs):
             kind, place = kinds[number % len(kinds)], Path(folder, "input")
             shutil.rmtree(place, ignore_errors=True)
