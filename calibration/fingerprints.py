@@ -1,4 +1,4 @@
-"""Hashes of a graph: one of its structure, one of its weights, and of both, which tells whether a file was changed."""
+"""Hashes of a graph: one of its structure, one of its weights, and of all of a file, which tells whether it was changed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 
 import onnx
 from onnx import numpy_helper
+
+from runtime.files.onnx_fields import sha256_of_graph
 
 
 def graph_hash(model: onnx.ModelProto) -> str:
@@ -35,5 +37,5 @@ def weights_hash(model: onnx.ModelProto) -> str:
 
 
 def model_hash(model: onnx.ModelProto) -> str:
-    """SHA-256 of the two, as a contract's `graph_sha256`."""
-    return hashlib.sha256(f"{graph_hash(model)} {weights_hash(model)}".encode()).hexdigest()
+    """SHA-256 of what a file of it holds but its metadata, as a contract's `graph_sha256`."""
+    return sha256_of_graph(model.SerializeToString())

@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from calibration.fingerprints import model_hash
 from calibration.tensors import FLOATS
 from runtime.errors import ModelError
-from runtime.files.contract import Contract, read_contract, refuse_external_data
+from runtime.files.contract import OURS, Contract, read_model, refuse_external_data
 
 LONGEST = 300  # characters of another library's sentence that are passed on
 LOW_TYPES = {
@@ -21,7 +20,6 @@ LOW_TYPES = {
     **dict.fromkeys((TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2), "fp8"),
 }
 INPUT_TYPES = {"f32": TensorProto.FLOAT, "u8": TensorProto.UINT8, "u16": TensorProto.UINT8}  # by a contract's io
-OURS = "hand over what videodeblur export, fp16, bf16 or quantize wrote, or take in another tool's with videodeblur adopt"
 SIZES = {"batch": 0, "height": 2, "width": 3}  # axes of the input
 
 
@@ -32,15 +30,10 @@ def load_onnx(path: Path) -> onnx.ModelProto:
     """
     refuse_external_data(path)
     try:
-        model = onnx.load(path, load_external_data=False)
-        onnx.checker.check_model(model)
-    except ModelError:
-        raise
+        data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # protobuf's and the checker's errors share no base but Exception
-        raise ModelError(f"{path} is not a valid ONNX file ({brief(error)}): export or copy it again") from error
-    return model
+    return _parsed(path, data)
 
 
 def load_model(path: Path) -> tuple[onnx.ModelProto, Contract]:
@@ -50,8 +43,8 @@ def load_model(path: Path) -> tuple[onnx.ModelProto, Contract]:
     graph are those of the contract's precision and io. 4. A size that is fixed in the graph is fixed in the contract.
     Raises ModelError where one does not hold, and what `load_onnx` and `read_contract` raise.
     """
-    contract = read_contract(path)
-    model = load_onnx(path)
+    contract, data = read_model(path)
+    model = _parsed(path, data)
     for fault in _faults(model, contract):
         raise ModelError(f"{path} {fault}")
     return model, contract
@@ -63,6 +56,15 @@ def brief(error: object) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
+def _parsed(path: Path, data: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_from_string(data)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's and the checker's errors share no base but Exception
+        raise ModelError(f"{path} is not a valid ONNX file ({brief(error)}): export or copy it again") from error
+    return model
+
+
 def _faults(model: onnx.ModelProto, contract: Contract) -> Iterator[str]:
     for tensor in model.graph.initializer:
         if tensor.data_type in FLOATS and not np.isfinite(numpy_helper.to_array(tensor).astype(np.float32)).all():
@@ -72,11 +74,6 @@ def _faults(model: onnx.ModelProto, contract: Contract) -> Iterator[str]:
         yield f"holds {', '.join(sorted(held))}, its contract says fp32: another tool converted it; {OURS}"
     if said not in ("fp32", "mixed") and said not in held:
         yield f"holds {', '.join(sorted(held)) or 'fp32'}, its contract says {said}: another tool converted it; {OURS}"
-    if contract.graph_sha256 not in (None, found := model_hash(model)):
-        yield (
-            f"was changed after it was made: the sha256 of its graph is {found[:12]}, its contract says "
-            f"{str(contract.graph_sha256)[:12]}; {OURS}"
-        )
     given = model.graph.input[0].type.tensor_type
     if given.elem_type != INPUT_TYPES[contract.io]:
         word = TensorProto.DataType.Name(given.elem_type).lower()

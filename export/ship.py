@@ -43,6 +43,7 @@ from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_report import ReportOptions, default_output, write_report
 from export.verify import VerifyOptions, verify
 from model import default_checkpoint
+from runtime.bundle import signatures
 from runtime.command_line import USER_ERROR, command
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError
@@ -67,6 +68,7 @@ class ShipOptions:
     clips: Path = DEFAULT_CLIP  # calibrated, compared and tested on
     windows: int = VERIFIED_WINDOWS  # compared with PyTorch
     min_psnr: float | None = None  # dB of PyTorch that every model must reach; None: that of its precision
+    sign: Path | None = None  # private key for the bundle; None: not signed
 
     def __post_init__(self) -> None:
         """Raises InputError on another target, or a bundle that is there."""
@@ -91,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ship(options: ShipOptions, say: Say) -> list[Gate]:
     """Writes the bundle when every gate is passed; returns the gates. Raises what the steps raise."""
+    if options.sign:
+        signatures().signer(options.sign)  # a key that is none is told now
     with _workshop(options.output) as folder:
         say("exporting")
         checkpoint = options.checkpoint or default_checkpoint()
@@ -207,7 +211,8 @@ def _bundle(members: Sequence[Path], gates: Sequence[Gate], bench: _Bench) -> No
     attached = (bench.ranges, told, *sorted(bench.folder.glob("precision-*.json")))
     clip = bench.options.clips if bench.options.clips.is_file() else DEFAULT_CLIP
     engines_first = sorted(members, key=lambda path: path.suffix == ".onnx")  # else a GPU would wait for the CPU
-    manifest = write_bundle(BundleRequest(bench.reference, tuple(engines_first), bench.options.output, attached, clip))
+    options = bench.options
+    manifest = write_bundle(BundleRequest(bench.reference, tuple(engines_first), options.output, attached, clip, options.sign))
     bench.say(bundle_summary(bench.options.output, manifest))
     with Engine(bench.options.output) as engine:
         bench.say(f"opened here: {engine.reason}")
@@ -266,6 +271,7 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         help="windows compared with PyTorch (default %(default)s)",
     )
     parser.add_argument("--min-psnr", type=decibels, metavar="DB", help="parity that every model needs (default by its precision)")
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="private key that signs the bundle (pip install '.[signing]')")
     given = parser.parse_args(argv)
     return ShipOptions(
         output=given.output,
@@ -277,6 +283,7 @@ def _parse(argv: Sequence[str] | None) -> ShipOptions:
         clips=given.clips,
         windows=given.windows,
         min_psnr=given.min_psnr,
+        sign=given.sign,
     )
 
 

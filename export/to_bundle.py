@@ -1,4 +1,7 @@
-"""Puts models, engines and golden frames into one folder that checks itself wherever it is opened; see docs/bundle.md."""
+"""Puts models, engines and golden frames into one folder that checks itself wherever it is opened; verifies one.
+
+See docs/bundle.md.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ from export.compare.luma import against_truth, run_luma
 from export.compare.parity import RunsModel, clip_windows
 from export.shipped_clips import DEFAULT_CLIP, DEFAULT_PAIR, SIZE_COMPARED
 from runtime import backends
-from runtime.bundle import run_golden, self_test
+from runtime.bundle import run_golden, self_test, signatures
 from runtime.command_line import command, quoted
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.arrays import read_array
 from runtime.files.contract import Contract
 from runtime.files.engine_record import SUFFIXES, load_record, record_path
-from runtime.files.manifest import Golden, Manifest, Member
+from runtime.files.manifest import SIGNATURE, Golden, Manifest, Member, check_files, load_manifest
 from runtime.files.on_disk import file_sha256, partial_folder
 from runtime.machine.hardware import cpu_name
 from runtime.pixels.metrics import decibels_for_json
@@ -47,15 +50,14 @@ class BundleRequest:
     output: Path  # a folder that is not there yet
     attachments: tuple[Path, ...] = ()  # ranges.json, reports and whatever else should travel, unread
     clip: Path = DEFAULT_CLIP  # that the golden frames are from
+    sign: Path | None = None  # private key; None: not signed
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Parses, writes the bundle, prints what is in it."""
     parser = argparse.ArgumentParser(prog="videodeblur bundle", description=__doc__)
-    parser.add_argument(
-        "--onnx", type=Path, required=True, help="fp32 file of videodeblur export: the reference, and the last member"
-    )
+    parser.add_argument("--onnx", type=Path, help="fp32 file of videodeblur export: the reference, and the last member")
     parser.add_argument(
         "--engine",
         type=Path,
@@ -63,15 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=[],
         help="engine or typed .onnx file, tried in this order, before --onnx; repeat",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to make, such as x.bundle")
+    parser.add_argument("--output", type=Path, help="folder to make, such as x.bundle")
     parser.add_argument(
         "--attach", type=Path, action="append", default=[], help="file to put beside them, such as ranges.json; repeat"
     )
     parser.add_argument(
         "--clip", type=Path, default=DEFAULT_CLIP, help="video that the golden frames are from (default: the shipped clip)"
     )
+    parser.add_argument("--sign", type=Path, metavar="KEY", help="private key that signs the bundle (pip install '.[signing]')")
+    parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="check every byte of a bundle, and make none")
+    parser.add_argument("--trust", type=Path, metavar="KEY", help="public key whose owner must have signed what is verified")
     given = parser.parse_args(argv)
-    request = BundleRequest(given.onnx, tuple(given.engine), given.output, tuple(given.attach), given.clip)
+    if given.verify:
+        print(verified(given.verify, given.trust))
+        return 0
+    if given.trust:
+        raise InputError("--trust goes with --verify: name the bundle there")
+    if not (given.onnx and given.output):
+        raise InputError("a bundle is made of --onnx as --output: name both, or one to --verify")
+    request = BundleRequest(given.onnx, tuple(given.engine), given.output, tuple(given.attach), given.clip, given.sign)
     print(summary(request.output, write_bundle(request)))
     return 0
 
@@ -84,13 +96,27 @@ def write_bundle(request: BundleRequest) -> Manifest:
     """
     if request.output.exists():
         raise InputError(f"{request.output} is there already: name another folder with --output, or remove it")
+    signer = signatures().signer(request.sign) if request.sign else None
     _, contract = load_model(request.reference)
     if contract.precision != "fp32":
         raise ModelError(f"{request.reference} is in {contract.precision}, expected the fp32 file that the others were made of")
     with partial_folder(request.output) as partial:
         manifest = _fill(partial, request, contract)
         manifest.save(partial)
+        if signer:
+            signatures().sign(partial, signer)
     return manifest
+
+
+def verified(folder: Path, trust: Path | None) -> str:
+    """What was verified of a bundle, as text. Raises ModelError where a byte, or the signature, is not as it must be."""
+    manifest = load_manifest(folder, signatures().verify(folder, trust) if trust else None)
+    if missing := check_files(folder, manifest):
+        raise ModelError(f"{folder} lacks {', '.join(sorted(missing))}: copy the bundle again")
+    author = "signed, by whom was not asked (--trust)" if (folder / SIGNATURE).exists() else "nobody signed it"
+    if trust:
+        author = f"signed by the owner of {trust}"
+    return f"{folder}: {len(manifest.files)} files are as its manifest says; {author}"
 
 
 def summary(folder: Path, manifest: Manifest) -> str:

@@ -1,13 +1,15 @@
 """`open_bundle`: a folder with a manifest, ONNX files, engines and golden frames -> the first member that proves itself here.
 
 Every file's SHA-256 is checked before anything is loaded: an engine is native code, and a bundle that was changed is refused whole.
-That tells changes, not authors: take bundles only from those you trust. docs/bundle.md has the manifest's schema.
+What is loaded is checked once more as it is read, so that nobody can exchange it in between. That tells changes, not authors: a
+signature does. docs/bundle.md has the manifest's schema.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ import numpy.typing as npt
 
 from runtime import backends
 from runtime.backends.runner import run_checked
-from runtime.errors import BackendError, DeployError, ModelError
+from runtime.errors import BackendError, DeployError, MissingPackageError, ModelError
 from runtime.files.arrays import read_array
 from runtime.files.contract import MIN_PARITY, Contract
 from runtime.files.engine_record import SUFFIXES
-from runtime.files.manifest import Golden, Manifest, Member, check_files, load_manifest
+from runtime.files.manifest import Golden, Manifest, Member, check_files, load_manifest, reader
+from runtime.files.on_disk import Read
+from runtime.machine.requirements import requirement
 from runtime.pixels import sample_codes
 from runtime.pixels.metrics import psnr
 
@@ -31,13 +35,14 @@ log = logging.getLogger("videodeblur.bundle")
 log.addHandler(logging.NullHandler())
 
 
-def open_bundle(folder: Path, how: backends.How) -> backends.Choice:
+def open_bundle(folder: Path, how: backends.How, trust: Path | None = None) -> backends.Choice:
     """The first member that runs here and agrees with the golden frames; its reason says why not those before it.
 
     Raises ModelError when the manifest is missing, damaged or from a later version, or a file was changed; BackendError when no
-    member works. With `how.fallback` False, raises what is wrong with the first member that `how.backend` admits.
+    member works. With `how.fallback` False, raises what is wrong with the first member that `how.backend` admits. With `trust`, a
+    public key, raises ModelError unless its owner signed the bundle and nothing of it is missing.
     """
-    manifest = load_manifest(folder)
+    manifest = load_manifest(folder, signatures().verify(folder, trust) if trust else None)
     missing = check_files(folder, manifest)
     refused: list[str] = []
     for member in _admitted(manifest, how):
@@ -52,6 +57,15 @@ def open_bundle(folder: Path, how: backends.How) -> backends.Choice:
             tested = f"{member.file} is within {decibels:.1f} dB of the bundle's golden frames"
             return replace(choice, reason="; ".join([tested, choice.reason, *refused]))
     raise BackendError(f"nothing in {folder} runs here: {'; '.join(refused) or f'no member is for {how.backend}'}")
+
+
+def signatures() -> Any:
+    """The module that signs and verifies. Raises MissingPackageError where it cannot be imported."""
+    try:
+        return import_module("runtime.files.signatures")
+    except ModuleNotFoundError as error:
+        package = "pyopenssl" if error.name == "OpenSSL" else "model_signing"
+        raise MissingPackageError(requirement(package), "a signature") from error
 
 
 def mirrored(plane: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[Any]:
@@ -81,7 +95,7 @@ def least_parity(arithmetic: str, precision: str, io: str) -> float:
     return min(MIN_PARITY[arithmetic], MIN_PARITY[precision]) if io == "f32" else MIN_PARITY_OF_CODES
 
 
-def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
+def self_test(folder: Path, golden: Golden, choice: backends.Choice, read: Read = Path.read_bytes) -> float:
     """dB between a member's result and the reference's.
 
     Raises BackendError when that is too little, ModelError when the frames are of another kind than the member takes.
@@ -89,7 +103,7 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice) -> float:
     contract = choice.contract
     if (golden.io, golden.bits, golden.color_range) != (contract.io, contract.bits, contract.color_range):
         raise ModelError("its golden frames are of another kind than its input: make the bundle again")
-    codes, reference = (_load(folder / name) for name in (golden.input, golden.reference))
+    codes, reference = (_load(folder / name, read) for name in (golden.input, golden.reference))
     if codes.dtype != (np.uint16 if golden.io == "u16" else np.uint8):
         raise ModelError(f"its golden input is {codes.dtype}, expected sample codes: make the bundle again")
     got = middle(run_golden(choice.runner, contract, golden, codes), *reference.shape[1:])
@@ -111,9 +125,10 @@ def open_member(
     for name in (member.file, golden.input, golden.reference):
         if name in missing:
             raise ModelError(f"{folder / name} is missing: copy the bundle again")
-    choice = backends.open_model(folder / member.file, how)
+    read = reader(folder, manifest)
+    choice = backends.open_model(folder / member.file, how, read)
     try:
-        return replace(choice, file=folder / member.file), self_test(folder, golden, choice)
+        return replace(choice, file=folder / member.file), self_test(folder, golden, choice, read)
     except BaseException:
         choice.runner.close()
         raise
@@ -126,8 +141,8 @@ def _admitted(manifest: Manifest, how: backends.How) -> list[Member]:
     return [member for member in manifest.members if (Path(member.file).suffix in SUFFIXES) == (how.backend == "tensorrt")]
 
 
-def _load(path: Path) -> npt.NDArray[Any]:
-    array = read_array(path)
+def _load(path: Path, read: Read) -> npt.NDArray[Any]:
+    array = read_array(path, read)
     if array.ndim != 3 or 0 in array.shape:
         raise ModelError(f"{path} has shape {array.shape}, expected (F, h, w): make the bundle again")
     return array

@@ -29,6 +29,7 @@ from runtime.run.arguments import read_arguments
 from runtime.run.comparison import View
 from runtime.run.frames_in_step import sharpen, take_up
 from runtime.run.latency import Punctuality, longest_delay, told
+from runtime.run.metrics_file import metrics_file
 from runtime.run.options import DEFAULT_RATE, DeblurOptions, open_engine
 from runtime.run.pipeline import overlap
 from runtime.run.tiling import Grid, TiledEngine, grid_for
@@ -109,7 +110,8 @@ def deblur_video(
         view, strength = View(options.compare, info), _strength(options, info)
         ranges = Ranges(options.ranges, reader.path, info, reader.origin)
         with _open_writer(options, reader, view.width) as writer:
-            with nullcontext(engine) if engine else open_engine(options, (info.height, info.width), say) as engine:
+            opened = nullcontext(engine) if engine else open_engine(options, (info.height, info.width), say)
+            with opened as engine, metrics_file(engine, options.metrics):
                 stop_if_told()
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)

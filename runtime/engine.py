@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,8 @@ class Engine:
 
     A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must. With
     `fastest_at` (height, width in pixels) they are timed instead, once on a machine and size, and the fastest of those is taken
-    that lose at most `budget` dB of PSNR against the truth (0.0: fp32 alone; infinity: any).
+    that lose at most `budget` dB of PSNR against the truth (0.0: fp32 alone; infinity: any). `trust` is a file with a public key:
+    only a bundle that its owner signed is opened then, see docs/bundle.md.
 
     Raises ModelError for a broken, changed or foreign file, BackendError when nothing here can run it. Every method may be called
     from several threads, from callbacks, observers and signal handlers; windows are served one after the other. In a process that
@@ -67,13 +68,14 @@ class Engine:
         fallback: bool = True,
         fastest_at: tuple[int, int] | None = None,
         budget: float = PROMISED,
+        trust: str | os.PathLike[str] | None = None,
     ) -> None:
         named = os.fspath(path) if isinstance(path, os.PathLike) else path
         if not isinstance(named, str) or not named:
             raise InputError(f"got {path!r:.80} for the model, expected a file's name: a str or a Path")
         self.path = Path(path)
         how = backends.How(backend, precision, threads, device, fallback)
-        choice = _opened(str(path), how) if fastest_at is None else open_fastest(self.path, how, fastest_at, budget)
+        choice = _opened(str(path), how, None if trust is None else Path(trust), fastest_at, budget)
         self.file = choice.file or self.path  # of a bundle, the one that was chosen
         self.contract: Contract = choice.contract
         self._runner = choice.runner
@@ -143,6 +145,10 @@ class Engine:
         self._life.check()
         with self._counting_refused():
             return self._submissions.submit(self._begin, window, bits, color_range, out, stream, wait=False)
+
+    def __reduce__(self) -> NoReturn:
+        """Raises BackendError: what it holds is of this process."""
+        raise BackendError("an engine cannot be sent to another process: send its path, and open one there")
 
     @property
     def unfinished(self) -> int:
@@ -319,11 +325,15 @@ class Engine:
                 )
 
 
-def _opened(path: str, how: backends.How) -> backends.Choice:
+def _opened(path: str, how: backends.How, trust: Path | None, fastest_at: tuple[int, int] | None, budget: float) -> backends.Choice:
     try:
+        if fastest_at is not None:
+            return open_fastest(Path(path), how, fastest_at, budget, trust)
+        if trust is not None and not Path(path).is_dir():
+            raise InputError(f"{shortened(path, 200)} is no bundle, and only bundles are signed: make one, or leave out trust")
         if "://" in path:
             return backends.open_served(path, how)
-        return (open_bundle if Path(path).is_dir() else backends.open_model)(Path(path), how)
+        return open_bundle(Path(path), how, trust) if Path(path).is_dir() else backends.open_model(Path(path), how)
     except OSError as error:  # a name that is too long, a file that may not be read
         raise ModelError(f"{shortened(path, 200)}: {error.strerror or error}: name a file that can be read") from error
     except MemoryError as error:

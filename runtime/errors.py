@@ -41,3 +41,8 @@ class MissingPackageError(BackendError, ImportError):
 
     def __init__(self, requirement: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs a package that is not installed: pip install '{requirement}'")
+        self._given = requirement, purpose
+
+    def __reduce__(self) -> tuple[type[MissingPackageError], tuple[str, str]]:
+        """So that other processes can send it."""
+        return type(self), self._given

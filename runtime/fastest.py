@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime import backends
-from runtime.bundle import open_member, run_golden
+from runtime.bundle import open_member, run_golden, signatures
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.arrays import read_array
 from runtime.files.engine_record import SUFFIXES
@@ -72,12 +72,14 @@ class _Candidate:
     times: list[float] = field(default_factory=list)  # seconds of a window
 
 
-def open_fastest(folder: Path, how: backends.How, size: tuple[int, int], budget: float = PROMISED) -> backends.Choice:
+def open_fastest(
+    folder: Path, how: backends.How, size: tuple[int, int], budget: float = PROMISED, trust: Path | None = None
+) -> backends.Choice:
     """The fastest member within `budget` dB for frames of `size` (height, width); its reason names the runner-up.
 
-    Raises what `open_bundle` raises, and InputError for a bundle of engines, which are tried in order.
+    `trust` as in `open_bundle`. Raises what that raises, and InputError for a bundle of engines, which are tried in order.
     """
-    manifest = load_manifest(folder)
+    manifest = load_manifest(folder, signatures().verify(folder, trust) if trust else None)
     if any(Path(member.file).suffix in SUFFIXES for member in manifest.members):
         raise InputError(f"{folder} holds engines, whose order is its maker's: open it without a wish for the fastest")
     missing = check_files(folder, manifest)

@@ -6,8 +6,10 @@ any of them -> forked, in a process that was made by a fork
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ from runtime.backends.runner import Runner
 from runtime.errors import BackendError, InputError
 from runtime.machine.forks import never_free_in_a_fork
 
+PATIENCE = 30.0  # seconds that the end of the process waits for a window
 OPEN, AT_WORK, FAILED, CLOSED, FORKED = "open", "at work", "failed", "closed", "forked"
 
 Result = TypeVar("Result")
@@ -31,6 +34,7 @@ class Life:
         self._turn = threading.RLock()  # re-entrant, so that a signal handler is told from another thread
         self._at_work = self._failed = self._closed = False
         never_free_in_a_fork(runner)
+        _lives.add(self)
 
     @property
     def state(self) -> str:
@@ -93,3 +97,19 @@ class Life:
         with self._turn:
             if not self._at_work:
                 self._runner.close()
+
+    def end(self) -> None:
+        """Lets no window follow the one at work, and waits for that, but not for ever."""
+        self._closed = True
+        if self._process == os.getpid() and self._turn.acquire(timeout=PATIENCE):
+            self._turn.release()
+
+
+_lives: weakref.WeakSet[Life] = weakref.WeakSet()
+
+
+@atexit.register  # before that of submissions, so that it runs after it
+def _end_all() -> None:
+    """A daemon thread that is in a library when the interpreter goes away takes the process with it: C++ cannot be unwound."""
+    for life in list(_lives):
+        life.end()

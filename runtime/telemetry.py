@@ -13,6 +13,8 @@ COUNTED = {
     "failures": "Windows that failed.",
     "refused": "Windows that were not run: of a wrong shape, type or range, or one more than may wait.",
 }
+SECONDS = "Seconds from the turn of a window to its result."
+INFO = "What the windows run on; always 1."
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds, Prometheus' usual ones
 
 
@@ -48,7 +50,7 @@ class Telemetry:
         with self._lock:
             windows, seconds = list(self._windows), self._seconds
             counts = {"frames": self._frames, "failures": self._failures, "refused": self._refused}
-        lines = _heads("deblur_window_seconds", "histogram", "Seconds from the turn of a window to its result.")
+        lines = _heads("deblur_window_seconds", "histogram", SECONDS)
         for place, bound in enumerate([*map(str, BUCKETS), "+Inf"]):
             lines.append(f'deblur_window_seconds_bucket{{le="{bound}"}} {sum(windows[: place + 1])}')
         lines += [f"deblur_window_seconds_sum {seconds:.6f}", f"deblur_window_seconds_count {sum(windows)}"]
@@ -60,7 +62,7 @@ class Telemetry:
             labels = (
                 f'backend="{engine.backend}",precision="{engine.precision}",checkpoint="{engine.contract.checkpoint_sha256[:12]}"'
             )
-            heads = _heads("deblur_engine_info", "gauge", "What the windows run on; always 1.")
+            heads = _heads("deblur_engine_info", "gauge", INFO)
             lines += [*heads, f"deblur_engine_info{{{labels}}} 1"]
         return "\n".join(lines) + "\n"
 

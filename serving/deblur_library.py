@@ -17,6 +17,7 @@ from runtime.command_line import USER_ERROR, clean_up_when_stopped, command
 from runtime.errors import InputError
 from runtime.machine.hardware import usable_cores
 from runtime.progress import ProgressBar
+from runtime.run.metrics_file import FLAG, HELP
 from serving.library.access import Access, prepare_access
 from serving.library.arguments import library_parser, only_one, request_of, say
 
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_argument_group("what is printed")
     output.add_argument("--no-progress", action="store_true", help="show no progress bar")
     output.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    output.add_argument(FLAG, type=Path, metavar="FILE", help=HELP)
     return parser
 
 
@@ -89,6 +91,8 @@ def _check(arguments: argparse.Namespace) -> None:
         given = getattr(arguments, name)
         if given is not None and not given >= least:
             raise InputError(f"--{name} is {given}, expected {least} or more")
+    if arguments.metrics and (arguments.address or arguments.workers):
+        raise InputError("--metrics is of one engine in this process: leave out --workers and --address, or take run-segment")
     if arguments.address is None and not arguments.workers:
         if arguments.token_file or arguments.no_token:
             raise InputError("a token is for a cluster: name its --address")
@@ -104,7 +108,7 @@ def _pool(request: LibraryRequest, access: Access | None, arguments: argparse.Na
         from serving.library.dispatcher import LocalPool  # here, so that help needs no PyAV
         from serving.library.worker import Worker
 
-        with Worker(request.output, request.threads) as worker:
+        with Worker(request.output, request.threads, metrics=arguments.metrics) as worker:
             yield LocalPool(worker.do)
         return
     with prepare_access(access):

@@ -11,6 +11,7 @@ if not __package__:  # run as a file: import from the repository's root, not fro
 
 from runtime.command_line import USER_ERROR, clean_up_when_stopped, command
 from runtime.errors import InputError
+from runtime.run.metrics_file import FLAG, HELP
 from serving.library.arguments import say, task_parser
 from serving.library.plan import load_library
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--of", type=int, metavar="TASKS", help="do every TASKS-th segment from INDEX on, with one engine for all")
     add("--model", type=Path, metavar="PATH", help="copy of the planned model on this machine")
     add("--threads", type=int, metavar="N", help="CPU cores for the network (default: all)")
+    add(FLAG, type=Path, metavar="FILE", help=HELP)
     arguments = parser.parse_args(argv)
     segments = load_library(arguments.output).segments
     chosen = _chosen(arguments.index, arguments.of, len(segments))
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     clean_up_when_stopped()
     failed = 0
-    with Worker(arguments.output, arguments.threads, arguments.model) as worker:
+    with Worker(arguments.output, arguments.threads, arguments.model, arguments.metrics) as worker:
         for index in chosen:
             entry, number = segments[index]
             task = Task(SEGMENT, entry.file, number)

@@ -15,7 +15,7 @@ from runtime.run import arguments
 from serving.start_triton import LOOPBACK
 from serving.triton_server.host import Hosting
 from serving.triton_server.options import BACKENDS, TritonOptions
-from serving.triton_server.repository import Repository, write_repository
+from serving.triton_server.repository import PERF_DATA, Repository, write_repository
 
 
 @command
@@ -38,6 +38,11 @@ def summary(repository: Repository, backend: str) -> str:
             *(
                 [f"  or: {quoted('videodeblur', 'start-triton', repository.path)}, where nvidia-pytriton is installed"]
                 if backend == "python"
+                else []
+            ),
+            *(
+                [f"load: perf_analyzer -m {repository.models[0]} -i grpc -u {LOOPBACK}:8001 --input-data {quoted(data)}"]
+                if (data := path / repository.models[0] / PERF_DATA).is_file()
                 else []
             ),
             f"then: videodeblur run IN.mp4 OUT.mp4 --server grpc://{LOOPBACK}:8001 --server-model {repository.models[0]}",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 
 sys.modules.setdefault("openvino_telemetry", None)  # tests import libraries by themselves, too
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -31,36 +32,17 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
-    import torch
-
-    from model import PAPER, DeblurNetwork, NetworkConfig, save_checkpoint
-
-    torch.manual_seed(0)
-    network = DeblurNetwork(NetworkConfig(widths=PAPER.divided(8)))
-    torch.nn.init.normal_(network.r2.weight, std=0.01)  # a new network is the identity, which would test nothing
-    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
-    save_checkpoint(network, path)
-    return path
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("tiny") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="session")
 def tiny_model(request):
     if given := os.environ.get("VIDEODEBLUR_TINY_MODEL"):
         return Path(given)
-    from export.export_options import ExportOptions
-    from export.network.exporter import export_onnx
-
-    checkpoint = request.getfixturevalue("tiny_checkpoint")
-    return export_onnx(ExportOptions(checkpoint=checkpoint, output=checkpoint.with_suffix(".onnx"))).path
+    return tiny.write_model(request.getfixturevalue("tiny_checkpoint"))
 
 
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_model, tmp_path_factory):
     """The same as a TensorRT-RTX engine for 64x96 pixels, with its record; its builder needs no GPU, running it does."""
-    from export.engine.request import EngineRequest
-    from export.make_engine import make_engine
-    from runtime.files.engine_record import Profile
-
-    shape = (1, 5, 64, 96)
-    engine = tmp_path_factory.mktemp("engine") / "tiny.engine"
-    return make_engine(EngineRequest(tiny_model, engine, "tensorrt_rtx", (Profile(shape, shape, shape),))).engine
+    return tiny.write_engine(tiny_model, tmp_path_factory.mktemp("engine") / "tiny.engine")

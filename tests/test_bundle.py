@@ -2,18 +2,22 @@
 
 import json
 import logging
+import random
+import re
 import shutil
 
 import numpy as np
 import onnx
 import pytest
+from signed import save_signed
 
 from export.to_bf16 import to_bf16
 from export.to_bundle import BundleRequest, main, write_bundle
 from runtime import BackendError, Engine, InputError, ModelError
 from runtime.bundle import least_parity, middle, mirrored
 from runtime.files.contract import METADATA_KEY
-from runtime.files.manifest import MANIFEST, load_manifest
+from runtime.files.engine_record import read_engine, record_path
+from runtime.files.manifest import MANIFEST, check_files, load_manifest, manifest_text
 from runtime.files.on_disk import file_sha256
 
 NO_GPU = "no NVIDIA driver|GPU"
@@ -36,7 +40,7 @@ def bundle(made, tmp_path):
 
 def rewrite(bundle, **changes):
     path = bundle / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(manifest_text({**json.loads(path.read_text()), **changes}))
 
 
 def window():
@@ -89,6 +93,121 @@ def test_every_flipped_byte_is_refused_by_name(bundle):
     Engine(bundle).close()
 
 
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_zeroed_weight_is_not_opened(tiny_model, tmp_path, backend):
+    proto = onnx.load(tiny_model)
+    weight = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.raw_data = bytes(len(weight.raw_data))
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"m\.onnx was changed after it was made: .* videodeblur adopt"):
+        Engine(tmp_path / "m.onnx", backend)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_no_damaged_byte_of_a_graph_is_run(tiny_model, tmp_path, backend):
+    """Flipped, added or left out, anywhere but in the metadata, which tells what the graph is."""
+    data, chance = tiny_model.read_bytes(), random.Random(0)
+    end = data.index(METADATA_KEY.encode()) - 8
+    for kind in range(60):
+        at = chance.randrange(end)
+        changed = data[: at + kind % 3 // 2] + [bytes([data[at] ^ 1 << chance.randrange(8)]), b"", b"\0"][kind % 3] + data[at + 1 :]
+        (tmp_path / "m.onnx").write_bytes(changed)
+        if changed != data:
+            with pytest.raises(ModelError, match=r"m\.onnx "):
+                Engine(tmp_path / "m.onnx", backend)
+
+
+def test_a_changed_engine_is_not_loaded(tiny_engine, tmp_path):
+    """By what reads it for the library, too."""
+    path = shutil.copy(tiny_engine, tmp_path / "m.engine")
+    shutil.copy(record_path(tiny_engine), record_path(path))
+    assert read_engine(path)[1] == tiny_engine.read_bytes()
+    with pytest.raises(ModelError, match=r"m\.engine has sha256"):
+        read_engine(path, lambda asked: asked.read_bytes() + b"\0" * (asked == path))
+
+
+def test_every_byte_of_the_manifest_counts(bundle):
+    path = bundle / MANIFEST
+    data = path.read_bytes()
+    for changed in [
+        *(data + byte for byte in (b" ", b"\n", b"\0", b"\r")),
+        data[:-1],
+        data.replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + data,
+        *(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(0, len(data), 7)),
+        *(data[:at] + b" " + data[at:] for at in range(0, len(data), 101)),
+        *(data[:at] + data[at + 1 :] for at in range(0, len(data), 101)),
+    ]:
+        path.write_bytes(changed)
+        with pytest.raises(ModelError, match=re.escape(str(path))):
+            load_manifest(bundle)
+    path.write_bytes(data)
+    load_manifest(bundle)
+
+
+def test_a_manifest_that_has_lost_its_seal_is_no_older_one(bundle):
+    path = bundle / MANIFEST
+    text = path.read_text()
+    path.write_text(text.replace('"schema": 2', '"schema": 1'))
+    with pytest.raises(ModelError, match=r"manifest\.json was changed"):
+        Engine(bundle)
+    path.write_text(text.replace('"sha256": "', '"sha257": "'))
+    with pytest.raises(ModelError, match=r"manifest\.json was changed"):
+        Engine(bundle)
+
+
+def test_a_manifest_with_fields_of_a_later_version_opens(bundle):
+    rewrite(bundle, colour="green")
+    Engine(bundle, "onnxruntime").close()
+
+
+def link(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("../elsewhere")
+    path.with_name("elsewhere").rename(path.parent.parent / "elsewhere")
+
+
+STRANGE = {
+    "a file too many": (lambda folder: (folder / "weights.bin").touch(), r"weights\.bin' is not in the bundle's manifest: move"),
+    "a hidden one": (lambda folder: (folder / ".hidden").touch(), r"\.hidden' is not in the bundle's manifest"),
+    "a folder": (lambda folder: (folder / "sub").mkdir(), r"sub' is not in the bundle's manifest"),
+    "a link": (lambda folder: link(folder / "tiny.onnx"), r"tiny\.onnx is a link, expected the file itself"),
+    "a link for the manifest": (lambda folder: link(folder / MANIFEST), r"manifest\.json is a link"),
+    "swapped files": (
+        lambda folder: shutil.copy(folder / "tiny.bf16.onnx", folder / "tiny.onnx"),
+        r"tiny\.onnx was changed: its sha256 is",
+    ),
+    "a way out": (
+        lambda folder: rewrite(folder, files={**load_manifest(folder).files, "../outside.onnx": "0" * 64}),
+        r"'\.\./outside\.onnx' is no name of a file in the folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_does_not_belong_is_refused_by_name(bundle, kind):
+    change, message = STRANGE[kind]
+    change(bundle)
+    with pytest.raises(ModelError, match=message):
+        Engine(bundle)
+
+
+@pytest.mark.parametrize("name", ["tiny.onnx", "golden-f32-160x96-input.npy"])
+def test_what_is_loaded_is_what_was_checked(bundle, monkeypatch, name):
+    """A file that is exchanged between the check of all and the use of one."""
+
+    def checked(*arguments):
+        missing = check_files(*arguments)
+        data = (bundle / name).read_bytes()
+        half = len(data) // 2
+        (bundle / name).write_bytes(data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :])
+        return missing
+
+    monkeypatch.setattr("runtime.bundle.check_files", checked)
+    with pytest.raises(BackendError, match=rf"not tiny\.onnx: .*{name} was changed: its sha256 is"):
+        Engine(bundle, "onnxruntime")
+
+
 def test_missing_members_are_told_and_passed_over(bundle):
     (bundle / "tiny.engine").unlink()
     (bundle / "tiny.bf16.onnx").unlink()
@@ -112,7 +231,7 @@ def test_member_that_is_another_network_fails_its_test(bundle):
     proto = onnx.load(path)
     last = next(tensor for tensor in proto.graph.initializer if tensor.name == "r2.weight")
     last.raw_data = bytes(len(last.raw_data))
-    onnx.save(proto, path)
+    save_signed(proto, path)
     files = {**load_manifest(bundle).files, path.name: file_sha256(path)}
     rewrite(bundle, files=files)
     with pytest.raises(BackendError, match=r"its self-test reached \d+\.\d dB parity with the reference, expected 100"):
@@ -122,7 +241,7 @@ def test_member_that_is_another_network_fails_its_test(bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema": 2}, "has schema 2, this version reads 1: update, or make the bundle again"),
+        ({"schema": 3}, "has schema 3, this version reads 2: update, or make the bundle again"),
         ({"kind": "holiday.photos"}, "its kind is 'holiday.photos'"),
         ({"members": [{"file": "../../etc/passwd", "precision": "fp32", "golden": 0}]}, "there is no sha256 of '../../etc/passwd'"),
         ({"files": {"../../etc/passwd": "00"}}, "'../../etc/passwd' is no name of a file in the folder"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from signed import save_signed
 
 from runtime import BackendError, Engine, InputError, ModelError
 from runtime.backends import CPU_BACKENDS, How, open_runner
@@ -321,8 +322,8 @@ def test_nan_from_the_model_is_not_a_black_frame(tiny_model, tmp_path, window):
     proto = onnx.load(tiny_model)
     weights = next(w for w in proto.graph.initializer if len(w.dims) == 4)
     weights.CopyFrom(onnx.numpy_helper.from_array(np.full(weights.dims, np.nan, np.float32), weights.name))
-    onnx.save(proto, tmp_path / "m.onnx")
-    with Engine(tmp_path / "m.onnx", "onnxruntime") as engine, pytest.raises(BackendError, match="NaN or infinite"):
+    path = save_signed(proto, tmp_path / "m.onnx")
+    with Engine(path, "onnxruntime") as engine, pytest.raises(BackendError, match="NaN or infinite"):
         engine.run(window)
 
 

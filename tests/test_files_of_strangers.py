@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from signed import save_signed, unsigned
 
 from calibration.ranges import Ranges
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import BackendError, DeployError, Engine, InputError, ModelError
 from runtime.files.arrays import read_array
 from runtime.files.contract import METADATA_KEY, Contract, read_contract
-from runtime.files.manifest import MANIFEST, load_manifest
+from runtime.files.manifest import MANIFEST, load_manifest, manifest_text
 from runtime.files.on_disk import file_sha256
 from runtime.files.records import parse_object, read_record
 
@@ -42,7 +43,7 @@ def rewrite(bundle, change):
     values = json.loads((bundle / MANIFEST).read_text())
     values["files"] = {name: file_sha256(bundle / name) for name in values["files"]}
     change(values)
-    (bundle / MANIFEST).write_text(json.dumps(values))
+    (bundle / MANIFEST).write_text(manifest_text(values))
 
 
 @pytest.mark.parametrize(
@@ -177,11 +178,6 @@ def test_pipes_are_no_files(tmp_path):
     assert all("no such engine file" in line or "has no record" in line for line in told[2:])
 
 
-def saved(proto, path):
-    path.write_bytes(proto.SerializeToString())
-    return path
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_graph_whose_output_has_another_rank_or_name(tiny_model, tmp_path, backend):
     window, axes = np.zeros((1, 5, 16, 16), np.float32), onnx.numpy_helper.from_array(np.array([0]), "axes")
@@ -190,7 +186,7 @@ def test_a_graph_whose_output_has_another_rank_or_name(tiny_model, tmp_path, bac
     proto.graph.node.append(onnx.helper.make_node("Unsqueeze", [proto.graph.output[0].name, "axes"], ["ranked"]))
     proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("ranked", onnx.TensorProto.FLOAT, None))
     with (
-        Engine(saved(proto, tmp_path / "other.onnx"), backend, "fp32") as engine,
+        Engine(save_signed(proto, tmp_path / "other.onnx"), backend, "fp32") as engine,
         pytest.raises(BackendError, match="failed on shape"),
     ):
         engine.run(window)
@@ -199,7 +195,7 @@ def test_a_graph_whose_output_has_another_rank_or_name(tiny_model, tmp_path, bac
             for place, name in enumerate(names):
                 names[place] = {"sharp": "plain", "ranked": "sharp"}.get(name, name)
     proto.graph.output[0].name = "sharp"
-    with Engine(saved(proto, tmp_path / "rank.onnx"), backend, "fp32") as engine:
+    with Engine(save_signed(proto, tmp_path / "rank.onnx"), backend, "fp32") as engine:
         for call in (engine.run, lambda given: engine.submit(given).result(60)):
             with pytest.raises(
                 ModelError, match=r"makes \(1, 1, 5, 16, 16\) float32 of \(1, 5, 16, 16\) float32, expected the same"
@@ -211,7 +207,7 @@ def test_a_graph_whose_output_has_another_rank_or_name(tiny_model, tmp_path, bac
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"\xed\xa0\x80"])
 def test_text_in_a_model_that_is_no_unicode(tiny_model, tmp_path, backend, text):
     """Names of nodes, operators, tensors and of the graph; some libraries take some of them."""
-    data, window = tiny_model.read_bytes(), np.zeros((1, 5, 16, 16), np.float32)
+    data, window = unsigned(tiny_model), np.zeros((1, 5, 16, 16), np.float32)
     for name in (b"blurry", b"sharp", b"Conv", b"r2.weight", METADATA_KEY.encode()):
         (tmp_path / "m.onnx").write_bytes(data.replace(name, text + name[len(text) :]))
         try:

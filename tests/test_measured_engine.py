@@ -81,7 +81,7 @@ def host(monkeypatch):
     """CUDA on the host, and an engine on it whose library is TensorRT-RTX's; full TensorRT's, where `kernels` stays None."""
     cuda, engine, loads = HostCuda(), CopyingEngine(), []
 
-    def loaded(library, path, record):
+    def loaded(library, path, record, plan):
         loads.append(path)
         return SimpleNamespace(library=library, engine=engine, dtype=np.dtype(np.float32), close=lambda: None)
 

@@ -22,7 +22,9 @@ from export.graph.typed_graph import retype
 from export.make_engine import make_engine
 from export.shipped_clips import DEFAULT_CLIP
 from export.to_bundle import BundleRequest, write_bundle
+from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_trt8 import to_trt8
+from runtime import Engine
 from runtime.errors import ModelError
 from runtime.files.contract import METADATA_KEY, Contract, read_contract
 from runtime.files.engine_record import Profile
@@ -50,7 +52,16 @@ def add_identity(model):
     last.output[0] = "inner"
 
 
-CHANGES = {"a weight": scale_weight, "two frames swapped": swap_frames, "one Identity": add_identity}
+def zero_weight(model):
+    scale_weight(model, 0.0, max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data)).name)
+
+
+CHANGES = {
+    "a weight": scale_weight,
+    "a zeroed weight": zero_weight,
+    "two frames swapped": swap_frames,
+    "one Identity": add_identity,
+}
 
 
 @pytest.fixture(params=CHANGES)
@@ -82,10 +93,18 @@ def by_trt8(path, folder):
     to_trt8(path, folder / "x.onnx")
 
 
-READERS = [by_export, by_bundle, by_build, by_calibrate, by_trt8]
+def by_quantize(path, folder):
+    to_qdq(QuantizeRequest(path, path, folder / "x.onnx"))
 
 
-@pytest.mark.parametrize("read", READERS)
+def by_engine(path, folder):
+    Engine(path)
+
+
+READERS = [by_export, by_bundle, by_build, by_calibrate, by_trt8, by_quantize]
+
+
+@pytest.mark.parametrize("read", [*READERS, by_engine])
 def test_a_changed_file_is_refused_under_the_checkpoint_name(changed, tmp_path, read):
     with pytest.raises(ModelError, match=r"was changed after it was made: .* hand over what videodeblur export"):
         read(changed, tmp_path)

@@ -110,7 +110,7 @@ def test_a_reader_that_leaves_ends_the_run_with_one_line(tiny_model, tmp_path):
 
 @pytest.mark.parametrize("salvage", [False, True])
 def test_a_producer_that_dies_within_a_picture_is_told(salvage, tiny_model, tmp_path):
-    """One that dies between two cannot be told from one that ended, since y4m has no mark of the end: that is pipefail's to tell."""
+    """One that dies between two cannot be told from one that ended, since y4m has no mark of the end: pipefail tells."""
     source = Clip("ffv1", times=VARIABLE[:7]).write(tmp_path / "in.mkv")
     with produce(source, "yuv4mpegpipe") as producer:
         data = producer.stdout.read()

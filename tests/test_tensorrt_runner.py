@@ -33,7 +33,7 @@ from runtime.backends.runner import IN_FLIGHT
 from runtime.backends.tensorrt_engine import LoadedEngine
 from runtime.backends.tensorrt_library import load_library
 from runtime.backends.tensorrt_runner import TensorRtRunner
-from runtime.files.engine_record import load_record, record_path
+from runtime.files.engine_record import read_engine, record_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE = (1, 5, 64, 96)
@@ -76,7 +76,7 @@ def test_lean_runtime_is_not_asked_without_a_driver(tiny_engine, tmp_path):
 @without_gpu
 def test_rtx_judges_the_header_before_it_loads(tiny_engine):
     with pytest.raises(BackendError, match=r"TensorRT-RTX says that .* does not run on this GPU or release"):
-        LoadedEngine(load_library("tensorrt_rtx"), tiny_engine, load_record(tiny_engine))
+        LoadedEngine(load_library("tensorrt_rtx"), tiny_engine, *read_engine(tiny_engine))
 
 
 @without_gpu

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from signed import save_signed
 from video_clips import Clip, read, same
 
 from runtime import Engine, InputError
 from runtime.deblur_video import main
-from runtime.files.contract import METADATA_KEY, read_contract
 from runtime.pixels import padding
 from runtime.run.tiling import TiledEngine, fitting_grid, halo_of, largest_grid, square_grid, whole_grid
 
@@ -135,10 +135,7 @@ def fixed_model(tiny_model, tmp_path):
     model = onnx.load(tiny_model)
     for side, length in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], FIXED):
         side.dim_value = length
-    contract = replace(read_contract(tiny_model), height=FIXED[0], width=FIXED[1])
-    onnx.helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    onnx.save(model, tmp_path / "fixed.onnx")
-    return tmp_path / "fixed.onnx"
+    return save_signed(model, tmp_path / "fixed.onnx", height=FIXED[0], width=FIXED[1])
 
 
 @pytest.mark.parametrize("memory", [None, 2_000_000_000])

@@ -21,7 +21,7 @@ from export.report.records import read_gates, read_searches
 from export.to_bundle import BundleRequest, write_bundle
 from export.to_report import ReportOptions, default_output, main, write_report
 from runtime import InputError, ModelError, VideoError
-from runtime.files.manifest import MANIFEST, load_manifest
+from runtime.files.manifest import MANIFEST, load_manifest, manifest_text
 from runtime.files.on_disk import file_sha256
 
 FRAMES = 7
@@ -238,7 +238,7 @@ def test_damaged_attachments(bundle, tmp_path):
     (copy / "precision-int8.json").write_text(json.dumps({**SEARCH, "sensitivities": "all"}))
     changed = {name: file_sha256(copy / name) for name in ("ship.json", "precision-int8.json")}
     values = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps({**values, "files": {**values["files"], **changed}}))
+    (copy / MANIFEST).write_text(manifest_text({**values, "files": {**values["files"], **changed}}))
     manifest = load_manifest(copy)
     with pytest.raises(ModelError, match=r"ship\.json is not readable \(model: got 1, expected str\)"):
         read_gates(copy, manifest)

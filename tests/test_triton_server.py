@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from malformed_requests import MAX_PIXELS, malformed
+from signed import save_signed
 from triton_server import LOOPBACK, PYTHON, TritonServer, needs_triton
 from video_clips import Clip, read, same
 
@@ -22,7 +24,6 @@ from export.to_bundle import BundleRequest, write_bundle
 from runtime import BackendError, Engine, InputError, StreamDeblurrer, read_contract
 from runtime.backends.triton_runner import REFUSED
 from runtime.deblur_video import main as run_command
-from runtime.files.contract import METADATA_KEY
 from serving.triton_server.config import graph_config
 from serving.triton_server.host import Hosting
 from serving.triton_server.options import TritonOptions
@@ -92,6 +93,28 @@ def flood(client, model, arrays):
             model, [tensor(f"blurry_{kind}", array)], lambda result, error, answer=answer: answer.put(error or result)
         )
     return [answer.get(timeout=60) for answer in answers]
+
+
+def counted(server, name):
+    """The value of a metric of the model of windows, at the server's own address."""
+    with urllib.request.urlopen(f"http://{LOOPBACK}:{server.ports.metrics}/metrics") as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line.startswith(name + "{")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if 'model="videodeblur"' in line)
+
+
+def test_the_server_counts_what_the_engine_does(server):
+    names = ("deblur_frames_total", "deblur_window_seconds_count", "deblur_refused_total", "deblur_failures_total")
+    before = [counted(server, name) for name in names]
+    with Engine(f"{server.grpc}/videodeblur") as engine:
+        probed = [counted(server, name) - old for name, old in zip(names, before)]
+        for window in windows(2):
+            engine.run(window)
+        with pytest.raises(InputError):
+            engine.run(np.zeros((1, 5, 4096, 4096), np.uint8))
+    after = [counted(server, name) - old for name, old in zip(names, before)]
+    assert [late - early for late, early in zip(after, probed)] == [10, 2, 1, 0]
+    assert counted(server, "deblur_engine_info") == 1
+    assert counted(server, "deblur_window_seconds_bucket") >= 2
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -385,12 +408,8 @@ def test_graphs_alone_with_a_stand_in_for_tritons_backend(tiny_model, tmp_path, 
 def codes_model(tiny_model, path, io):
     """The tiny network with the conversion of codes in its graph."""
     proto, bits = onnx.load(tiny_model), {"u8": 8, "u16": 10}[io]
-    contract = replace(read_contract(tiny_model), io=io, bits=bits, color_range="full")
-    wrapped = wrap_sample_codes(proto, io, bits, "full", contract.multiple)
-    (entry,) = (entry for entry in wrapped.metadata_props if entry.key == METADATA_KEY)
-    entry.value = contract.to_json()
-    onnx.save(wrapped, path)
-    return path
+    wrapped = wrap_sample_codes(proto, io, bits, "full", read_contract(tiny_model).multiple)
+    return save_signed(wrapped, path, io=io, bits=bits, color_range="full")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
+from signed import save_signed
 
 from export import verify
 from export.compare.layer_drift import layer_drift
@@ -35,7 +36,7 @@ def changed(tiny_model, tmp_path_factory):
     values = onnx.numpy_helper.to_array(weight) * np.float32(1.5)
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     path = tmp_path_factory.mktemp("changed") / "changed.onnx"
-    onnx.save(proto, path)
+    save_signed(proto, path)
     return path, "spatial.generator.layer9"
 
 

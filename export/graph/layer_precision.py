@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from onnx import numpy_helper
 from calibration.tensors import layer_name
 from export.graph.typed_graph import FLOATS, QDQ, before_convolutions, behind_convolutions
 from runtime.errors import InputError, ModelError
+from runtime.files.records import read_object
 from runtime.pixels.padding import MULTIPLE
 
 QUANTISED = ("int8", "fp8")
@@ -162,7 +162,7 @@ def read_precisions(path: Path) -> dict[str, str]:
     Raises InputError when the file is missing or is something else.
     """
     try:
-        chosen = json.loads(path.read_text())["layers"]
+        chosen = read_object(path)["layers"]
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

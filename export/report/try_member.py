@@ -25,7 +25,7 @@ from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.engine import Engine
 from runtime.errors import BackendError, InputError
-from runtime.files.manifest import check_files, load_manifest
+from runtime.files.manifest import check_files, load_manifest, reader
 from runtime.files.records import parse_object, read_record
 from runtime.machine.memory import peak
 from runtime.run.options import DeblurOptions
@@ -70,10 +70,11 @@ def run_member(bundle: Path, name: str, clip: Path, output: Path, frames: int | 
     if name not in members:
         raise InputError(f"{bundle} has no member {name!r}, expected one of {', '.join(members)}")
     golden = manifest.goldens[members[name].golden]
-    choice = backends.open_model(bundle / name, backends.How())
+    read = reader(bundle, manifest)
+    choice = backends.open_model(bundle / name, backends.How(), read)
     gpu = getattr(choice.runner, "gpu", None)
     with closing(choice.runner):
-        parity = self_test(bundle, golden, choice)
+        parity = self_test(bundle, golden, choice, read)
     seconds: list[float] = []
     with Engine(bundle / name) as engine:
         engine.observe(lambda _, took, __: seconds.append(took))

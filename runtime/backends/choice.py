@@ -9,8 +9,9 @@ from typing import Any
 
 from runtime.backends.runner import Choice
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
-from runtime.files.contract import MIN_PARITY, Contract, read_contract
+from runtime.files.contract import MIN_PARITY, Contract, read_model
 from runtime.files.engine_record import SUFFIXES, UNPROVEN, load_record
+from runtime.files.on_disk import Read
 from runtime.machine.requirements import requirement
 
 CPU_BACKENDS = ("openvino", "onnxruntime")  # in order of preference
@@ -62,18 +63,21 @@ class Decision:
     reason: str
 
 
-def open_model(path: Path, how: How) -> Choice:
-    """The runner for an ONNX file or an engine file. Raises ModelError on a broken or foreign file."""
+def open_model(path: Path, how: How, read: Read = Path.read_bytes) -> Choice:
+    """The runner for an ONNX file or an engine file. Raises ModelError on a broken, changed or foreign file.
+
+    The bytes that are checked are those that the backend gets.
+    """
     if path.suffix in SUFFIXES:
-        return _open_engine(path, how)
+        return _open_engine(path, how, read)
     if path.suffix != ".onnx":
         raise ModelError(f"{path} is not an .onnx file, an engine or a bundle's folder: make one with export/to_onnx.py")
-    contract = read_contract(path)
-    return open_runner(path, contract, how)
+    contract, data = read_model(path, read)
+    return open_runner(path, contract, how, data)
 
 
-def open_runner(path: Path, contract: Contract, how: How) -> Choice:
-    """The runner for an ONNX file; see `decide`."""
+def open_runner(path: Path, contract: Contract, how: How, data: bytes | None = None) -> Choice:
+    """The runner for an ONNX file, or for `data`, which was read from it; see `decide`."""
     if how.precision not in PRECISIONS:
         raise InputError(f"precision is {how.precision!r}, expected one of {', '.join(PRECISIONS)}")
     if how.backend == "tensorrt":
@@ -86,11 +90,11 @@ def open_runner(path: Path, contract: Contract, how: How) -> Choice:
             f"device {how.device} is a GPU, and {path.name} runs on {chosen.backend}, on the CPU: leave out the device"
         )
     if chosen.backend == "openvino":
-        return Choice(_load("openvino").OpenVinoRunner(path, chosen.precision, how.threads), contract, chosen.reason)
+        return Choice(_load("openvino").OpenVinoRunner(path, chosen.precision, how.threads, data), contract, chosen.reason)
     if chosen.backend == "onnxruntime-cuda":
-        runner = _load(chosen.backend).OnnxRuntimeCudaRunner(path, contract.precision, how.device, chosen.precision)
+        runner = _load(chosen.backend).OnnxRuntimeCudaRunner(path, contract.precision, how.device, chosen.precision, data=data)
         return Choice(runner, contract, chosen.reason)
-    return Choice(_load(chosen.backend).OnnxRuntimeRunner(path, contract.precision, how.threads), contract, chosen.reason)
+    return Choice(_load(chosen.backend).OnnxRuntimeRunner(path, contract.precision, how.threads, data), contract, chosen.reason)
 
 
 def decide(contract: Contract, how: How) -> Decision:
@@ -118,13 +122,14 @@ def open_served(url: str, how: How) -> Choice:
     return choice
 
 
-def _open_engine(path: Path, how: How) -> Choice:
+def _open_engine(path: Path, how: How, read: Read) -> Choice:
     record = load_record(path)
     if how.backend not in ("auto", "tensorrt"):
         raise InputError(f"{path.name} is a TensorRT engine, {how.backend} runs .onnx files: name the one it was built from")
     if how.precision not in ("auto", record.precision):
         raise InputError(f"{path.name} computes in {record.precision}, not {how.precision}: build another, with --noTF32 for fp32")
-    runner = _load("tensorrt").TensorRtRunner(path, how.device)
+    runner = _load("tensorrt").TensorRtRunner(path, how.device, read=read)
+    record = runner.record
     doubt = f"; nobody has shown that it is this network: videodeblur adopt {path}" if record.origin == UNPROVEN else ""
     return Choice(runner, record.narrowed, f"{record.library} {record.version} on {runner.gpu.name}{doubt}")
 

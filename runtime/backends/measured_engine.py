@@ -30,7 +30,7 @@ from runtime.backends.run_options import STRATEGIES, RunOptions
 from runtime.backends.tensorrt_engine import LoadedEngine, bare_context, cache_path, kernel_cache, library_for
 from runtime.backends.tensorrt_library import Library, load_library
 from runtime.errors import BackendError, DeployError
-from runtime.files.engine_record import EngineRecord, load_record
+from runtime.files.engine_record import EngineRecord, read_engine
 
 TURNS = 2  # queries of a lane in flight
 LOADS, WARM_LOADS = 20, 2  # of a measurement of loading
@@ -44,12 +44,12 @@ class MeasuredEngine:
 
     def __init__(self, path: Path, options: RunOptions) -> None:
         self._options = options
-        self._record = load_record(path)
+        self._record, plan = read_engine(path)
         self.gpu = open_gpu(options.device)
         enter_gpu(self.gpu)
         self._library = _library(self._record, options)
         self._record.check_machine(self._library.name, self._library.version, self.gpu.compute_capability)
-        self._loaded = LoadedEngine(self._library, path, self._record)
+        self._loaded = LoadedEngine(self._library, path, self._record, plan)
         self._kernels = kernel_cache(self._loaded, cache_path(self._record, self.gpu.name))
         self._closed = False
 
@@ -277,14 +277,14 @@ class EngineLane:
 
 def time_loading(path: Path, options: RunOptions, clock: Callable[[], float] = time.perf_counter) -> tuple[float, float]:
     """(milliseconds of one load of the engine, of LOADS further ones together), once the files are in the system's cache."""
-    record = load_record(path)
+    record, _ = read_engine(path)
     gpu, library = open_gpu(options.device), _library(record, options)
     enter_gpu(gpu)
     record.check_machine(library.name, library.version, gpu.compute_capability)
 
     def load() -> float:
         began = clock()
-        loaded = LoadedEngine(library, path, record)
+        loaded = LoadedEngine(library, path, record, path.read_bytes())
         taken = 1000 * (clock() - began)
         loaded.close()
         return taken

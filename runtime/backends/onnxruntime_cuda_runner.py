@@ -46,15 +46,24 @@ class OnnxRuntimeCudaRunner:
     """A `Runner` on ONNX Runtime's CUDA provider.
 
     `graph_precision` is what the file's contract says. `precision` "fp32" computes fp32 graphs exactly, "tf32" rounds the inputs
-    of their convolutions to 10 bits. `cuda_graph` records the work of each shape once, where all of it runs on the GPU. Callers may
-    be of any thread: the session keeps handles and graphs for each thread that it meets, so it meets one.
+    of their convolutions to 10 bits. `cuda_graph` records the work of each shape once, where all of it runs on the GPU. `data` are
+    the bytes of the file where it was read already. Callers may be of any thread: the session keeps handles and graphs for each
+    thread that it meets, so it meets one.
     Raises BackendError when there is no GPU, no driver, or this onnxruntime has no CUDA; its TensorRT provider is not offered:
     that wheel links TensorRT 10, and `runtime.backends.tensorrt_runner` runs every version.
     """
 
     name = "onnxruntime-cuda"
 
-    def __init__(self, path: Path, graph_precision: str, device: int = 0, precision: str = "fp32", cuda_graph: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        graph_precision: str,
+        device: int = 0,
+        precision: str = "fp32",
+        cuda_graph: bool = True,
+        data: bytes | None = None,
+    ) -> None:
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}, ONNX Runtime on CUDA offers {' and '.join(PRECISIONS)}")
         self.precision = precision if graph_precision == "fp32" else graph_precision
@@ -66,7 +75,7 @@ class OnnxRuntimeCudaRunner:
         try:
             with redirect_stdout(sys.stderr):  # both print, and standard output may be a video
                 onnxruntime.preload_dlls()  # CUDA and cuDNN, where pip brought them
-                self._session = self._thread.submit(self._open, path, precision == "tf32", cuda_graph).result()
+                self._session = self._thread.submit(self._open, path, data, precision == "tf32", cuda_graph).result()
         except BaseException:
             self._thread.shutdown()
             raise
@@ -95,7 +104,7 @@ class OnnxRuntimeCudaRunner:
             raise BackendError(f"ONNX Runtime failed on shape {blurry.shape}: {error}") from error
         return sharp
 
-    def _open(self, path: Path, tf32: bool, cuda_graph: bool) -> onnxruntime.InferenceSession:
+    def _open(self, path: Path, data: bytes | None, tf32: bool, cuda_graph: bool) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         provider = {
@@ -106,11 +115,12 @@ class OnnxRuntimeCudaRunner:
             "enable_cuda_graph": str(int(cuda_graph)),
         }
         try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=[(PROVIDER, provider)])
+            given = str(path) if data is None else data
+            session = onnxruntime.InferenceSession(given, options, providers=[(PROVIDER, provider)])
         except Exception as error:  # its exceptions share no base but Exception
             if cuda_graph:  # it refuses graphs of which a node would run on the CPU
                 log.warning("CUDA graphs are off for %s: %s", path, error)
-                return self._open(path, tf32, cuda_graph=False)
+                return self._open(path, data, tf32, cuda_graph=False)
             raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
         if PROVIDER not in session.get_providers():  # it says so in its log only, and goes on with the CPU
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} could not start CUDA on {self.gpu.name}: {INSTALL}")

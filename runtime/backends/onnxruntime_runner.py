@@ -20,18 +20,21 @@ def describe() -> dict[str, Any]:
 
 
 class OnnxRuntimeRunner:
-    """A `Runner` on ONNX Runtime's CPU provider. `threads` is the number of cores it may use, all when None."""
+    """A `Runner` on ONNX Runtime's CPU provider.
+
+    `threads` is the number of cores it may use, all when None; `data` the bytes of the file where it was read already.
+    """
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, precision: str, threads: int | None = None) -> None:
+    def __init__(self, path: Path, precision: str, threads: int | None = None, data: bytes | None = None) -> None:
         self.precision = precision
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads or 0
         try:
             self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path) if data is None else data, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # its exceptions share no base but Exception
             raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error

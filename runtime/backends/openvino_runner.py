@@ -77,17 +77,17 @@ class OpenVinoRunner:
     """A `Runner` that compiles the model once per shape, since fixed shapes run faster.
 
     `precision` is "fp32" or "bf16", the arithmetic of everything the graph does not quantise; `threads` the number of cores it
-    may use, all when None.
+    may use, all when None; `data` the bytes of the file where it was read already.
     """
 
     name = "openvino"
 
-    def __init__(self, path: Path, precision: str, threads: int | None = None) -> None:
+    def __init__(self, path: Path, precision: str, threads: int | None = None, data: bytes | None = None) -> None:
         self.precision = precision
         self._properties = settings(precision, threads)
         self._core = core()
         try:
-            self._model: openvino.Model | None = self._core.read_model(path)
+            self._model: openvino.Model | None = self._core.read_model(path if data is None else data)
         except Exception as error:  # its own, and Python's where a text is no Unicode
             raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()

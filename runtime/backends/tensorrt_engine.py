@@ -20,11 +20,11 @@ log = logging.getLogger("videodeblur.tensorrt")
 class LoadedEngine:
     """A deserialised engine, checked to be what its record says, and everything that must live as long."""
 
-    def __init__(self, library: Library, path: Path, record: EngineRecord) -> None:
+    def __init__(self, library: Library, path: Path, record: EngineRecord, plan: bytes) -> None:
         self.library, self.record = library, record
         self._runtime = start_runtime(library)
         self._scratch: DeviceBuffer | None = None
-        self.engine = self._deserialize(path)
+        self.engine = self._deserialize(path, plan)
         self.dtype = np.dtype(np.float32 if record.contract.io == "f32" else np.uint8)  # of both tensors
         self._check_tensors(path)
 
@@ -60,13 +60,13 @@ class LoadedEngine:
         self.engine = None
         self._runtime = None
 
-    def _deserialize(self, path: Path) -> Any:
-        plan, runtime = path.read_bytes(), self._runtime
+    def _deserialize(self, path: Path, plan: bytes) -> Any:
+        runtime = self._runtime
         with self.library.messages() as messages:
             if hasattr(runtime, "get_engine_validity"):
                 self._check_validity(plan, path)
             if self.record.version_compatible:
-                runtime.engine_host_code_allowed = True  # the hash was checked: the file is the one that the record is of
+                runtime.engine_host_code_allowed = True  # the hash was checked: these are the bytes that the record is of
             engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             name = f"{self.library.name} {self.library.version}"

@@ -33,7 +33,8 @@ from runtime.backends.tensorrt_bindings import Bindings
 from runtime.backends.tensorrt_buffers import Ring
 from runtime.backends.tensorrt_engine import LoadedEngine, cache_path, kernel_cache, library_for
 from runtime.errors import BackendError, InputError
-from runtime.files.engine_record import EngineRecord, load_record
+from runtime.files.engine_record import EngineRecord, read_engine
+from runtime.files.on_disk import Read
 
 SHAPES = 2  # input shapes whose buffers are kept
 
@@ -62,15 +63,18 @@ class TensorRtRunner:
 
     `cuda_graph` records the work for each set of buffers once and launches it with one call; the first window through them is
     computed both ways, and where they differ the runner goes on without graphs and says so in the log. `cache` is the file of
-    TensorRT-RTX's compiled kernels, by default one for the engine in the user's cache.
+    TensorRT-RTX's compiled kernels, by default one for the engine in the user's cache. `read` reads the engine and its record.
     Raises BackendError when there is no GPU, no driver, or the engine is for another library, version or GPU; ModelError when
     the file is damaged. All of that is checked before the library sees the file.
     """
 
     name = "tensorrt"
 
-    def __init__(self, path: Path, device: int = 0, cuda_graph: bool = True, cache: Path | None = None) -> None:
-        self.record: EngineRecord = load_record(path)
+    def __init__(
+        self, path: Path, device: int = 0, cuda_graph: bool = True, cache: Path | None = None, read: Read = Path.read_bytes
+    ) -> None:
+        self.record: EngineRecord
+        self.record, plan = read_engine(path, read)
         self.precision = self.record.precision
         self.gpu = open_gpu(device)
         library = library_for(self.record)
@@ -78,7 +82,7 @@ class TensorRtRunner:
         with on_gpu(self.gpu), ExitStack() as owned:
             self._copy_in, self._compute, self._copy_out = (owned.enter_context(closing(Stream())) for _ in range(3))
             self._arrived = owned.enter_context(closing(Event()))  # what callers queued before their windows
-            self._loaded: LoadedEngine | None = LoadedEngine(library, path, self.record)
+            self._loaded: LoadedEngine | None = LoadedEngine(library, path, self.record, plan)
             self._kernels = kernel_cache(self._loaded, cache or cache_path(self.record, self.gpu.name))
             self._bindings = Bindings(self._loaded, self._kernels, self._compute, cuda_graph)
             self._outputs = OutputPool()

@@ -6,25 +6,29 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from runtime.errors import ModelError
-from runtime.files.onnx_fields import BYTES, VARINT, fields, has_external_data, size_of
+from runtime.files.on_disk import Read
+from runtime.files.onnx_fields import BYTES, METADATA_PROPS, VARINT, fields, has_external_data, sha256_of_graph, size_of
 from runtime.files.records import parse_object, read_record, shortened
 
 INPUT, OUTPUT = "blurry", "sharp"  # names of the graph's only input and output
 METADATA_KEY = "videodeblur.contract"  # in the ONNX metadata_props, a JSON object
 DEPTHS = {"f32": (None,), "u8": (8,), "u16": tuple(range(9, 17))}  # bits of a sample, by io
 IO_KINDS = tuple(DEPTHS)
+MOST_BYTES = (1 << 31) - 1  # of a model file: more than that, no protobuf library reads
 MOST_FRAMES, MOST_MULTIPLE = 1000, 1024  # of a window, and pixels: what is padded must be memory that there is
+OURS = "hand over what videodeblur export, fp16, bf16 or quantize wrote"
 SCHEMA = 1  # raised when a field changes its meaning
 
 # dB against the PyTorch network in fp32, the least at which a model of this precision counts as the same network
 MIN_PARITY = {"fp32": 100.0, "tf32": 60.0, "fp16": 65.0, "bf16": 60.0, "fp8": 50.0, "int8": 50.0, "mixed": 50.0}
 
 # Field numbers of onnx.proto (ModelProto, StringStringEntryProto, OperatorSetIdProto)
-_IR_VERSION, _OPSET_IMPORT, _METADATA_PROPS, _KEY, _VALUE = 1, 8, 14, 1, 2
+_IR_VERSION, _OPSET_IMPORT, _KEY, _VALUE = 1, 8, 1, 2
 _DOMAIN, _OPSET = 1, 2
 
 
@@ -45,7 +49,7 @@ class Contract:
     checkpoint_sha256: str  # of the checkpoint file
     configuration: dict[str, Any] = field(default_factory=dict)  # model.NetworkConfig's fields
     parity: dict[str, float] = field(default_factory=dict)  # dB by "backend:precision", measured when the file was made
-    graph_sha256: str | None = None  # of graph and weights, by calibration/fingerprints.py; None in older files
+    graph_sha256: str | None = None  # of all in the file but its metadata, by runtime/files/onnx_fields.py; None in older files
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -79,14 +83,28 @@ def read_contract(path: Path) -> Contract:
 
     Raises ModelError when the file is missing, cut off, not ONNX, not of this project, or keeps data outside of itself.
     """
-    refuse_external_data(path)
-    for key, value in read_metadata(path).items():
-        if key == METADATA_KEY:
-            return Contract.from_json(value)
-    raise ModelError(
-        f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py, or, if another tool "
-        f"rewrote such a file, videodeblur adopt {path} --like the file as it was"
-    )
+    with _onnx_file(path) as file:
+        return _contract_in(file, path)
+
+
+def read_model(path: Path, read: Read = Path.read_bytes) -> tuple[Contract, bytes]:
+    """(contract, the file's bytes), whose graph is the one that the contract was written for; an older contract does not tell.
+
+    Raises ModelError where it is another, and as `read_contract` does.
+    """
+    with _onnx_file(path) as file:  # what is none is told before it is read whole
+        if size_of(file) > MOST_BYTES:
+            raise ValueError(f"it has {size_of(file)} bytes, expected {MOST_BYTES} at most")
+        _contract_in(file, path)
+    with _telling(path):
+        data = read(path)
+        contract, found = _contract_in(BytesIO(data), path), sha256_of_graph(data)
+    if contract.graph_sha256 not in (None, found):
+        raise ModelError(
+            f"{path} was changed after it was made: the sha256 of its graph is {found[:12]}, its contract says "
+            f"{str(contract.graph_sha256)[:12]}; {OURS}, or make it one of them with videodeblur adopt"
+        )
+    return contract, data
 
 
 def refuse_external_data(path: Path) -> None:
@@ -95,15 +113,13 @@ def refuse_external_data(path: Path) -> None:
     Other files would be covered by no hash, and some libraries take certain locations for addresses in this process.
     """
     with _onnx_file(path) as file:
-        external = has_external_data(file)
-    if external:
-        raise ModelError(f"{path} keeps data outside of itself, expected one whole file: save it without external data")
+        _refuse_external_data(file, path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata_props of an ONNX file; the weights are skipped, not read. Raises ModelError as `read_contract` does."""
     with _onnx_file(path) as file:
-        return dict(_string_entry(payload) for payload in _fields(file, _METADATA_PROPS, BYTES))
+        return _metadata_in(file)
 
 
 def read_versions(path: Path) -> tuple[int, int]:
@@ -114,13 +130,40 @@ def read_versions(path: Path) -> tuple[int, int]:
         return ir_version, max((_opset(payload) for payload in _fields(file, _OPSET_IMPORT, BYTES)), default=0)
 
 
+def _contract_in(file: BinaryIO, path: Path) -> Contract:
+    _refuse_external_data(file, path)
+    found = _metadata_in(file).get(METADATA_KEY)
+    if found is None:
+        raise ModelError(
+            f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py, or, if another tool "
+            f"rewrote such a file, videodeblur adopt {path} --like the file as it was"
+        )
+    return Contract.from_json(found)
+
+
+def _refuse_external_data(file: BinaryIO, path: Path) -> None:
+    if has_external_data(file):
+        raise ModelError(f"{path} keeps data outside of itself, expected one whole file: save it without external data")
+
+
+def _metadata_in(file: BinaryIO) -> dict[str, str]:
+    file.seek(0)
+    return dict(_string_entry(payload) for payload in _fields(file, METADATA_PROPS, BYTES))
+
+
 @contextmanager
 def _onnx_file(path: Path) -> Iterator[BinaryIO]:
-    try:
+    with _telling(path):
         if path.exists() and not path.is_file():  # opening a pipe waits for who writes to it
             raise ValueError("it is no regular file")
         with path.open("rb") as file:
             yield file
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
     except (ValueError, UnicodeDecodeError) as error:

@@ -5,6 +5,7 @@ An engine ("plan") is native code for one library version and one kind of GPU. L
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from runtime.errors import BackendError, InputError, ModelError
 from runtime.files.contract import INPUT, OUTPUT, Contract
-from runtime.files.on_disk import file_sha256, partial_file
+from runtime.files.on_disk import Read, file_sha256, partial_file
 from runtime.files.records import read_object, read_record
 
 SUFFIXES = (".engine", ".plan", ".trt")  # what people call engine files
@@ -146,22 +147,17 @@ def load_record(engine: Path) -> EngineRecord:
 
     Raises ModelError when either file is missing or damaged, or the record is of another version.
     """
-    if not engine.is_file():
-        raise ModelError(f"{engine}: no such engine file")
-    path = record_path(engine)
-    if not path.is_file():
-        raise ModelError(
-            f"{engine} has no record {path.name} beside it: copy both files, or, if another tool built it, "
-            f"videodeblur adopt {engine} --like the .onnx file that it was built from"
-        )
-    record = _parse(path)
-    found = file_sha256(engine)
-    if found != record.sha256:
-        raise ModelError(
-            f"{engine} has sha256 {found[:12]}, {path.name} says {record.sha256[:12]}: copy both files again, or, if another "
-            "tool built it since, take it in with videodeblur adopt"
-        )
+    record = _record_beside(engine)
+    _check_sha256(engine, file_sha256(engine), record)
     return record
+
+
+def read_engine(engine: Path, read: Read = Path.read_bytes) -> tuple[EngineRecord, bytes]:
+    """The record of an engine file, and the bytes that it is of. Raises ModelError as `load_record` does."""
+    record = _record_beside(engine, read)
+    plan = read(engine)
+    _check_sha256(engine, hashlib.sha256(plan).hexdigest(), record)
+    return record, plan
 
 
 def read_header(engine: Path) -> tuple[str, str]:
@@ -179,9 +175,30 @@ def read_header(engine: Path) -> tuple[str, str]:
     return MAGIC[start[:4]], ".".join(str(part) for part in start[VERSION_AT])
 
 
-def _parse(path: Path) -> EngineRecord:
+def _record_beside(engine: Path, read: Read = Path.read_bytes) -> EngineRecord:
+    if not engine.is_file():
+        raise ModelError(f"{engine}: no such engine file")
+    path = record_path(engine)
+    if not path.is_file():
+        raise ModelError(
+            f"{engine} has no record {path.name} beside it: copy both files, or, if another tool built it, "
+            f"videodeblur adopt {engine} --like the .onnx file that it was built from"
+        )
+    return _parse(path, read)
+
+
+def _check_sha256(engine: Path, found: str, record: EngineRecord) -> None:
+    if found != record.sha256:
+        name = record_path(engine).name
+        raise ModelError(
+            f"{engine} has sha256 {found[:12]}, {name} says {record.sha256[:12]}: copy both files again, or, if another tool built it "
+            "since, take it in with videodeblur adopt"
+        )
+
+
+def _parse(path: Path, read: Read = Path.read_bytes) -> EngineRecord:
     try:
-        values = read_object(path)
+        values = read_object(path, read)
         if values.get("schema") != SCHEMA:
             raise ModelError(
                 f"{path} has schema {values.get('schema')}, this version reads {SCHEMA}: update, or build the engine again"

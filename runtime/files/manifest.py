@@ -1,22 +1,32 @@
-"""`Manifest`: the manifest.json of a bundle, with the SHA-256 of every other file in its folder. docs/bundle.md has the schema."""
+"""`Manifest`: the manifest.json of a bundle, with the SHA-256 of every other file in its folder, and of itself.
+
+It is written in one way only and ends with the SHA-256 of the rest of it, so that no byte of it can be another. docs/bundle.md has
+the schema.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import ModelError
 from runtime.files.contract import MIN_PARITY
 from runtime.files.engine_record import SUFFIXES, record_path
-from runtime.files.on_disk import file_sha256, partial_file
-from runtime.files.records import read_object, read_record, shortened
+from runtime.files.on_disk import Read, file_sha256, partial_file
+from runtime.files.records import parse_object, read_record, read_text, shortened
 
 MANIFEST = "manifest.json"
 KIND = "videodeblur.bundle"
-SCHEMA = 1  # raised when a field changes its meaning
+SIGNATURE = "model.sig"  # beside it in a bundle that was signed, see runtime/files/signatures.py
+SCHEMA = 2  # raised when a field changes its meaning
+UNSEALED = 1  # had no SHA-256 of itself
+SEAL = "sha256"  # the last key
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{,199}")  # of a file in the folder: no path leads out of it
 MOST_PIXELS = 8192 * 4320  # of a golden window: the largest frames that cameras make
 
@@ -63,19 +73,34 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Writes the manifest; it appears whole or not at all."""
         with partial_file(folder / MANIFEST) as partial:
-            partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
+            partial.write_bytes(manifest_text(asdict(self)).encode())
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle. Raises ModelError when it is missing, damaged, foreign, or of another schema."""
+def manifest_text(values: Mapping[str, Any]) -> str:
+    """The only text that a manifest of these values has."""
+    bare = {key: value for key, value in values.items() if key != SEAL}
+    seal = {} if values.get("schema") == UNSEALED else {SEAL: hashlib.sha256(_text(bare).encode()).hexdigest()}
+    return _text({**bare, **seal})
+
+
+def load_manifest(folder: Path, signed: str | None = None) -> Manifest:
+    """The manifest of a bundle. Raises ModelError when it is missing, damaged, foreign, or of another schema.
+
+    And where its SHA-256 is not `signed`, if that is known.
+    """
     path = folder / MANIFEST
     try:
-        values = read_object(path)
+        text = read_text(path)
+        if signed not in (None, hashlib.sha256(text.encode()).hexdigest()):
+            raise ModelError(f"{path} was changed after it was signed: copy the bundle again")
+        values = parse_object(text)
         if values.get("kind") != KIND:
             raise ValueError(f"its kind is {values.get('kind')!r}, expected {KIND!r}")
-        if values.get("schema") != SCHEMA:
+        if values.get("schema") not in (UNSEALED, SCHEMA):
             found = values.get("schema")
             raise ModelError(f"{path} has schema {found}, this version reads {SCHEMA}: update, or make the bundle again")
+        if text != manifest_text(values):
+            raise ModelError(f"{path} was changed: it is not what the sha256 at its end is of; copy the bundle again")
         manifest = read_record(Manifest, values)
         _check_manifest(manifest)
     except OSError as error:
@@ -86,22 +111,47 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest) -> set[str]:
-    """Names of the files that are missing. Raises ModelError, naming it, on a file that was changed."""
-    missing = {name for name in manifest.files if not (folder / name).is_file()}
-    for name in manifest.files.keys() - missing:
-        found = file_sha256(folder / name)
-        if found != manifest.files[name]:
-            raise ModelError(
-                f"{folder / name} was changed: its sha256 is {found[:12]}, the manifest says {manifest.files[name][:12]}; "
-                "copy the bundle again"
-            )
-    return missing
+    """Names of the files that are missing. Raises ModelError, naming it, on one that was changed, is a link, or is one too many."""
+    with os.scandir(folder) as entries:
+        found = {entry.name: entry for entry in entries}
+    for name, entry in sorted(found.items()):
+        if name not in (*manifest.files, MANIFEST, SIGNATURE):
+            raise ModelError(f"{shortened(str(folder / name), 400)} is not in the bundle's manifest: move it elsewhere")
+        if not entry.is_file(follow_symlinks=False):
+            what = "a link" if entry.is_symlink() else "no file"
+            raise ModelError(f"{folder / name} is {what}, expected the file itself: copy the bundle again, with what links lead to")
+    for name in manifest.files.keys() & found.keys():
+        _check_sha256(folder / name, file_sha256(folder / name), manifest)
+    return manifest.files.keys() - found.keys()
+
+
+def reader(folder: Path, manifest: Manifest) -> Read:
+    """Reads files of the bundle. Raises ModelError, naming it, where one is not what the manifest vouches for."""
+
+    def read(path: Path) -> bytes:
+        if path.parent != folder or path.name not in manifest.files:
+            raise ModelError(f"{path} is not in the bundle's manifest: make the bundle again")
+        data = path.read_bytes()
+        _check_sha256(path, hashlib.sha256(data).hexdigest(), manifest)
+        return data
+
+    return read
+
+
+def _check_sha256(path: Path, found: str, manifest: Manifest) -> None:
+    said = manifest.files[path.name]
+    if found != said:
+        raise ModelError(f"{path} was changed: its sha256 is {found[:12]}, the manifest says {said[:12]}; copy the bundle again")
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1) + "\n"
 
 
 def _check_manifest(manifest: Manifest) -> None:
     """Raises ValueError on what has the right types and cannot be."""
     for name in manifest.files:
-        if not PLAIN_NAME.fullmatch(name) or name == MANIFEST:
+        if not PLAIN_NAME.fullmatch(name) or name in (MANIFEST, SIGNATURE):
             raise ValueError(f"files: {shortened(name)} is no name of a file in the folder")
     for name in _files_used(manifest):
         if name not in manifest.files:

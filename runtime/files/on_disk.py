@@ -9,7 +9,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ try:
     import fcntl
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
+
+Read = Callable[[Path], bytes]  # all bytes of a file; of a bundle: the very bytes that its manifest vouches for
 
 PART_ONNX = ".part.onnx"  # of one that is opened before it is complete
 LONGEST = 255  # bytes of a name

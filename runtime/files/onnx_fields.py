@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
+from io import BytesIO
 from typing import BinaryIO
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
@@ -20,6 +22,7 @@ HOLDS = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
+METADATA_PROPS = 14  # of ModelProto
 EXTERNAL_DATA, DATA_LOCATION, EXTERNAL = 13, 14, 1  # TensorProto: where its bytes are; whether they are there
 
 
@@ -46,9 +49,11 @@ def fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
 
 def size_of(file: BinaryIO) -> int:
     """Bytes of an open file. Raises ValueError when there are none."""
-    if size := os.fstat(file.fileno()).st_size:
-        return size
-    raise ValueError("it is empty")
+    at, size = file.tell(), file.seek(0, os.SEEK_END)
+    file.seek(at)
+    if not size:
+        raise ValueError("it is empty")
+    return size
 
 
 def has_external_data(file: BinaryIO) -> bool:
@@ -67,6 +72,18 @@ def _has_external_data(file: BinaryIO, end: int, kind: str, depth: int) -> bool:
         if inside and _has_external_data(file, file.tell() + value, inside, depth + 1):
             return True
     return False
+
+
+def sha256_of_graph(data: bytes) -> str:
+    """SHA-256 of all that a model file holds but its metadata: graph, weights, opsets, documentation. Raises ValueError."""
+    digest, file = hashlib.sha256(), BytesIO(data)
+    for number, wire, value in fields(file, len(data)):
+        if number == METADATA_PROPS:
+            continue
+        digest.update(f"{number} {wire} {value};".encode())
+        if wire != VARINT:
+            digest.update(memoryview(data)[file.tell() : file.tell() + value])  # a copy would take longer than the hash
+    return digest.hexdigest()
 
 
 def varint(file: BinaryIO) -> int:

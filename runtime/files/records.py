@@ -12,6 +12,8 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from runtime.files.on_disk import Read
+
 Record = TypeVar("Record")
 
 SCALARS = {"str": str, "int": int, "bool": bool}
@@ -19,14 +21,19 @@ MOST_DIGITS = 20  # of a whole number: as many as 64 bits have
 MOST_BYTES = 64 << 20  # of a file of JSON
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, read: Read = Path.read_bytes) -> dict[str, Any]:
     """The JSON object in a file. Raises OSError, and ValueError when there is none."""
+    return parse_object(read_text(path, read))
+
+
+def read_text(path: Path, read: Read = Path.read_bytes) -> str:
+    """The text of a file of JSON, every byte of it. Raises OSError, and ValueError when it is no such file."""
     facts = path.stat()
     if not stat.S_ISREG(facts.st_mode):  # opening a pipe waits for who writes to it
         raise ValueError("it is no regular file")
     if facts.st_size > MOST_BYTES:
         raise ValueError(f"it has {facts.st_size} bytes, expected {MOST_BYTES} at most")
-    return parse_object(path.read_text(encoding="utf-8"))
+    return read(path).decode()
 
 
 def parse_object(text: str) -> dict[str, Any]:

@@ -15,6 +15,8 @@ REQUIREMENTS = {  # package: (its extra in setup.cfg, the requirement there)
     "cuda-bindings": ("tensorrt", "cuda-bindings>=12.9"),
     "av": ("video", "av>=18,<19"),
     "vapoursynth": ("vapoursynth", "vapoursynth>=81"),
+    "model_signing": ("signing", "model_signing>=1.1,<2"),
+    "pyopenssl": ("signing", "pyopenssl>=25"),
     "ray": ("cluster", "ray==2.60.0"),
     "tritonclient": ("triton", "tritonclient[grpc,http]>=2.73"),
     "torch": ("export", "torch==2.13.0"),

@@ -12,6 +12,7 @@ from runtime.encoder_options import DEFAULT_CODEC, DEFAULT_CRF, EncoderOptions
 from runtime.errors import InputError
 from runtime.fastest import ANY, EXACT
 from runtime.files.time_ranges import parse_time, read_ranges, time_range
+from runtime.run import metrics_file
 from runtime.run.comparison import KINDS
 from runtime.run.options import DEFAULT_RATE, DEFAULT_SCENE_THRESHOLD, DEFAULT_SEGMENT, DEFAULT_SERVER_MODEL, DeblurOptions
 
@@ -60,6 +61,7 @@ def read_arguments(argv: Sequence[str] | None) -> tuple[DeblurOptions, argparse.
         mask=arguments.mask,
         latency=None if arguments.latency is None else float(parse_time(arguments.latency)),
         **part_options(arguments),
+        metrics=arguments.metrics,
     )
     return options, arguments
 
@@ -251,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--no-progress", action="store_true", help="show no progress bar")
     output.add_argument("--json", action="store_true", help="print the summary as JSON on stdout")
+    output.add_argument(metrics_file.FLAG, type=Path, metavar="FILE", help=metrics_file.HELP)
     return parser
 
 

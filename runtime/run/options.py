@@ -65,6 +65,7 @@ class DeblurOptions:
     resume_every: int = DEFAULT_SEGMENT  # frames of a segment, about; what a kill can cost
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     overwrite: bool = False  # replace the output if it exists
+    metrics: Path | None = None  # see metrics_file
 
     def __post_init__(self) -> None:
         """Raises InputError where the output is the source, or exists and may not be replaced, or options contradict each other."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.command_line import stop_if_told
 from runtime.errors import DeployError, InputError
+from runtime.run.metrics_file import metrics_file
 from serving.library.plan import Entry, load_library
 from serving.library.scan import open_engine
 from serving.library.segment_maker import make_segment
@@ -43,11 +45,17 @@ class Outcome:
 class Worker:
     """Holds one engine for the library whose results go to `output`; a context manager."""
 
-    def __init__(self, output: Path, threads: int | None = None, model: Path | None = None) -> None:
-        """Opens the engine. Raises InputError where there is no plan, and the errors of `open_engine`."""
+    def __init__(self, output: Path, threads: int | None = None, model: Path | None = None, metrics: Path | None = None) -> None:
+        """Opens the engine; `metrics` is as in `metrics_file`.
+
+        Raises InputError where there is no plan, and the errors of `open_engine` and `metrics_file`.
+        """
         self._library = load_library(output)
-        self._engine = open_engine(self._library, threads, model)
-        stop_if_told()
+        with ExitStack() as opened:
+            self._engine = opened.enter_context(open_engine(self._library, threads, model))
+            opened.enter_context(metrics_file(self._engine, metrics))
+            stop_if_told()
+            self._opened = opened.pop_all()
 
     def do(self, task: Task) -> Outcome:
         """Does a task; errors come back as text, since they go to another process or machine."""
@@ -60,7 +68,7 @@ class Worker:
 
     def close(self) -> None:
         """Closes the engine; calling it again does nothing."""
-        self._engine.close()
+        self._opened.close()
 
     def __enter__(self) -> Worker:
         return self

@@ -13,12 +13,14 @@ from runtime.files.on_disk import partial_folder
 from serving.triton_server.config import graph_config, stream_config, stream_name, window_config
 from serving.triton_server.host import CONTRACT
 from serving.triton_server.options import TritonOptions
+from serving.triton_server.perf_data import perf_data
 from serving.triton_server.source import Source, engine_source, onnx_source, plan_source
 
 CONFIG = "config.pbtxt"
+PERF_DATA = "perf_analyzer.json"  # beside a model's config: the golden frames of a bundle
 GRAPH_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}  # names that these backends look for
 # of serving/, what a model.py imports
-CODE = ("__init__.py", *(f"triton_server/{name}.py" for name in ("__init__", "host", "requests", "streams")))
+CODE = ("__init__.py", *(f"triton_server/{name}.py" for name in ("__init__", "host", "metrics", "requests", "streams")))
 RUNTIME, SERVING = Path(str(runtime.__file__)).parent, Path(__file__).resolve().parents[1]
 TEMPLATES = SERVING / "triton_server" / "models"
 
@@ -71,9 +73,13 @@ def _fill(folder: Path, options: TritonOptions, source: Source) -> tuple[str, ..
     if options.backend != "python":
         version = _model(folder, options.name, graph_config(options, source), options.version)
         shutil.copyfile(source.path, version / GRAPH_FILES[options.backend])
+        if options.model.is_dir():
+            (folder / options.name / PERF_DATA).write_text(perf_data(options.model, source.path.name, source.contract))
         return (options.name,)
     name = f"model{''.join(source.path.suffixes[-1:])}" if source.path.is_file() else "model.bundle"
     _engine_model(folder, options, source, "window.py", options.name, window_config(options, source, name), name)
+    if options.model.is_dir():
+        (folder / options.name / PERF_DATA).write_text(perf_data(options.model, None, None))
     if not options.streams:
         return (options.name,)
     _engine_model(folder, options, source, "stream.py", stream_name(options), stream_config(options, source, name), name)

@@ -12,8 +12,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), *filter(None, os.environ.g
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from runtime.engine import Engine
 from runtime.errors import DeployError, InputError
 from serving.triton_server.host import HostedEngine, check_numpy
+from serving.triton_server.metrics import ModelMetrics
 from serving.triton_server.requests import KINDS, only_tensor, read_parameters
 from serving.triton_server.streams import Streams
 
@@ -28,6 +30,7 @@ class TritonPythonModel:
         check_numpy()
         self._host = HostedEngine(HERE, args)
         self._host.warm_up()
+        self._metrics = _counted(self._host.engine, args)
         self._streams = Streams(self._host)
         pb_utils.Logger.log_info(f"{args['model_name']}: {self._host.engine.reason}")
 
@@ -63,3 +66,14 @@ def _triton_error(error: Exception) -> pb_utils.TritonError:
     if not isinstance(error, DeployError):
         pb_utils.Logger.log_error(f"a frame failed: {type(error).__name__}: {error}")
     return pb_utils.TritonError(f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
+
+
+def _counted(engine: Engine, args: dict[str, str]) -> ModelMetrics | None:
+    """None where the server was told to have no metrics."""
+    try:
+        metrics = ModelMetrics(pb_utils, engine, args["model_name"], args["model_version"])
+    except pb_utils.TritonModelException as error:
+        pb_utils.Logger.log_warn(f"{args['model_name']} counts nothing: {error}")
+        return None
+    engine.observe(metrics)
+    return metrics

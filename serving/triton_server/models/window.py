@@ -12,8 +12,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), *filter(None, os.environ.g
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from runtime.engine import Engine
 from runtime.errors import DeployError, InputError
 from serving.triton_server.host import HostedEngine, check_numpy
+from serving.triton_server.metrics import ModelMetrics
 from serving.triton_server.requests import KINDS, WindowRequest, answer, read_window
 
 HERE = Path(__file__).resolve().parent
@@ -26,6 +28,7 @@ class TritonPythonModel:
         """Opens the engine; an error here makes the model unavailable, with its reason."""
         check_numpy()
         self._host = HostedEngine(HERE, args)
+        self._metrics = _counted(self._host.engine, args)
         pb_utils.Logger.log_info(f"{args['model_name']}: {self._host.engine.reason}")
 
     def execute(self, requests: list) -> list:
@@ -42,6 +45,8 @@ class TritonPythonModel:
         try:
             return read_window(self._host, {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}, request.parameters())
         except DeployError as error:
+            if self._metrics:
+                self._metrics.refused()
             return error
 
     def _response(self, request: WindowRequest | DeployError, sharp: np.ndarray | DeployError) -> pb_utils.InferenceResponse:
@@ -53,3 +58,14 @@ class TritonPythonModel:
             text = self._host.description().encode()
             tensors.append(pb_utils.Tensor("description", np.array([[text]] * len(sharp), np.object_)))
         return pb_utils.InferenceResponse(tensors)
+
+
+def _counted(engine: Engine, args: dict[str, str]) -> ModelMetrics | None:
+    """None where the server was told to have no metrics."""
+    try:
+        metrics = ModelMetrics(pb_utils, engine, args["model_name"], args["model_version"])
+    except pb_utils.TritonModelException as error:
+        pb_utils.Logger.log_warn(f"{args['model_name']} counts nothing: {error}")
+        return None
+    engine.observe(metrics)
+    return metrics
