@@ -135,8 +135,8 @@ def _contract_in(file: BinaryIO, path: Path) -> Contract:
     found = _metadata_in(file).get(METADATA_KEY)
     if found is None:
         raise ModelError(
-            f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py, or, if another tool "
-            f"rewrote such a file, videodeblur adopt {path} --like the file as it was"
+            f"{path} is an ONNX file without this project's contract: export the network with export/to_onnx.py, or, if another "
+            f"tool rewrote such a file, videodeblur adopt {path} --like the file as it was"
         )
     return Contract.from_json(found)
 

@@ -191,8 +191,8 @@ def _check_sha256(engine: Path, found: str, record: EngineRecord) -> None:
     if found != record.sha256:
         name = record_path(engine).name
         raise ModelError(
-            f"{engine} has sha256 {found[:12]}, {name} says {record.sha256[:12]}: copy both files again, or, if another tool built it "
-            "since, take it in with videodeblur adopt"
+            f"{engine} has sha256 {found[:12]}, {name} says {record.sha256[:12]}: copy both files again, or, if another tool built "
+            "it since, take it in with videodeblur adopt"
         )
 
 
