@@ -16,7 +16,7 @@ FOLDERS = {  # folder: folders of ours that it may import
     "calibration": {"runtime"},
     "training": {"model", "runtime"},
     "serving": {"runtime"},
-    "benchmarks": {"runtime", "model"},
+    "benchmarks": {"runtime", "model", "serving"},  # the last for the simulated cluster alone, see ROOMS
     "export": {"model", "calibration", "runtime"},
     "videodeblur": {"runtime"},
 }
@@ -36,7 +36,8 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
     "runtime/life.py": (*ENGINE, "runtime/machine/forks.py"),
     "runtime/submissions.py": ENGINE,
     "runtime/streaming.py": ENGINE,
-    "runtime/engine.py": (*ENGINE, "runtime/submissions.py", "runtime/life.py"),
+    "runtime/fastest.py": (*ENGINE, "runtime/machine/"),
+    "runtime/engine.py": (*ENGINE, "runtime/fastest.py", "runtime/submissions.py", "runtime/life.py"),
     "runtime/telemetry.py": ("runtime/engine.py", "runtime/files/"),
     "runtime/default_model.py": ("runtime/files/", "runtime/progress.py", "runtime/errors.py"),
     "runtime/__init__.py": (
@@ -56,6 +57,7 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
     ),
     "runtime/run/": (
         *ENGINE,
+        "runtime/fastest.py",
         "runtime/engine.py",
         "runtime/streaming.py",
         "runtime/telemetry.py",
@@ -87,6 +89,7 @@ ROOMS = {  # room, or a file of one: the rooms and files of ours that it may imp
     "benchmarks/peers/": ("benchmarks/shared/", "model/", "runtime/"),
     "benchmarks/table/": ("benchmarks/shared/", "benchmarks/peers/", "benchmarks/roofline.py", "model/", "runtime/"),
     "benchmarks/gpu/": ("benchmarks/table/", "benchmarks/shared/", "model/", "runtime/"),
+    "benchmarks/studies/cluster_model.py": ("benchmarks/shared/", "runtime/", "serving/library/"),
     "benchmarks/studies/": ("benchmarks/table/", "benchmarks/shared/", "model/", "runtime/"),
     "serving/library/": ("runtime/",),
     "serving/triton_server/": ("runtime/",),

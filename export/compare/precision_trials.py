@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from calibration.clips import windows
+from calibration.fingerprints import model_hash
 from calibration.ranges import Ranges
 from export.compare.literal_runner import exact_backend, open_backend
 from export.compare.luma import against_truth, run_luma
@@ -22,7 +23,7 @@ from export.graph.layer_precision import QUANTISED, layers
 from export.graph.qdq_rules import QdqOptions, quantize
 from export.shipped_clips import DEFAULT_PAIR, SIZE_COMPARED
 from runtime import Engine, InputError
-from runtime.files.contract import MIN_PARITY, read_contract
+from runtime.files.contract import METADATA_KEY, MIN_PARITY, read_contract
 from runtime.pixels.metrics import decibels, mean_squared_error
 from runtime.pixels.sample_codes import to_unit
 from runtime.progress import Progress
@@ -74,7 +75,8 @@ class PrecisionBench:
 
     def __init__(self, model: onnx.ModelProto, ranges: Ranges, options: SearchOptions, progress: Progress | None) -> None:
         self.options, self._model, self._ranges, self._progress = options, model, ranges, progress
-        frames = read_contract(options.onnx).frames
+        self._contract = read_contract(options.onnx)
+        frames = self._contract.frames
         self.costs = _costs(model, options)
         nodes = fp32_nodes(model, ranges)
         self.beyond_fp16 = {name for name, layer in layers(model).items() if nodes.keys() & set(layer.nodes)}
@@ -109,6 +111,8 @@ class PrecisionBench:
     ) -> float:
         path = Path(self._folder.name) / "graph.onnx"
         graph = quantize(self._model, self._ranges, precisions, QdqOptions(rest=rest))
+        contract = replace(self._contract, graph_sha256=model_hash(graph))
+        onnx.helper.set_model_props(graph, {METADATA_KEY: contract.to_json()})
         onnx.save(graph, path)
         with open_backend(path, exact_backend(graph)) as runner:
             value = judge([run_luma(runner, window) for window in inputs])
