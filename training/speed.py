@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     recipe, device = RECIPES[arguments.recipe], torch.device(arguments.device)
     textures = load_textures(arguments.textures, device)
     print(f"{_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.replicas} replicas")
+    torch.set_num_threads(max(torch.get_num_threads(), arguments.replicas))  # a product gets what the replicas get together
     bf16 = recipe.bf16 and multiplies_bf16(device)
     peak = product_pace(device, torch.bfloat16 if bf16 else torch.float32, arguments.repeats)
     print(f"a product of {PRODUCT}x{PRODUCT} matrices in {'bf16' if bf16 else 'fp32'}: {peak / 1e12:.3f} TFLOP/s")
