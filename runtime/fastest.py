@@ -24,13 +24,13 @@ from runtime.files.arrays import read_array
 from runtime.files.engine_record import SUFFIXES
 from runtime.files.manifest import MANIFEST, Manifest, Member, check_files, load_manifest
 from runtime.files.on_disk import cache_folder, file_sha256, partial_file
-from runtime.machine.hardware import cpu_name, usable_cores
+from runtime.machine.hardware import cpu_extensions, cpu_name, usable_cores
 
 EXACT, PROMISED, ANY = 0.0, 0.05, math.inf  # dB of PSNR against the truth that a member may lose; EXACT: fp32 alone
 TIMED_SIZE = (256, 448)  # pixels, the largest windows that are timed: enough to tell the ways apart, in a few seconds
 STEP = 8  # pixels, of the sizes that are timed
 ROUNDS = 2  # after the first, of the ways that are near the best
-NEAR = 1.5  # times the best time of the first round
+NEAR = 2.0  # times the best time of the first round
 AHEAD = 1.05  # times as fast as one that loses less, for its loss to be taken
 KEY_LENGTH = 16  # characters of a SHA-256
 
@@ -108,9 +108,14 @@ def _ways(member: Member, how: backends.How, budget: float) -> Iterator[Way]:
     if loss > budget or (budget == EXACT and member.precision != "fp32"):
         return
     for backend in backends.CPU_BACKENDS if how.backend == "auto" else (how.backend,):
-        offered = ("fp32", "bf16") if backend == "openvino" and budget > EXACT else ("fp32",)
+        offered = ("fp32", "bf16") if backend == "openvino" and budget > EXACT and _has_bf16() else ("fp32",)
         for arithmetic in offered if how.precision == "auto" else (how.precision,):
             yield Way(member.file, backend, arithmetic)
+
+
+def _has_bf16() -> bool:
+    extensions = cpu_extensions()
+    return extensions is None or extensions["BF16"]
 
 
 def _opened(folder: Path, manifest: Manifest, missing: set[str], way: Way, how: backends.How) -> _Candidate:

@@ -10,6 +10,7 @@ import pytest
 from export.to_bf16 import to_bf16
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import BackendError, Engine, InputError, ModelError, fastest
+from runtime.backends import How
 from runtime.files.manifest import load_manifest
 
 SIZE = (64, 96)
@@ -81,6 +82,14 @@ def test_the_budget_decides_who_takes_part(made, timed, loss, budget, taken):
     with Engine(made, fastest_at=SIZE, budget=budget) as engine:
         assert (engine.file, engine.precision) == (made / taken, "fp32" if budget == 0.0 else engine.precision)
     lost(made, 0.01)
+
+
+@pytest.mark.parametrize(("in_hardware", "tried"), [(True, {"fp32", "bf16"}), (False, {"fp32"}), (None, {"fp32", "bf16"})])
+def test_bf16_is_tried_where_the_cpu_multiplies_it(made, in_hardware, tried, monkeypatch):
+    monkeypatch.setattr(fastest, "cpu_extensions", lambda: None if in_hardware is None else {"BF16": in_hardware})
+    member = load_manifest(made).members[1]
+    assert {way.arithmetic for way in fastest._ways(member, How("openvino"), 0.05)} == tried
+    assert {way.arithmetic for way in fastest._ways(member, How("openvino"), fastest.EXACT)} == {"fp32"}
 
 
 def test_a_lead_within_the_noise_is_no_reason_to_lose_quality(made, timed):
