@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from measured_ranges import measured_ranges
+from signed import save_signed
 
 from calibration.ranges import Ranges
 from export import search_precision
@@ -129,7 +130,7 @@ def test_a_point_beside_fp16_is_rounded_as_fp16(tiny_model, ranges, tmp_path):
     options = SearchOptions(tiny_model, ranges, CLIP, limit=1, crop=(64, 64))
     with PrecisionBench(model, measured, options, None) as bench:
         found = bench.point("fp16", [], "fp16")
-        onnx.save(quantize(model, measured, bench.precisions([], "fp16"), QdqOptions(rest="fp16")), tmp_path / "fp16.onnx")
+        save_signed(quantize(model, measured, bench.precisions([], "fp16"), QdqOptions(rest="fp16")), tmp_path / "fp16.onnx")
         with Engine(tmp_path / "fp16.onnx", "onnxruntime") as engine:  # in fp32 between its operators
             unrounded = precision_trials._parity([engine.run(window) for window in bench._windows], bench._expected)
     assert options.min_psnr < found.parity < unrounded - 3
