@@ -138,3 +138,13 @@ def test_without_the_package_the_line_that_brings_it(made, bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "runtime.files.signatures", None)
     with pytest.raises(DeployError, match=r"a signature needs a package that is not installed: pip install 'model_signing"):
         Engine(bundle, trust=made / "ours.pub")
+
+
+@pytest.mark.parametrize("quoted", ["'manifest.json'", "\\'manifest.json\\'", "\\\\\\'manifest.json\\\\\\'"])
+def test_the_changed_file_is_named_however_the_library_quotes_it(quoted):
+    """It prints a list of sentences that hold digests as bytes, whose own quotes decide how all others are written."""
+    from runtime.files import signatures
+
+    assert signatures._brief(ValueError(f"Signature mismatch: [Hash mismatch for {quoted}: Expected ...")) == (
+        "manifest.json: not what was signed"
+    )

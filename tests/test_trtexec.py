@@ -204,7 +204,7 @@ def test_lines_from_public_threads(fixed, tmp_path, capsys, monkeypatch, issue, 
 def test_missing_sizes_are_told_at_once(tiny_model, command):
     """Of the whole process: less than two seconds of processor time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    asked = [sys.executable, ROOT / "videodeblur.py", command, f"--onnx={tiny_model}", "--fp16", *RTX]
+    asked = [sys.executable, ROOT / "videodeblur", command, f"--onnx={tiny_model}", "--fp16", *RTX]
     done = subprocess.run(asked, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 1

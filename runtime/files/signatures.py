@@ -76,6 +76,6 @@ def _sha256_of_manifest(signature: bytes) -> str:
 
 def _brief(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    if changed := re.findall("Hash mismatch for '([^']+)'", text):
+    if changed := re.findall(r"Hash mismatch for \\*'([^'\\]+)", text):
         return f"{', '.join(changed)}: not what was signed"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
