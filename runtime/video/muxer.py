@@ -417,6 +417,10 @@ def _four(tag: str) -> str:
 def _settle_layout(copy: Stream) -> None:
     """Some containers only count the channels; others must be told which they are, and take the usual ones for the number."""
     if isinstance(copy, AudioStream) and copy.layout.name.endswith(" channels"):
+        if not copy.layout.nb_channels:
+            raise VideoError(
+                f"sound stream {copy.index} has no channels: get a whole copy, or leave it out, --no-copy-audio-streams"
+            )
         copy.codec_context.layout = f"{copy.layout.nb_channels}c"
 
 
