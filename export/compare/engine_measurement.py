@@ -32,13 +32,14 @@ def measure_engine(engine: Path, reference: Path, clip: Path, device: int = 0) -
     counted too. Raises BackendError where the engine does not run here, or is not the network: with the numbers.
     """
     try:
-        from runtime.backends.device_memory import free_memory, open_gpu  # here: most machines that build have no GPU
+        from runtime.backends.device_memory import free_memory, on_gpu, open_gpu  # here: most machines that build have no GPU
     except ImportError as error:
         raise MissingPackageError(requirement("cuda-bindings"), "measuring an engine") from error
     gpu, record = open_gpu(device), load_record(engine)
-    before = free_memory()
+    with on_gpu(gpu):
+        before = free_memory()
     choice = backends.open_model(engine, backends.How(device=device))
-    with closing(choice.runner), TemporaryDirectory() as folder:
+    with closing(choice.runner), TemporaryDirectory() as folder, on_gpu(gpu):
         golden = write_golden(Path(folder), reference, clip, record.contract.frames, golden_kind(engine, record.contract))
         parity = decibels_for_json(self_test(Path(folder), golden, choice))
         shape = record.profiles[0].opt

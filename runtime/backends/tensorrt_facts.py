@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.backends.device_memory import Gpu, open_gpu
+from runtime.backends.device_memory import Gpu, enter_gpu, open_gpu
 from runtime.backends.tensorrt_engine import library_for, start_runtime
 from runtime.backends.tensorrt_library import Library
 from runtime.errors import ModelError
@@ -26,9 +26,11 @@ class EngineFacts:
 
 
 def runs_here(record: EngineRecord, device: int = 0) -> tuple[Library, Gpu]:
-    """What runs an engine of this record. Raises BackendError, with the reason, where nothing does; the file is not touched."""
+    """What runs an engine of this record, with the GPU current for this thread. Raises BackendError, with the reason, where nothing
+    does; the file is not touched."""
     gpu, library = open_gpu(device), library_for(record)
     record.check_machine(library.name, library.version, gpu.compute_capability)
+    enter_gpu(gpu)
     return library, gpu
 
 
