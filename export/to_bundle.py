@@ -6,7 +6,6 @@ See docs/bundle.md.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import shutil
 import sys
 import time
@@ -34,6 +33,7 @@ from runtime.files.engine_record import SUFFIXES, load_record, record_path
 from runtime.files.manifest import SIGNATURE, Golden, Manifest, Member, check_files, load_manifest
 from runtime.files.on_disk import file_sha256, partial_folder
 from runtime.machine.hardware import cpu_name
+from runtime.machine.packages import installed_version
 from runtime.pixels.metrics import decibels_for_json
 
 JUDGED = 4  # windows of the shipped pair of clips on which a member's loss is measured
@@ -150,7 +150,7 @@ def _fill(folder: Path, request: BundleRequest, contract: Contract) -> Manifest:
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
         members=tuple(_measured(folder, member, frames[member.golden], truth) for member in members),
         goldens=frames,
-        versions={name: version for name in RECORDED if (version := _version(name))},
+        versions={name: version for name in RECORDED if (version := installed_version(name))},
     )
 
 
@@ -226,13 +226,6 @@ def _seconds(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +27,7 @@ from runtime.backends.tensorrt_library import load_library
 from runtime.command_line import USER_ERROR, clean_up_when_stopped, command
 from runtime.errors import BackendError, DeployError, MissingPackageError
 from runtime.files.engine_record import read_header
+from runtime.machine.packages import installed_version
 from runtime.machine.requirements import requirement
 
 if TYPE_CHECKING:
@@ -141,12 +140,7 @@ def _open_engine(path: Path, how: RunOptions) -> MeasuredEngine:
 def _library_version(arguments: Sequence[str]) -> str:
     """Of the library that the command line leads to, by its package: none is loaded for a line of the log."""
     names = ("tensorrt_rtx",) if {"rtx", "--runtime=rtx"} & set(arguments) else ("tensorrt", "tensorrt_rtx")
-    for name in names:
-        try:
-            return installed_version(name)
-        except PackageNotFoundError:
-            continue
-    return ""
+    return next(filter(None, map(installed_version, names)), "")
 
 
 if __name__ == "__main__":

@@ -42,8 +42,7 @@ def open_bundle(folder: Path, how: backends.How, trust: Path | None = None) -> b
     member works. With `how.fallback` False, raises what is wrong with the first member that `how.backend` admits. With `trust`, a
     public key, raises ModelError unless its owner signed the bundle and nothing of it is missing.
     """
-    manifest = load_manifest(folder, signatures().verify(folder, trust) if trust else None)
-    missing = check_files(folder, manifest)
+    manifest, missing = checked_bundle(folder, trust)
     refused: list[str] = []
     for member in _admitted(manifest, how):
         try:
@@ -57,6 +56,12 @@ def open_bundle(folder: Path, how: backends.How, trust: Path | None = None) -> b
             tested = f"{member.file} is within {decibels:.1f} dB of the bundle's golden frames"
             return replace(choice, reason="; ".join([tested, choice.reason, *refused]))
     raise BackendError(f"nothing in {folder} runs here: {'; '.join(refused) or f'no member is for {how.backend}'}")
+
+
+def checked_bundle(folder: Path, trust: Path | None) -> tuple[Manifest, set[str]]:
+    """The manifest of a bundle whose files are what it says, and the names of those that are missing. Raises as `open_bundle`."""
+    manifest = load_manifest(folder, signatures().verify(folder, trust) if trust else None)
+    return manifest, check_files(folder, manifest)
 
 
 def signatures() -> Any:

@@ -7,7 +7,6 @@ What was found is kept in the user's cache, by bundle, CPU, libraries and size, 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
@@ -18,13 +17,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime import backends
-from runtime.bundle import open_member, run_golden, signatures
+from runtime.bundle import checked_bundle, open_member, run_golden
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.arrays import read_array
 from runtime.files.engine_record import SUFFIXES
-from runtime.files.manifest import MANIFEST, Manifest, Member, check_files, load_manifest
+from runtime.files.manifest import MANIFEST, Manifest, Member
 from runtime.files.on_disk import cache_folder, file_sha256, partial_file
-from runtime.machine.hardware import cpu_extensions, cpu_name, usable_cores
+from runtime.machine.hardware import cpu_name, multiplies_bf16, usable_cores
+from runtime.machine.packages import installed_version
 
 EXACT, PROMISED, ANY = 0.0, 0.05, math.inf  # dB of PSNR against the truth that a member may lose; EXACT: fp32 alone
 TIMED_SIZE = (256, 448)  # pixels, the largest windows that are timed: enough to tell the ways apart, in a few seconds
@@ -79,10 +79,9 @@ def open_fastest(
 
     `trust` as in `open_bundle`. Raises what that raises, and InputError for a bundle of engines, which are tried in order.
     """
-    manifest = load_manifest(folder, signatures().verify(folder, trust) if trust else None)
+    manifest, missing = checked_bundle(folder, trust)
     if any(Path(member.file).suffix in SUFFIXES for member in manifest.members):
         raise InputError(f"{folder} holds engines, whose order is its maker's: open it without a wish for the fastest")
-    missing = check_files(folder, manifest)
     ways = [way for member in manifest.members for way in _ways(member, how, budget)]
     timed = _timed_size(size)
     place = _place(folder, how, timed, budget)
@@ -108,14 +107,9 @@ def _ways(member: Member, how: backends.How, budget: float) -> Iterator[Way]:
     if loss > budget or (budget == EXACT and member.precision != "fp32"):
         return
     for backend in backends.CPU_BACKENDS if how.backend == "auto" else (how.backend,):
-        offered = ("fp32", "bf16") if backend == "openvino" and budget > EXACT and _has_bf16() else ("fp32",)
+        offered = ("fp32", "bf16") if backend == "openvino" and budget > EXACT and multiplies_bf16() else ("fp32",)
         for arithmetic in offered if how.precision == "auto" else (how.precision,):
             yield Way(member.file, backend, arithmetic)
-
-
-def _has_bf16() -> bool:
-    extensions = cpu_extensions()
-    return extensions is None or extensions["BF16"]
 
 
 def _opened(folder: Path, manifest: Manifest, missing: set[str], way: Way, how: backends.How) -> _Candidate:
@@ -178,17 +172,10 @@ def _timed_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _place(folder: Path, how: backends.How, size: tuple[int, int], budget: float) -> Path:
-    versions = [_version(package) for package in backends.CPU_BACKENDS]
+    versions = [installed_version(package) for package in backends.CPU_BACKENDS]
     asked = [how.backend, how.precision, how.threads, size, str(budget)]
     described = json.dumps([file_sha256(folder / MANIFEST), cpu_name(), usable_cores(), versions, asked])
     return cache_folder() / f"fastest-{hashlib.sha256(described.encode()).hexdigest()[:KEY_LENGTH]}.json"
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _remembered(place: Path, ways: list[Way]) -> Found | None:

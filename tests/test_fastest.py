@@ -12,6 +12,7 @@ from export.to_bundle import BundleRequest, write_bundle
 from runtime import BackendError, Engine, InputError, ModelError, fastest
 from runtime.backends import How
 from runtime.files.manifest import load_manifest
+from runtime.machine import hardware
 
 SIZE = (64, 96)
 FP32, BF16 = "tiny.onnx", "tiny.bf16.onnx"
@@ -86,7 +87,7 @@ def test_the_budget_decides_who_takes_part(made, timed, loss, budget, taken):
 
 @pytest.mark.parametrize(("in_hardware", "tried"), [(True, {"fp32", "bf16"}), (False, {"fp32"}), (None, {"fp32", "bf16"})])
 def test_bf16_is_tried_where_the_cpu_multiplies_it(made, in_hardware, tried, monkeypatch):
-    monkeypatch.setattr(fastest, "cpu_extensions", lambda: None if in_hardware is None else {"BF16": in_hardware})
+    monkeypatch.setattr(hardware, "cpu_extensions", lambda: None if in_hardware is None else {"BF16": in_hardware})
     member = load_manifest(made).members[1]
     assert {way.arithmetic for way in fastest._ways(member, How("openvino"), 0.05)} == tried
     assert {way.arithmetic for way in fastest._ways(member, How("openvino"), fastest.EXACT)} == {"fp32"}

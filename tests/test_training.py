@@ -411,7 +411,7 @@ def test_the_psnr_loss_counts_decibels():
 
 @pytest.mark.parametrize(("in_hardware", "rounded"), [(True, True), (False, False), (None, True)])
 def test_bf16_runs_where_the_cpu_multiplies_it(in_hardware, rounded, monkeypatch):
-    monkeypatch.setattr("training.losses.cpu_extensions", lambda: None if in_hardware is None else {"BF16": in_hardware})
+    monkeypatch.setattr("runtime.machine.hardware.cpu_extensions", lambda: None if in_hardware is None else {"BF16": in_hardware})
     seen = []
     network = nn.Sequential(nn.Conv2d(5, 5, 3, padding=1))
     network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))

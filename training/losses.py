@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from runtime.machine.hardware import cpu_extensions
+from runtime.machine import hardware
 from training.recipes import Recipe
 from training.synthesis import Samples
 
@@ -21,8 +21,7 @@ def loss_on(network: nn.Module, samples: Samples, recipe: Recipe, floor: float) 
 
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 in hardware; a CPU that does not emulates it, at a small part of fp32's pace."""
-    extensions = cpu_extensions()
-    return device.type != "cpu" or extensions is None or extensions["BF16"]
+    return device.type != "cpu" or hardware.multiplies_bf16()
 
 
 def loss_of(name: str, output: Tensor, target: Tensor, floor: float) -> Tensor:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from runtime.files.contract import read_contract
 from runtime.files.model_spec import parse
 from runtime.files.on_disk import file_sha256
 from runtime.machine.hardware import cpu_name
+from runtime.machine.packages import installed_version
 from runtime.pixels.metrics import decibels_for_json, psnr
 from runtime.progress import Say
 
@@ -307,13 +307,8 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: version for name in LIBRARIES if (version := installed_version(name))}
+    return {"python": platform.python_version(), **found}
 
 
 def _gpu() -> str | None:

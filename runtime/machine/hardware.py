@@ -37,6 +37,12 @@ def cpu_extensions() -> dict[str, bool] | None:
     return {name: bool(flags & set(names)) for name, names in EXTENSIONS.items()} if flags else None
 
 
+def multiplies_bf16() -> bool:
+    """Whether the CPU multiplies bf16 in hardware; where the system does not say, it may."""
+    extensions = cpu_extensions()
+    return extensions is None or extensions["BF16"]
+
+
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

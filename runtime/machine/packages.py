@@ -41,6 +41,14 @@ def install(*extras: str) -> str:
     return f"pip install '.[{','.join(extras)}]'"
 
 
+def installed_version(name: str) -> str | None:
+    """The version of a package, None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def installed_packages() -> dict[str, str]:
     """Versions by name, in lower case with dashes; what has no readable metadata is left out."""
     found: dict[str, str] = {}

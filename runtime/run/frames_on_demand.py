@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import InputError
-from runtime.pixels.strength import blend
+from runtime.pixels.strength import blend, checked_strength
 from runtime.streaming import RunsWindows, mean, mirrored
 
 Frame = npt.NDArray[Any]
@@ -55,9 +55,7 @@ class FramesOnDemand:
         self._stride = self._size if stride is None else stride
         if self._stride not in range(1, self._size + 1):
             raise InputError(f"stride is {stride!r}, expected 1 to {self._size} (the frames of a window)")
-        if not 0 <= strength <= 1:
-            raise InputError(f"strength is {strength!r}, expected 0 (blurry) to 1 (sharp)")
-        self._strength = float(strength)
+        self._strength = checked_strength(strength)
         self._known = bytearray([START])  # of the frames so far
         self._window = lru_cache(math.ceil(self._size / self._stride) + BEYOND)(self._run_window)
         self._lock = threading.Lock()
