@@ -8,7 +8,7 @@ import pytest
 from video_clips import Clip, read
 
 from runtime.encoder_options import EncoderOptions
-from runtime.errors import InputError
+from runtime.errors import DeployError, InputError
 from runtime.video import VideoReader, VideoWriter
 from runtime.video.packet_times import FrameTimes, RisingTimes
 from runtime.video.segments import ResumableWriter
@@ -270,3 +270,15 @@ def test_without_presentation_times_there_are_no_b_frames(suffix, resumed, tmp_p
 def test_b_frames_that_were_asked_for_in_avi_are_told(tmp_path):
     notes = rewrite(steady(tmp_path / "in.mp4"), tmp_path / "out.avi", EncoderOptions(options={"bf": "3", "b_strategy": "0"}))
     assert [note for note in notes if note.startswith("B-frames in .avi have no times there")]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_sound_without_channels_is_refused(suffix, tmp_path):
+    """As fuzzing damaged a file; FFmpeg reads it."""
+    source = Clip("ffv1", audio=["pcm_s16le"]).write(tmp_path / "in.mkv")
+    data = source.read_bytes()
+    assert data.count(b"\x9f\x81\x02") == 1  # Matroska's Channels, 2
+    source.write_bytes(data.replace(b"\x9f\x81\x02", b"\x9f\x81\x00"))
+    with pytest.raises(DeployError, match="audio stream 1"):
+        rewrite(source, tmp_path / f"out{suffix}", EncoderOptions())
+    assert rewrite(source, tmp_path / f"silent{suffix}", EncoderOptions(leave_out=("audio",))) == []
