@@ -104,7 +104,9 @@ def open_fastest(
 def _ways(member: Member, how: backends.How, budget: float) -> Iterator[Way]:
     """Those that the caller admits, the most exact first."""
     loss = member.loss if member.loss is not None else 0.0 if member.precision == "fp32" else math.inf
-    if loss > budget or (budget == EXACT and member.precision != "fp32"):
+    if (
+        (member.precision != "fp32") if budget == EXACT else (loss > budget)
+    ):  # a loss is of the maker's CPU, in bf16 where it has it
         return
     for backend in backends.CPU_BACKENDS if how.backend == "auto" else (how.backend,):
         offered = ("fp32", "bf16") if backend == "openvino" and budget > EXACT and multiplies_bf16() else ("fp32",)

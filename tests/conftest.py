@@ -38,7 +38,7 @@ def tiny_checkpoint(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_model(request):
     if given := os.environ.get("VIDEODEBLUR_TINY_MODEL"):
-        return Path(given)
+        return Path(given).resolve()  # a test may run elsewhere
     return tiny.write_model(request.getfixturevalue("tiny_checkpoint"))
 
 

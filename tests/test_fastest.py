@@ -37,7 +37,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def timed(monkeypatch):
-    """Windows take what the test says, by file, whatever the machine does; the list has what was timed."""
+    """Windows take what the test says, by file, on a CPU without bf16, whatever the machine is; the list has what was timed."""
     seconds, asked = {FP32: 2.0, BF16: 1.0}, []
 
     def pretend(candidate, *_, warm):
@@ -45,6 +45,7 @@ def timed(monkeypatch):
         return seconds[candidate.way.file] * (1.2 if candidate.way.backend == "onnxruntime" else 1.0)
 
     monkeypatch.setattr(fastest, "_seconds", pretend)
+    monkeypatch.setattr(fastest, "multiplies_bf16", lambda: False)
     return seconds, asked
 
 
@@ -83,6 +84,18 @@ def test_the_budget_decides_who_takes_part(made, timed, loss, budget, taken):
     with Engine(made, fastest_at=SIZE, budget=budget) as engine:
         assert (engine.file, engine.precision) == (made / taken, "fp32" if budget == 0.0 else engine.precision)
     lost(made, 0.01)
+
+
+def test_exact_takes_the_fp32_member_whatever_the_maker_measured(made, timed):
+    """On a CPU with bf16 the maker's engine computes in it, and the fp32 member then "loses" 0.0002 dB."""
+    manifest = load_manifest(made)
+    first, second = manifest.members
+    replace(manifest, members=(first, replace(second, loss=0.0002))).save(made)
+    try:
+        with Engine(made, fastest_at=SIZE, budget=0.0) as engine:
+            assert engine.file == made / FP32
+    finally:
+        manifest.save(made)
 
 
 @pytest.mark.parametrize(("in_hardware", "tried"), [(True, {"fp32", "bf16"}), (False, {"fp32"}), (None, {"fp32", "bf16"})])
