@@ -20,7 +20,7 @@ demo: $(SETUP)
 	$(BIN)/python benchmarks/quality.py export/clips/kodak_blurry.mp4 export/clips/kodak_sharp.mp4 --model demo/videodeblur.bundle --sheet demo/contact_sheet.png
 
 test: $(SETUP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-cluster: $(SETUP)
 	$(BIN)/python -m pytest -m cluster tests/test_cluster.py

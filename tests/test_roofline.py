@@ -154,8 +154,8 @@ def test_three_sentences_name_what_is_worst():
     assert "8 ms (13%), most of it in Interpolate (8 ms)" in rest
 
 
-@pytest.mark.slow
-def test_the_command_prints_groups_and_writes_a_chart(tiny_model, tmp_path, capsys):
+def test_the_command_prints_groups_and_writes_a_chart(tiny_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(roofline, "measure_peak", lambda: PEAK)
     chart, figures = tmp_path / "roofline.svg", tmp_path / "roofline.json"
     specs = [f"{tiny_model}@openvino:fp32", f"{tiny_model}@onnxruntime"]
     assert roofline.main([*specs, "--size", "96x64", "--runs", "1", "--chart", str(chart), "--json", str(figures)]) == 0

@@ -49,10 +49,20 @@ def run(tiny_model, ranges, folder, *arguments):
     return search_precision.main(command), output
 
 
-def test_generous_budget_takes_every_candidate(tiny_model, ranges, tmp_path, capsys):
-    chart = tmp_path / "chart.svg"
-    status, output = run(tiny_model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", "1", "--every-layer", "--chart", str(chart))
+GENEROUS = ["--budget", "3dB", "--min-psnr", "1", "--every-layer"]
+
+
+@pytest.fixture(scope="module")
+def generous(tiny_model, ranges, tmp_path_factory):
+    """What a search with a generous budget writes: (precision file, chart)."""
+    folder = tmp_path_factory.mktemp("generous")
+    status, output = run(tiny_model, ranges, folder, *GENEROUS, "--chart", str(folder / "chart.svg"))
     assert status == 0
+    return output, folder / "chart.svg"
+
+
+def test_generous_budget_takes_every_candidate(generous):
+    output, chart = generous
     found = json.loads(output.read_text())
     chosen = {row["layer"] for row in found["sensitivities"] if row["chosen"]}
     assert chosen == {row["layer"] for row in found["sensitivities"] if not row["excluded"]}
@@ -64,7 +74,6 @@ def test_generous_budget_takes_every_candidate(tiny_model, ranges, tmp_path, cap
     drawn = [title.text for title in ElementTree.parse(chart).iter("{http://www.w3.org/2000/svg}title")][1:]
     assert len(drawn) == len(found["sensitivities"])
     assert sum("quantised" in text for text in drawn) == len(chosen)
-    assert "next: videodeblur quantize --onnx" in capsys.readouterr().out
 
 
 def test_chart_of_another_suffix_is_refused_before_the_search(tiny_model, ranges, tmp_path, capsys):
@@ -73,11 +82,9 @@ def test_chart_of_another_suffix_is_refused_before_the_search(tiny_model, ranges
     assert "expected a name that ends with .svg" in capsys.readouterr().err
 
 
-def test_budget_between_is_met_and_used(tiny_model, ranges, tmp_path):
-    run(tiny_model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", "1", "--every-layer")
-    whole = json.loads((tmp_path / "precision.json").read_text())["pareto"][-1]["parity"]
-    least = whole + 6
-    status, output = run(tiny_model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", str(least), "--every-layer")
+def test_budget_between_is_met_and_used(tiny_model, ranges, generous, tmp_path):
+    least = json.loads(generous[0].read_text())["pareto"][-1]["parity"] + 6
+    status, output = run(tiny_model, ranges, tmp_path, *GENEROUS, "--min-psnr", str(least))
     found = json.loads(output.read_text())
     assert status == 0
     assert 0 < sum(row["chosen"] for row in found["sensitivities"]) < sum(not row["excluded"] for row in found["sensitivities"])
@@ -86,7 +93,7 @@ def test_budget_between_is_met_and_used(tiny_model, ranges, tmp_path):
 
 
 def test_budget_that_nothing_meets_says_so(tiny_model, ranges, tmp_path, capsys):
-    status, output = run(tiny_model, ranges, tmp_path, "--min-psnr", "190", "--every-layer")
+    status, output = run(tiny_model, ranges, tmp_path, "--min-psnr", "190")
     assert status == 0
     assert set(read_precisions(output).values()) == {"fp32"}
     assert "no layer fits in int8: the answer is fp32" in capsys.readouterr().out
@@ -142,6 +149,7 @@ def test_models_of_codes_are_searched(tiny_checkpoint, tmp_path, capsys):
     status, output = run(model, ranges, tmp_path, "--budget", "3dB", "--min-psnr", "20")
     assert status == 0
     assert "int8" in read_precisions(output).values()
+    assert "next: videodeblur quantize --onnx" in capsys.readouterr().out
 
 
 def clip(path, frames, size=(64, 48)):

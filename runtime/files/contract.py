@@ -95,7 +95,7 @@ def read_model(path: Path, read: Read = Path.read_bytes) -> tuple[Contract, byte
     with _onnx_file(path) as file:  # what is none is told before it is read whole
         if size_of(file) > MOST_BYTES:
             raise ValueError(f"it has {size_of(file)} bytes, expected {MOST_BYTES} at most")
-        _contract_in(file, path)
+        _contract_of(file, path)
     with _telling(path):
         data = read(path)
         contract, found = _contract_in(BytesIO(data), path), sha256_of_graph(data)
@@ -132,6 +132,10 @@ def read_versions(path: Path) -> tuple[int, int]:
 
 def _contract_in(file: BinaryIO, path: Path) -> Contract:
     _refuse_external_data(file, path)
+    return _contract_of(file, path)
+
+
+def _contract_of(file: BinaryIO, path: Path) -> Contract:
     found = _metadata_in(file).get(METADATA_KEY)
     if found is None:
         raise ModelError(
