@@ -87,11 +87,10 @@ def _turned(state: dict[str, Any], tensor: Tensor, back: bool = False) -> Tensor
 
 def _along(tensor: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Sums over an axis: `matrix` is (before, after)."""
-    if axis == tensor.ndim - 1:
-        return tensor @ matrix
     if axis == 0:
         return (matrix.T @ tensor.flatten(1)).view_as(tensor)
-    return torch.matmul(matrix.T, tensor)  # the middle of three
+    last = tensor.transpose(axis, -1)
+    return (last.flatten(0, -2) @ matrix).view(last.shape).transpose(axis, -1)  # one product, not one for each output
 
 
 def _refresh(state: dict[str, Any], axis: int) -> None:
