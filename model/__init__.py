@@ -1,6 +1,6 @@
 """The PyTorch reference of the deblurring network; the only folder that defines a network."""
 
-from model.checkpoint import CheckpointError, default_checkpoint, load_checkpoint, save_checkpoint
+from model.checkpoint import CheckpointError, default_checkpoint, load_checkpoint, read_notes, save_checkpoint
 from model.config import NetworkConfig
 from model.network import DeblurNetwork
 from model.sizes import SIZES
@@ -17,5 +17,6 @@ __all__ = [
     "Widths",
     "default_checkpoint",
     "load_checkpoint",
+    "read_notes",
     "save_checkpoint",
 ]

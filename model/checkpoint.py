@@ -75,6 +75,20 @@ def load_checkpoint(path: Path | None = None, config: NetworkConfig | None = Non
     return network.float().eval()
 
 
+def read_notes(path: Path) -> dict[str, str]:
+    """What `save_checkpoint` was given to note, and the configuration; nothing for the state dictionaries of others.
+
+    Raises CheckpointError when a .safetensors file is missing or broken.
+    """
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint: {_what_it_is(path) or error}") from error
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig | None]:
     try:
         with safe_open(path, framework="pt") as file:

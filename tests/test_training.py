@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from model import PAPER, SIZES, VARIANTS, DeblurNetwork, NetworkConfig, Widths, load_checkpoint, save_checkpoint
+from model import PAPER, SIZES, VARIANTS, DeblurNetwork, NetworkConfig, Widths, load_checkpoint, read_notes, save_checkpoint
 from runtime.errors import DeployError, InputError
 from training import gain, parts, speed, train, trainer
 from training.beginning import coarse_alone, prepare
@@ -22,6 +22,7 @@ from training.growth import grown
 from training.losses import loss_of, loss_on
 from training.optimizers import WeightAverage, build_optimizers
 from training.pairs import load_pairs
+from training.progress import COLUMNS
 from training.recipes import RECIPES, Recipe, Stage, changed
 from training.replicas import Replicas
 from training.soap import Soap
@@ -213,7 +214,7 @@ def test_the_paper_recipe_is_literal():
     assert (paper.optimizer, paper.learning_rate, paper.loss) == ("adam", 1e-5, "mse")
     stages = (Stage(0, crop=128, batch=4, stored=128),)
     assert (paper.stages, paper.residual, paper.initialisation) == (stages, False, "paper")
-    assert paper.rate(0, 0.0) == paper.rate(900, 0.9) == pytest.approx(1e-5)
+    assert paper.rate(0, 0, 0.0) == paper.rate(900, 3600, 0.9) == pytest.approx(1e-5)
 
 
 def test_a_run_can_begin_from_weights(tmp_path, source):
@@ -240,12 +241,30 @@ def test_a_network_that_has_learned_keeps_its_short_path(learned, tmp_path, sour
     assert alone[0] is not learned
 
 
-def test_the_rate_warms_up_and_falls_with_the_floor_at_the_end():
+def test_the_rate_warms_up_falls_with_what_was_seen_and_the_floor_with_it():
     recipe = RECIPES["cpu"]
-    assert recipe.rate(0, 0.0) == pytest.approx(recipe.learning_rate / recipe.warmup)
-    assert recipe.rate(recipe.warmup, 0.5) == pytest.approx(recipe.learning_rate)
-    assert recipe.rate(10_000, 1.0) == 0
-    assert (recipe.loss_floor(0.5), recipe.loss_floor(1.0)) == (recipe.floor, pytest.approx(recipe.final_floor))
+    full, seen = recipe.full_rate, 16 * recipe.full_rate
+    assert recipe.rate(0, 0, 0.0) == pytest.approx(recipe.learning_rate / recipe.warmup)
+    assert recipe.rate(recipe.warmup, full, 0.5) == pytest.approx(recipe.learning_rate)
+    assert recipe.rate(recipe.warmup, seen, 0.5) == pytest.approx(recipe.learning_rate / 4)
+    assert recipe.rate(10_000, full, 1.0) == 0
+    assert (recipe.loss_floor(0, 0.5), recipe.loss_floor(seen, 0.5)) == (recipe.floor, pytest.approx(recipe.floor / 4))
+    assert recipe.loss_floor(full, 1.0) == recipe.loss_floor(seen, 1.0) == pytest.approx(recipe.final_floor)
+    assert recipe.loss_floor(10**9, 0.5) == recipe.final_floor
+
+
+def test_weights_go_on_at_the_rate_that_they_had_reached(tmp_path, source):
+    first = run_training(options(tmp_path / "first", steps=2), source)
+    seen = int(read_notes(first.checkpoint)["samples"])
+    assert seen == first.samples > 0
+    recipe = replace(QUICK, full_rate=1, warmup=0, anneal=0.0)
+    for steps in (1, 2):  # the second goes on with the first's folder
+        second = run_training(options(tmp_path / "second", steps=steps, start=first.checkpoint, recipe=recipe), source)
+        row = (tmp_path / "second" / "log.csv").read_text().splitlines()[-1].split(",")
+        assert float(row[COLUMNS.index("learning_rate")]) == pytest.approx(
+            recipe.learning_rate / math.sqrt(seen + second.samples), rel=1e-3
+        )
+        assert int(read_notes(second.checkpoint)["samples"]) == seen + second.samples
 
 
 @pytest.mark.parametrize(
@@ -257,6 +276,7 @@ def test_the_rate_warms_up_and_falls_with_the_floor_at_the_end():
         {"optimizer": "sgd"},
         {"loss": "l2"},
         {"reuse": 0},
+        {"full_rate": 0},
     ],
 )
 def test_recipes_are_checked(changes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -27,6 +28,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     optimizer: str = "soap"  # "adam", "adamw" or "soap"
     learning_rate: float = 2e-3  # the peak; "soap" scales it for each kernel by the size of its weights, see training/optimizers.py
+    full_rate: int | None = None  # samples after which the rate falls with the square root of those seen, and `floor` with it
     anneal: float = 0.3  # share of a timed run, at its end, in which the rate falls to zero and `floor` to `final_floor`
     warmup: int = 100  # steps
     betas: tuple[float, float] = (0.9, 0.98)
@@ -58,6 +60,8 @@ class Recipe:
                 f"warmup {self.warmup}, reuse {self.reuse}, pool {self.pool}, anneal {self.anneal}: "
                 "expected >= 0, >= 1, >= 1, in [0, 1]"
             )
+        if self.full_rate is not None and self.full_rate < 1:
+            raise ValueError(f"full_rate is {self.full_rate}, expected samples, at least 1")
 
     def stage(self, samples: int) -> Stage:
         """The stage after `samples`."""
@@ -71,14 +75,19 @@ class Recipe:
         """How far the rate has fallen at `progress` through a timed run, 0 to 1."""
         return min(1.0, max(0.0, (progress - 1 + self.anneal) / self.anneal)) if self.anneal else 0.0
 
-    def rate(self, step: int, progress: float) -> float:
-        """The learning rate at `step`, counted from 0."""
-        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        return self.learning_rate * warm * (1 - self.annealed(progress))
+    def settled(self, samples: int) -> float:
+        """The share of the full rate that is left after `samples`, 1 to 0."""
+        return min(1.0, math.sqrt(self.full_rate / samples)) if self.full_rate and samples else 1.0
 
-    def loss_floor(self, progress: float) -> float:
-        """The floor of the loss, which falls by equal factors."""
-        return self.floor * (self.final_floor / self.floor) ** self.annealed(progress)
+    def rate(self, step: int, samples: int, progress: float) -> float:
+        """The learning rate at `step` of this run, counted from 0, of a network that has seen `samples`."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return self.learning_rate * warm * self.settled(samples) * (1 - self.annealed(progress))
+
+    def loss_floor(self, samples: int, progress: float) -> float:
+        """The floor of the loss; annealing takes it by equal factors to `final_floor`."""
+        floor = max(self.final_floor, self.floor * self.settled(samples))
+        return floor * (self.final_floor / floor) ** self.annealed(progress)
 
 
 def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -109,10 +118,12 @@ INITIALISATIONS = ("prepared", "kaiming", "paper")
 RECIPES: dict[str, Recipe] = {
     "cpu": Recipe(
         stages=(Stage(0, crop=64, batch=16), Stage(400_000, crop=96, batch=8, stored=144)),
+        full_rate=8_000,
         coarse_alone=5_000,
     ),
     "gpu": Recipe(
         stages=(Stage(0, crop=96, batch=64, stored=144), Stage(600_000, crop=192, batch=32, stored=256)),
+        full_rate=32_000,  # a batch is four times as large: never run yet
         coarse_alone=20_000,
         ema=0.999,
         reuse=16,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from model import DeblurNetwork, NetworkConfig, load_checkpoint
+from model import DeblurNetwork, NetworkConfig, load_checkpoint, read_notes
 from model.network import initialise
 from runtime.errors import DeployError, InputError
 from training.beginning import coarse_alone, prepare
@@ -115,6 +115,7 @@ class _Run:
         self.device = torch.device(options.device)
         self.checkpoint = options.folder / ("annealed.safetensors" if options.anneal else "network.safetensors")
         self.step = self.samples = self.skipped = self._bad_in_a_row = 0
+        self.before = 0  # samples that the weights had seen when the run began from them
         self.elapsed = 0.0  # seconds trained before this process
         self._losses: list[float] = []
         self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
@@ -133,10 +134,10 @@ class _Run:
     def advance(self, samples: StoredSamples, progress: float) -> None:
         """One optimisation step; a loss that is not finite is skipped and counted."""
         stage = self.recipe.stage(self.samples)
-        set_learning_rate(self.optimizers, self.recipe.rate(self.step, progress))
+        set_learning_rate(self.optimizers, self.recipe.rate(self.step, self.before + self.samples, progress))
         for network in self.replicas.networks:
             coarse_alone(getattr(network, "_orig_mod", network), self._coarse_alone())
-        floor = self.recipe.loss_floor(progress)
+        floor = self.recipe.loss_floor(self.before + self.samples, progress)
         batch = samples.batch(self.step, stage, self.samples)
         if self.recipe.initialisation == "prepared" and self.step in RECENTRED:
             recentre(self.network, batch.blurry, self.average and self.average.weights)
@@ -171,11 +172,12 @@ class _Run:
         self._losses = []
         progress = self.progress(elapsed)
         left = max(0.0, elapsed * (1 - progress) / progress) if progress else math.nan
-        return LogRow(self.step, self.samples, elapsed, left, self.recipe.rate(self.step, progress), loss, self.skipped, gain)
+        rate = self.recipe.rate(self.step, self.before + self.samples, progress)
+        return LogRow(self.step, self.samples, elapsed, left, rate, loss, self.skipped, gain)
 
     def save(self, elapsed: float) -> None:
         """Writes the checkpoint and, of a run that is not annealed, the state; each appears whole or not at all."""
-        notes = {"steps": str(self.step), "samples": str(self.samples), "seed": str(self.options.seed)}
+        notes = {"steps": str(self.step), "samples": str(self.before + self.samples), "seed": str(self.options.seed)}
         write_checkpoint(self.delivered(), self.checkpoint, notes)
         if self.options.anneal:
             return
@@ -185,12 +187,14 @@ class _Run:
             "average": self.average and (self.average.weights, self.average.updates),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "counters": (self.step, self.samples, self.skipped, elapsed),
+            "before": self.before,
         }
         write_state(content, self.options.folder)
 
     def restore(self, content: dict[str, Any]) -> None:
         """Takes over a saved state."""
         self.step, self.samples, self.skipped, self.elapsed = content["counters"]
+        self.before = content.get("before", 0)
         self.network.load_state_dict(content["network"])
         if self.average and content["average"]:
             weights, self.average.updates = content["average"]
@@ -226,7 +230,10 @@ def _begun(options: TrainOptions, samples: StoredSamples) -> _Run:
     if recipe.initialisation == "prepared":
         stage = replace(recipe.stage(0), batch=MEASURED)
         (centre if options.start else prepare)(network, samples.batch(0, stage, 0).blurry.cpu())
-    return _Run(options, network)
+    run = _Run(options, network)
+    noted = read_notes(options.start).get("samples", "") if options.start else ""
+    run.before = int(noted) if noted.isdecimal() else 0
+    return run
 
 
 def _resumed(options: TrainOptions) -> _Run:
