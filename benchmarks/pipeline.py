@@ -90,14 +90,17 @@ def table(timings: Sequence[Timing], options: PipelineOptions) -> str:
     """The figures as text, one row a candidate."""
     lines = [
         f"{options.frames} frames of {options.width}x{options.height} on {cpu_name()}, {options.rounds} rounds, interleaved",
-        f"{'':14}{'fps':>9}{'p10':>9}{'p90':>9}",
+        f"{'':14}{'fps':>9}{'p10':>9}{'p90':>9}{'CPU ms a frame':>16}",
     ]
+    spent = {timing.name: float(np.median(timing.processor)) / options.frames for timing in timings}
     for timing in timings:
         median, slow, fast = (1000 * options.frames / timing.percentile(percent) for percent in (50, 90, 10))
-        lines.append(f"{timing.name:14}{median:9.1f}{slow:9.1f}{fast:9.1f}")
+        lines.append(f"{timing.name:14}{median:9.1f}{slow:9.1f}{fast:9.1f}{spent[timing.name]:16.1f}")
     by_name = {timing.name: timing for timing in timings}
     share, low, high = ratio(by_name[ENGINE], by_name[END_TO_END])
+    most = spent[ENGINE] / (spent[ENGINE] + spent[DECODE] + spent[ENCODE])
     lines.append(f"end to end is {share:.2f} ({low:.2f} to {high:.2f}) of the engine's own rate (goal on a CPU: {GOAL})")
+    lines.append(f"where the engine alone fills the cores, {most:.2f} is what decoding and encoding leave it of them")
     return "\n".join(lines)
 
 

@@ -38,9 +38,17 @@ def test_models_and_the_naive_script_are_timed_in_turn(tiny_model, capsys):
 
 
 def test_a_share_is_of_rates_in_the_same_round():
-    timings = [pipeline.Timing(pipeline.END_TO_END, (200.0, 400.0)), pipeline.Timing(pipeline.ENGINE, (180.0, 360.0))]
+    timings = [
+        pipeline.Timing(pipeline.END_TO_END, (200.0, 400.0), (390.0, 390.0)),
+        pipeline.Timing(pipeline.ENGINE, (180.0, 360.0), (300.0, 300.0)),
+        pipeline.Timing(pipeline.DECODE, (5.0, 5.0), (10.0, 10.0)),
+        pipeline.Timing(pipeline.ENCODE, (40.0, 40.0), (65.0, 65.0)),
+    ]
     options = pipeline.PipelineOptions(CLIP, CLIP, 10, 64, 48, 2, "libx264", ())
-    assert "end to end is 0.90 (0.90 to 0.90) of" in pipeline.table(timings, options)
+    text = pipeline.table(timings, options)
+    assert "end to end is 0.90 (0.90 to 0.90) of" in text
+    assert "0.80 is what decoding and encoding leave it" in text
+    assert text.splitlines()[3].split()[-1] == "30.0"
 
 
 def test_the_peak_is_not_that_of_the_process_that_measures(tiny_model):
