@@ -1,5 +1,7 @@
 """Writes the tables and charts of docs/performance.md: models, then bench, roofline, scaling and the ways to run faster.
 
+Only the blocks of this machine's class of CPU are written; those of the others stay as they are.
+
 python benchmarks/performance.py                     all of it, half an hour on two quiet cores
 python benchmarks/performance.py --quick             small sizes, few calls, minutes; the page says so
 python benchmarks/performance.py --only roofline     one part again; the goals need bench and roofline of one run
@@ -24,6 +26,7 @@ from benchmarks.bench import QUICK_PEERS
 from benchmarks.peers import PEERS
 from benchmarks.roofline import Roofline
 from benchmarks.shared.arguments import size
+from benchmarks.shared.cpu_class import CLASSES, cpu_class
 from benchmarks.shared.marked_text import fill
 from benchmarks.shared.other_work import OtherWork
 from benchmarks.shared.timing import Effort
@@ -58,6 +61,7 @@ SMALL_ONLY = (  # what is left out at 720p, where all together would take more t
     "polygraphy onnxruntime",
 )
 BEGUN = time.monotonic()
+SHOWN = 8  # characters of a hash
 QUIET = 0.2  # cores that other processes may keep busy before the page says that they did
 
 
@@ -164,8 +168,8 @@ def write_bench(work: Path, page: Path, steps: Steps, others: OtherWork) -> Benc
         larger = replace(few, sizes=(steps.large,), subjects=subjects, peers=peers)
         report = _joined(report, rows.measure(larger, _say)[0])
     (work / "bench.json").write_text(report.to_json())
-    text.save_chart(report, page.with_name("performance_bench.svg"))
-    fill(page, "bench", f"{_remark(steps, others.cores())}{text.markdown(report)}")
+    text.save_chart(report, _chart(page, "bench"))
+    _fill(page, "bench", f"{_remark(steps, others.cores())}{text.markdown(report)}", "frames a second and parity")
     return report
 
 
@@ -175,14 +179,19 @@ def write_roofline(work: Path, page: Path, steps: Steps, others: OtherWork) -> R
     profiles = [f"{work / MODEL}@openvino:{fastest}", f"{work / INT8}@openvino:{fastest}", f"{work / MODEL}@onnxruntime"]
     height, width = steps.large or steps.small
     found = roofline.measure(profiles, height, width, steps.runs, say=_say)
-    roofline.save_chart(found, page.with_name("performance_roofline.svg"))
-    fill(page, "roofline", f"{_remark(steps, others.cores())}{roofline.markdown(found)}")
+    roofline.save_chart(found, _chart(page, "roofline"))
+    _fill(
+        page,
+        "roofline",
+        f"{_remark(steps, others.cores())}{roofline.markdown(found)}",
+        "attained rate against arithmetic intensity",
+    )
     return found
 
 
 def write_goals(page: Path, report: BenchReport | None, found: Roofline | None) -> None:
     """Judged by the tables of one run; where one of the two is missing, the page says that they are not."""
-    fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)) if report and found else NOT_JUDGED)
+    _fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)) if report and found else NOT_JUDGED)
 
 
 def write_scaling(work: Path, page: Path, steps: Steps, others: OtherWork) -> None:
@@ -190,8 +199,8 @@ def write_scaling(work: Path, page: Path, steps: Steps, others: OtherWork) -> No
     sizes = tuple(size(each)[::-1] for each in steps.sizes)
     effort = Effort(max(LEAST, steps.iterations // 2), 0, 0, LONGEST)
     found = scaling.measure(scaling.ScalingOptions(str(work / MODEL), sizes, steps.small, effort=effort), _say)
-    scaling.save_chart(found, page.with_name("performance_scaling.svg"))
-    fill(page, "scaling", f"{_remark(steps, others.cores())}{scaling.markdown(found)}")
+    scaling.save_chart(found, _chart(page, "scaling"))
+    _fill(page, "scaling", f"{_remark(steps, others.cores())}{scaling.markdown(found)}", "the cost of a pixel")
 
 
 def write_ideas(work: Path, page: Path, steps: Steps, others: OtherWork) -> None:
@@ -204,12 +213,24 @@ def write_ideas(work: Path, page: Path, steps: Steps, others: OtherWork) -> None
         _say(f"ways to run {model}")
         found = ideas.measure(work / model, [work / graph for graph in graphs], height, width, steps.iterations)
         tables.append(f"{_remark(steps, others.cores())}{ideas.markdown(found)}")
-    fill(page, "ideas", "\n\n".join(tables))
+    _fill(page, "ideas", "\n\n".join(tables))
     found_forms = {}
     for layer in up_and_convolve.LAYERS:
         _say(f"forms of upsampling and convolving, {layer}")
         found_forms[layer] = up_and_convolve.measure(layer, rounds=2 * steps.iterations)
-    fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms))
+    _fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms), of="layers in the paper's size")
+
+
+def _fill(page: Path, part: str, words: str, chart: str | None = None, of: str | None = None) -> None:
+    """The block of this class of CPU: a heading, what it is `of` (the shipped network if None), the words, the chart."""
+    here = cpu_class()
+    of = of or f"`{_checkpoint().stem}`, sha256 {file_sha256(_checkpoint())[:SHOWN]}..."
+    picture = f"\n\n![{chart}]({_chart(page, part).name})" if chart else ""
+    fill(page, part, here, f"#### {CLASSES[here]}: {of}\n{words.strip()}{picture}")
+
+
+def _chart(page: Path, part: str) -> Path:
+    return page.with_name(f"performance_{part}_{cpu_class()}.svg")
 
 
 def _checkpoint() -> Path:

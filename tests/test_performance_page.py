@@ -1,6 +1,7 @@
 """The command that writes docs/performance.md."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,12 +11,14 @@ import pytest
 
 from benchmarks import performance
 from benchmarks.roofline import ALL, GroupRow, Roofline
+from benchmarks.shared import cpu_class
 from benchmarks.shared.marked_text import fill
 from benchmarks.shared.other_work import STAT, OtherWork
 from benchmarks.shared.windows import BLURRY, SHARP
 from benchmarks.table import goals
 from benchmarks.table.report import BenchReport, Ratio, Row, Spread
 from runtime.errors import InputError
+from runtime.machine.hardware import EXTENSIONS
 
 LOAD = (0.1, 2.0)
 
@@ -79,30 +82,62 @@ def test_goals_without_rows_are_left_out():
     assert goals.goals(replace(REPORT, rows=()), replace(ROOFLINE, rows=()), "m", "q") == []
 
 
-def test_a_part_of_a_page_is_replaced(tmp_path):
+def test_the_block_of_a_class_is_added_and_replaced_and_no_other_is_touched(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nafter\n")
-    fill(page, "a", "new \\1\n")
-    assert page.read_text() == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
-    with pytest.raises(InputError, match="has no <!-- b -->"):
-        fill(page, "b", "text")
+    first, after = "before\n<!-- a avx512 -->\nold\n<!-- /a avx512 -->\n", "\nafter\n<!-- b avx2 -->\nof b\n<!-- /b avx2 -->"
+    page.write_text(first + after)
+    for words in ("new \\1", "newer"):
+        fill(page, "a", "avx2", f"{words}\n")
+        assert page.read_text() == f"{first}\n<!-- a avx2 -->\n{words}\n<!-- /a avx2 -->\n{after}"
+    fill(page, "a", "amx", "a third")
+    assert page.read_text().endswith(f"newer\n<!-- /a avx2 -->\n\n<!-- a amx -->\na third\n<!-- /a amx -->\n{after}")
+    fill(page, "a", "avx512", "again")
+    assert page.read_text().startswith("before\n<!-- a avx512 -->\nagain\n<!-- /a avx512 -->\n\n<!-- a avx2 -->\nnewer\n")
+    with pytest.raises(InputError, match="has no <!-- c amx -->"):
+        fill(page, "c", "amx", "text")
+
+
+@pytest.mark.parametrize(
+    ("extensions", "name"),
+    [
+        ("AVX2 AVX512 VNNI BF16 AMX", "amx"),
+        ("AVX2 AVX512 VNNI BF16", "avx512"),
+        ("AVX2 AVX512 VNNI", "avx2"),
+        ("AVX2 VNNI", "avx2"),
+        ("", "other"),
+    ],
+)
+def test_a_class_is_what_the_cpu_has(extensions, name, monkeypatch):
+    here = {each: each in extensions.split() for each in EXTENSIONS}
+    monkeypatch.setattr(cpu_class, "cpu_extensions", lambda: here if extensions else None)
+    assert cpu_class.cpu_class() == name
 
 
 def test_the_page_has_a_place_for_every_part():
     text = performance.PAGE.read_text()
     for part in (*performance.PARTS, "goals", "up_and_convolve"):
-        assert f"<!-- {part} -->\n" in text
-        assert f"<!-- /{part} -->" in text
+        assert re.search(rf"(?s)<!-- {part} (\w+) -->\n#### .*?<!-- /{part} \1 -->", text)
 
 
-def test_goals_are_of_one_run_or_not_judged(tmp_path):
+def test_goals_are_of_one_run_or_not_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(performance, "cpu_class", lambda: "amx")
     page = tmp_path / "page.md"
-    page.write_text("<!-- goals -->\nof an earlier run\n<!-- /goals -->\n")
+    page.write_text("<!-- goals amx -->\nof an earlier run\n<!-- /goals amx -->\n")
     for report, roofline in ((REPORT, None), (None, ROOFLINE)):
         performance.write_goals(page, report, roofline)
-        assert page.read_text() == f"<!-- goals -->\n{performance.NOT_JUDGED}\n<!-- /goals -->\n"
+        heading, words, _ = page.read_text().removeprefix("<!-- goals amx -->\n").split("\n", 2)
+        assert heading.startswith("#### A CPU with AMX: `videodeblur_light`, sha256 ")
+        assert words == performance.NOT_JUDGED
     performance.write_goals(page, REPORT, ROOFLINE)
     assert "| goal | measured |" in page.read_text()
+
+
+def test_a_chart_has_the_class_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(performance, "cpu_class", lambda: "avx2")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- a avx2 --><!-- /a avx2 -->".replace("><", ">\n<"))
+    performance._fill(page, "a", "words", "what it shows")
+    assert "\nwords\n\n![what it shows](performance_a_avx2.svg)\n" in page.read_text()
 
 
 def test_models_of_another_exporter_are_not_kept(tmp_path, monkeypatch):
