@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,9 @@ from benchmarks.shared import cpu_class
 from benchmarks.shared.marked_text import fill
 from benchmarks.shared.other_work import STAT, OtherWork
 from benchmarks.shared.windows import BLURRY, SHARP
-from benchmarks.table import goals
+from benchmarks.table import first_window, goals
 from benchmarks.table.report import BenchReport, Ratio, Row, Spread
-from runtime.errors import InputError
+from runtime.errors import BackendError, InputError
 from runtime.machine.hardware import EXTENSIONS
 
 LOAD = (0.1, 2.0)
@@ -138,6 +139,55 @@ def test_a_chart_has_the_class_in_its_name(tmp_path, monkeypatch):
     page.write_text("<!-- a avx2 --><!-- /a avx2 -->".replace("><", ">\n<"))
     performance._fill(page, "a", "words", "what it shows")
     assert "\nwords\n\n![what it shows](performance_a_avx2.svg)\n" in page.read_text()
+
+
+@pytest.mark.slow
+def test_the_default_is_held_against_the_script(tiny_model, tmp_path, monkeypatch):
+    tiny = replace(performance.QUICK, small=(48, 64))
+    monkeypatch.setattr(performance, "QUICK", tiny)
+    monkeypatch.setattr(performance, "make_models", lambda *_: pytest.fail("no other part asked for models"))
+    monkeypatch.setattr(performance, "make_paper", lambda *_: tiny_model)
+    monkeypatch.setattr(performance, "cpu_class", lambda: "avx2")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- default avx512 -->\nof another\n<!-- /default avx512 -->\n")
+    flags = ["--quick", "--only", "default", "--work", tmp_path, "--page", page]
+    assert performance.main([str(flag) for flag in flags]) == 0
+    before, _, written = page.read_text().partition("\n\n<!-- default avx2 -->\n")
+    assert before == "<!-- default avx512 -->\nof another\n<!-- /default avx512 -->"
+    assert "10 frames of 64x48, file to file, 3 rounds" in written
+    assert re.search(r"\| `videodeblur run` \| videodeblur_light\S*\.onnx on \w+ in \w+ \| [\d.]+ \| .* \| [\d.]+ \|", written)
+    assert re.search(r"\| naive script \| the paper's size, sha256 \w{8}\.\.\. \| [\d.]+ \| 1 \| [\d.]+ \|", written)
+    assert re.search(r"\| 64x48 \| [\d.]+ \| [\d.]+ \| 1 \|", written)
+    assert "a video of 64x48 end to end: 8 times as fast as the naive script with the paper's network" in written
+
+
+def test_the_scripts_network_keeps_all_channels(tiny_checkpoint, monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(performance, "_make", lambda path, name, *arguments: made.append((path.name, name, *arguments)))
+    paths = {performance.make_paper(tmp_path, checkpoint) for checkpoint in (None, tiny_checkpoint)}
+    assert {path.name for path in paths} == {name for name, *_ in made}
+    assert made[0][1:] == ("export", "--random-weights")
+    assert made[1][1:] == ("export", str(tiny_checkpoint), "--rewrites", "fold,whole-window")
+
+
+def test_the_default_has_goals_by_class():
+    found = {name: goals.default_run(name, 1280, 720, Ratio(9.0, 8.9, 9.1, 5)) for name in cpu_class.CLASSES}
+    assert {name: [goal.met for goal in some] for name, some in found.items() if some} == {"avx2": [True], "avx512": [False]}
+
+
+def test_a_first_window_that_does_not_come_is_told(tmp_path):
+    with pytest.raises(BackendError, match=r"videodeblur run failed: error: .*nothing.onnx"):
+        first_window.measure(BLURRY, tmp_path / "nothing.onnx", 48, 64, 1)
+
+
+def test_an_empty_cache_is_empty_for_as_long_as_it_is(monkeypatch):
+    for before in ("/somewhere", None):
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        if before:
+            monkeypatch.setenv("XDG_CACHE_HOME", before)
+        with first_window.empty_cache():
+            assert list(Path(os.environ["XDG_CACHE_HOME"]).iterdir()) == []
+        assert os.environ.get("XDG_CACHE_HOME") == before
 
 
 def test_models_of_another_exporter_are_not_kept(tmp_path, monkeypatch):
