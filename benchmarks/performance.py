@@ -1,4 +1,4 @@
-"""Writes the tables and charts of docs/performance.md: models, then bench, roofline, scaling and the ways to run faster.
+"""Writes the tables and charts of docs/performance.md: the default, bench, roofline, scaling and the ways to run faster.
 
 Only the blocks of this machine's class of CPU are written; those of the others stay as they are.
 

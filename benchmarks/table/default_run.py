@@ -58,7 +58,7 @@ def markdown(found: DefaultRun, cpu_class: str) -> str:
     lines += [
         "From the start of a process to its first sharp window, seconds, median (least to most):",
         "",
-        "| video | nothing remembered: each way to run it is timed | the choice remembered | starts of each |",
+        "| video | with an empty cache: each way to run it is timed | with what that start kept | starts of each |",
         "|---|---|---|---|",
     ]
     lines += [f"| {one.width}x{one.height} | {_spread(one.cold)} | {_spread(one.warm)} | {len(one.cold)} |" for one in found.first]
