@@ -1,4 +1,6 @@
-"""Writes the tables and charts of docs/performance.md: models, then bench, roofline, scaling and the ways to run faster.
+"""Writes the tables and charts of docs/performance.md: the default, bench, roofline, scaling and the ways to run faster.
+
+Only the blocks of this machine's class of CPU are written; those of the others stay as they are.
 
 python benchmarks/performance.py                     all of it, half an hour on two quiet cores
 python benchmarks/performance.py --quick             small sizes, few calls, minutes; the page says so
@@ -19,27 +21,30 @@ from pathlib import Path
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import roofline, scaling
+from benchmarks import quality, roofline, scaling, sizes
 from benchmarks.bench import QUICK_PEERS
 from benchmarks.peers import PEERS
 from benchmarks.roofline import Roofline
 from benchmarks.shared.arguments import size
+from benchmarks.shared.cpu_class import CLASSES, cpu_class
 from benchmarks.shared.marked_text import fill
 from benchmarks.shared.other_work import OtherWork
 from benchmarks.shared.timing import Effort
-from benchmarks.shared.windows import VIDEO
-from benchmarks.table import goals, rows, text
+from benchmarks.shared.windows import BLURRY, SHARP, VIDEO
+from benchmarks.table import default_run, first_window, goals, rows, text
 from benchmarks.table.options import NAIVE, TRTEXEC, BenchOptions
 from benchmarks.table.report import FEWEST, BenchReport
 from benchmarks.table.subjects import expand
 from runtime.backends.openvino_runner import native_bf16
 from runtime.command_line import command
-from runtime.default_model import ROOT
+from runtime.default_model import ROOT, SIZE
+from runtime.engine import Engine
 from runtime.errors import BackendError
 from runtime.files.on_disk import file_sha256
+from runtime.run.options import engine_named
 
 PAGE = ROOT / "docs" / "performance.md"
-PARTS = ("bench", "roofline", "scaling", "ideas")
+PARTS = ("default", "bench", "roofline", "scaling", "ideas")
 MAKERS = ("model", "export", "calibration")  # folders whose sources decide what the models are
 MODEL, INT8, SPLIT, SPLIT_INT8, CELLS_INT8 = (
     "model.onnx",
@@ -48,6 +53,9 @@ MODEL, INT8, SPLIT, SPLIT_INT8, CELLS_INT8 = (
     "split_heads_int8.onnx",
     "cells_int8.onnx",
 )
+NO_MERGING = "fold,whole-window"  # the rewrites but the one that drops channels which training left alike
+WINDOW = 5  # frames
+NO_WEIGHTS = "none: "  # how a contract's sha256 begins where there is no checkpoint
 WITH_CELLS = r".*generator\.layer([1-9]|1[0-4])|spatial\.cells.*|temporal\.cells.*h_.*"  # all that see no picture and make none
 SMALL_ONLY = (  # what is left out at 720p, where all together would take more than 20 GB, and an hour
     "pytorch fp32",
@@ -58,6 +66,7 @@ SMALL_ONLY = (  # what is left out at 720p, where all together would take more t
     "polygraphy onnxruntime",
 )
 BEGUN = time.monotonic()
+SHOWN = 8  # characters of a hash
 QUIET = 0.2  # cores that other processes may keep busy before the page says that they did
 
 
@@ -93,16 +102,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--work", type=Path, default=ROOT / "build" / "performance", help="folder for models and reports (default %(default)s)"
     )
     parser.add_argument("--page", type=Path, default=PAGE, help="page to write, with its charts beside it (default %(default)s)")
+    parser.add_argument(
+        "--paper", type=Path, metavar="CHECKPOINT", help="weights of the paper's size for the naive script (default: random ones)"
+    )
     given = parser.parse_args(argv)
     steps = QUICK if given.quick else FULL
     name = "_".join((file_sha256(_checkpoint())[:12], sources_sha256()[:12], str(steps.calibration)))
     work = given.work / name  # other weights, another exporter, or another calibration: other files
-    make_models(work, steps)
+    if set(given.only) != {"default"}:
+        make_models(work, steps)
     report = found = None
     for part in given.only:
         _say(part)
         others = OtherWork()
-        if part == "bench":
+        if part == "default":
+            write_default(make_paper(work, given.paper), given.page, steps, others)
+        elif part == "bench":
             report = write_bench(work, given.page, steps, others)
         elif part == "roofline":
             found = write_roofline(work, given.page, steps, others)
@@ -142,6 +157,49 @@ def make_models(work: Path, steps: Steps) -> None:
         _make(work / int8, "quantize", "--onnx", str(work / model), "--ranges", str(ranges), "--placement", "cpu", *layers)
 
 
+def make_paper(work: Path, checkpoint: Path | None) -> Path:
+    """The network in the paper's size, all channels of it; without a checkpoint with random weights, which take the same time."""
+    work.mkdir(parents=True, exist_ok=True)
+    weights = [str(checkpoint), "--rewrites", NO_MERGING] if checkpoint else ["--random-weights"]
+    path = work / f"paper_{file_sha256(checkpoint)[:SHOWN] if checkpoint else 'random'}.onnx"
+    _make(path, "export", *weights)
+    return path
+
+
+def write_default(paper: Path, page: Path, steps: Steps, others: OtherWork, model: Path = Path(SIZE)) -> None:
+    """Two tables: `model` as `videodeblur run` opens it against the naive script with `paper`, and its first windows.
+
+    What was chosen on this machine before is not looked at: the way to run it is chosen anew.
+    """
+    height, width = steps.large or steps.small
+    frames, rounds = (10, LEAST) if steps.quick else (20, 5)
+    blurry, sharp = (quality.read_luma(clip)[: 2 * WINDOW if steps.quick else None] for clip in (BLURRY, SHARP))
+    with first_window.empty_cache():
+        ours, script = sizes.measure(VIDEO, [model], frames, rounds, (height, width), paper)
+        _say("quality of both")
+        with engine_named(model, ("auto", "auto", None, 0), (height, width)) as engine, Engine(paper, "onnxruntime") as naive:
+            scores = [quality.clip_psnr(quality.deblur(each, blurry, WINDOW), sharp) for each in (engine, naive)]
+    _say("first windows")
+    found = default_run.DefaultRun(
+        size=(height, width),
+        frames=frames,
+        ours=ours,
+        script=script,
+        chosen=f"{engine.file.name} on {engine.backend} in {engine.precision}",
+        scripts=f"the paper's size, {_weights(naive.contract.checkpoint_sha256)}",
+        judged=len(blurry),
+        blurry=quality.clip_psnr(blurry, sharp),
+        ours_sharp=scores[0],
+        script_sharp=scores[1],
+        first=tuple(
+            first_window.measure(VIDEO, model, *shape, 1 if steps.quick else rounds)
+            for shape in (steps.small, steps.large)
+            if shape
+        ),
+    )
+    _fill(page, "default", f"{_remark(steps, others.cores())}{default_run.markdown(found, cpu_class())}")
+
+
 def write_bench(work: Path, page: Path, steps: Steps, others: OtherWork) -> BenchReport:
     """The table, the chart, and the report, which is also in `work`."""
     options = BenchOptions(
@@ -164,8 +222,8 @@ def write_bench(work: Path, page: Path, steps: Steps, others: OtherWork) -> Benc
         larger = replace(few, sizes=(steps.large,), subjects=subjects, peers=peers)
         report = _joined(report, rows.measure(larger, _say)[0])
     (work / "bench.json").write_text(report.to_json())
-    text.save_chart(report, page.with_name("performance_bench.svg"))
-    fill(page, "bench", f"{_remark(steps, others.cores())}{text.markdown(report)}")
+    text.save_chart(report, _chart(page, "bench"))
+    _fill(page, "bench", f"{_remark(steps, others.cores())}{text.markdown(report)}", "frames a second and parity")
     return report
 
 
@@ -175,14 +233,19 @@ def write_roofline(work: Path, page: Path, steps: Steps, others: OtherWork) -> R
     profiles = [f"{work / MODEL}@openvino:{fastest}", f"{work / INT8}@openvino:{fastest}", f"{work / MODEL}@onnxruntime"]
     height, width = steps.large or steps.small
     found = roofline.measure(profiles, height, width, steps.runs, say=_say)
-    roofline.save_chart(found, page.with_name("performance_roofline.svg"))
-    fill(page, "roofline", f"{_remark(steps, others.cores())}{roofline.markdown(found)}")
+    roofline.save_chart(found, _chart(page, "roofline"))
+    _fill(
+        page,
+        "roofline",
+        f"{_remark(steps, others.cores())}{roofline.markdown(found)}",
+        "attained rate against arithmetic intensity",
+    )
     return found
 
 
 def write_goals(page: Path, report: BenchReport | None, found: Roofline | None) -> None:
     """Judged by the tables of one run; where one of the two is missing, the page says that they are not."""
-    fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)) if report and found else NOT_JUDGED)
+    _fill(page, "goals", goals.markdown(goals.goals(report, found, MODEL, INT8)) if report and found else NOT_JUDGED)
 
 
 def write_scaling(work: Path, page: Path, steps: Steps, others: OtherWork) -> None:
@@ -190,8 +253,8 @@ def write_scaling(work: Path, page: Path, steps: Steps, others: OtherWork) -> No
     sizes = tuple(size(each)[::-1] for each in steps.sizes)
     effort = Effort(max(LEAST, steps.iterations // 2), 0, 0, LONGEST)
     found = scaling.measure(scaling.ScalingOptions(str(work / MODEL), sizes, steps.small, effort=effort), _say)
-    scaling.save_chart(found, page.with_name("performance_scaling.svg"))
-    fill(page, "scaling", f"{_remark(steps, others.cores())}{scaling.markdown(found)}")
+    scaling.save_chart(found, _chart(page, "scaling"))
+    _fill(page, "scaling", f"{_remark(steps, others.cores())}{scaling.markdown(found)}", "the cost of a pixel")
 
 
 def write_ideas(work: Path, page: Path, steps: Steps, others: OtherWork) -> None:
@@ -204,12 +267,30 @@ def write_ideas(work: Path, page: Path, steps: Steps, others: OtherWork) -> None
         _say(f"ways to run {model}")
         found = ideas.measure(work / model, [work / graph for graph in graphs], height, width, steps.iterations)
         tables.append(f"{_remark(steps, others.cores())}{ideas.markdown(found)}")
-    fill(page, "ideas", "\n\n".join(tables))
+    _fill(page, "ideas", "\n\n".join(tables))
     found_forms = {}
     for layer in up_and_convolve.LAYERS:
         _say(f"forms of upsampling and convolving, {layer}")
         found_forms[layer] = up_and_convolve.measure(layer, rounds=2 * steps.iterations)
-    fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms))
+    _fill(page, "up_and_convolve", up_and_convolve.markdown(found_forms), of="layers in the paper's size")
+
+
+def _fill(page: Path, part: str, words: str, chart: str | None = None, of: str | None = None) -> None:
+    """The block of this class of CPU: a heading, what it is `of` (the shipped network if None), the words, the chart."""
+    here = cpu_class()
+    of = of or f"`{_checkpoint().stem}`, {_weights(file_sha256(_checkpoint()))}"
+    picture = f"\n\n![{chart}]({_chart(page, part).name})" if chart else ""
+    fill(page, part, here, f"#### {CLASSES[here]}: {of}\n{words.strip()}{picture}")
+
+
+def _weights(sha256: str) -> str:
+    if sha256.startswith(NO_WEIGHTS):
+        return f"{sha256.removeprefix(NO_WEIGHTS)}, which sharpen nothing"
+    return f"sha256 {sha256[:SHOWN]}..."
+
+
+def _chart(page: Path, part: str) -> Path:
+    return page.with_name(f"performance_{part}_{cpu_class()}.svg")
 
 
 def _checkpoint() -> Path:

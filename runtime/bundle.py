@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime import backends
-from runtime.backends.runner import run_checked
+from runtime.backends.runner import KeepsCompiled, Runner, run_checked
 from runtime.errors import BackendError, DeployError, MissingPackageError, ModelError
 from runtime.files.arrays import read_array
 from runtime.files.contract import MIN_PARITY, Contract
@@ -123,9 +123,10 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice, read: Read 
 
 
 def open_member(
-    folder: Path, manifest: Manifest, member: Member, missing: set[str], how: backends.How
+    folder: Path, manifest: Manifest, member: Member, missing: set[str], how: backends.How, keep: bool = False
 ) -> tuple[backends.Choice, float]:
-    """A member that passed its test, and the dB that it reached. Raises DeployError on any other."""
+    """A member that passed its test, and the dB that it reached; with `keep` as `keep_compiled` has it. Raises DeployError on any
+    other."""
     golden = manifest.goldens[member.golden]
     for name in (member.file, golden.input, golden.reference):
         if name in missing:
@@ -133,10 +134,18 @@ def open_member(
     read = reader(folder, manifest)
     choice = backends.open_model(folder / member.file, how, read)
     try:
+        if keep:
+            keep_compiled(choice.runner)
         return replace(choice, file=folder / member.file), self_test(folder, golden, choice, read)
     except BaseException:
         choice.runner.close()
         raise
+
+
+def keep_compiled(runner: Runner) -> None:
+    """What it compiled and will compile is kept for the next process, where its library can."""
+    if isinstance(runner, KeepsCompiled):
+        runner.keep_compiled()
 
 
 def _admitted(manifest: Manifest, how: backends.How) -> list[Member]:

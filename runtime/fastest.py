@@ -2,6 +2,7 @@
 
 Every way to run one (member, backend, arithmetic) must pass the bundle's own test, then computes a few windows, all ways in turn.
 What was found is kept in the user's cache, by bundle, CPU, libraries and size, so that the next run opens one member alone.
+What was compiled of that is kept too, unless the bundle must be signed: the cache is not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime import backends
-from runtime.bundle import checked_bundle, open_member, run_golden
+from runtime.bundle import checked_bundle, keep_compiled, open_member, run_golden
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.arrays import read_array
 from runtime.files.engine_record import SUFFIXES
@@ -87,7 +88,7 @@ def open_fastest(
     place = _place(folder, how, timed, budget)
     if found := _remembered(place, ways):
         with suppress(DeployError):
-            chosen = _opened(folder, manifest, missing, found.ways[0], how)
+            chosen = _opened(folder, manifest, missing, found.ways[0], how, keep=trust is None)
             return _told(chosen, found, "measured here before")
     candidates, refused = _candidates(folder, manifest, missing, ways, how)
     if not candidates:
@@ -98,6 +99,8 @@ def open_fastest(
         for candidate in candidates[1:]:
             candidate.choice.runner.close()
     _remember(place, found)
+    if trust is None:
+        keep_compiled(candidates[0].choice.runner)
     return _told(candidates[0], found, "measured here now", *refused)
 
 
@@ -114,11 +117,11 @@ def _ways(member: Member, how: backends.How, budget: float) -> Iterator[Way]:
             yield Way(member.file, backend, arithmetic)
 
 
-def _opened(folder: Path, manifest: Manifest, missing: set[str], way: Way, how: backends.How) -> _Candidate:
+def _opened(folder: Path, manifest: Manifest, missing: set[str], way: Way, how: backends.How, keep: bool = False) -> _Candidate:
     member = next(member for member in manifest.members if member.file == way.file)
     arithmetic = "auto" if way.backend == "onnxruntime" else way.arithmetic  # it computes in the graph's own types
     asked = replace(how, backend=way.backend, precision=arithmetic, fallback=False)
-    return _Candidate(way, member, *open_member(folder, manifest, member, missing, asked))
+    return _Candidate(way, member, *open_member(folder, manifest, member, missing, asked, keep))
 
 
 def _candidates(

@@ -11,6 +11,8 @@ from export.to_bf16 import to_bf16
 from export.to_bundle import BundleRequest, write_bundle
 from runtime import BackendError, Engine, InputError, ModelError, fastest
 from runtime.backends import How
+from runtime.backends.openvino_runner import OpenVinoRunner
+from runtime.bundle import checked_bundle
 from runtime.files.manifest import load_manifest
 from runtime.machine import hardware
 
@@ -143,6 +145,23 @@ def test_without_a_cache_it_is_measured_each_time(made, timed, monkeypatch):
         timed[1].clear()
         Engine(made, fastest_at=SIZE).close()
         assert timed[1]
+
+
+def test_the_next_process_compiles_nothing(made, timed, cache, monkeypatch):
+    window = np.random.default_rng(0).random((1, 5, *SIZE), np.float32)
+    with Engine(made, fastest_at=SIZE) as engine:
+        expected = engine.run(window)
+    assert len(list(cache.glob("compiled/*"))) == 2  # for the golden frames, and the caller's size
+    monkeypatch.setattr(OpenVinoRunner, "_compile", lambda *_: pytest.fail("it compiles"))
+    with Engine(made, fastest_at=SIZE) as engine:
+        assert np.array_equal(engine.run(window), expected)
+
+
+def test_where_the_bundle_must_be_signed_nothing_unsigned_is_taken(made, timed, cache, monkeypatch):
+    monkeypatch.setattr(fastest, "checked_bundle", lambda folder, trust: checked_bundle(folder, None))
+    for _ in range(2):
+        Engine(made, fastest_at=SIZE, trust="key.pub").close()
+    assert not list(cache.glob("compiled/*"))
 
 
 def test_the_caller_limits_the_ways(made, timed):

@@ -1,21 +1,25 @@
 """The command that writes docs/performance.md."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from benchmarks import performance
 from benchmarks.roofline import ALL, GroupRow, Roofline
+from benchmarks.shared import cpu_class
 from benchmarks.shared.marked_text import fill
 from benchmarks.shared.other_work import STAT, OtherWork
 from benchmarks.shared.windows import BLURRY, SHARP
-from benchmarks.table import goals
+from benchmarks.table import first_window, goals
 from benchmarks.table.report import BenchReport, Ratio, Row, Spread
-from runtime.errors import InputError
+from runtime.errors import BackendError, InputError
+from runtime.machine.hardware import EXTENSIONS
 
 LOAD = (0.1, 2.0)
 
@@ -79,30 +83,111 @@ def test_goals_without_rows_are_left_out():
     assert goals.goals(replace(REPORT, rows=()), replace(ROOFLINE, rows=()), "m", "q") == []
 
 
-def test_a_part_of_a_page_is_replaced(tmp_path):
+def test_the_block_of_a_class_is_added_and_replaced_and_no_other_is_touched(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nafter\n")
-    fill(page, "a", "new \\1\n")
-    assert page.read_text() == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
-    with pytest.raises(InputError, match="has no <!-- b -->"):
-        fill(page, "b", "text")
+    first, after = "before\n<!-- a avx512 -->\nold\n<!-- /a avx512 -->\n", "\nafter\n<!-- b avx2 -->\nof b\n<!-- /b avx2 -->"
+    page.write_text(first + after)
+    for words in ("new \\1", "newer"):
+        fill(page, "a", "avx2", f"{words}\n")
+        assert page.read_text() == f"{first}\n<!-- a avx2 -->\n{words}\n<!-- /a avx2 -->\n{after}"
+    fill(page, "a", "amx", "a third")
+    assert page.read_text().endswith(f"newer\n<!-- /a avx2 -->\n\n<!-- a amx -->\na third\n<!-- /a amx -->\n{after}")
+    fill(page, "a", "avx512", "again")
+    assert page.read_text().startswith("before\n<!-- a avx512 -->\nagain\n<!-- /a avx512 -->\n\n<!-- a avx2 -->\nnewer\n")
+    with pytest.raises(InputError, match="has no <!-- c amx -->"):
+        fill(page, "c", "amx", "text")
+
+
+@pytest.mark.parametrize(
+    ("extensions", "name"),
+    [
+        ("AVX2 AVX512 VNNI BF16 AMX", "amx"),
+        ("AVX2 AVX512 VNNI BF16", "avx512"),
+        ("AVX2 AVX512 VNNI", "avx2"),
+        ("AVX2 VNNI", "avx2"),
+        ("", "other"),
+    ],
+)
+def test_a_class_is_what_the_cpu_has(extensions, name, monkeypatch):
+    here = {each: each in extensions.split() for each in EXTENSIONS}
+    monkeypatch.setattr(cpu_class, "cpu_extensions", lambda: here if extensions else None)
+    assert cpu_class.cpu_class() == name
 
 
 def test_the_page_has_a_place_for_every_part():
     text = performance.PAGE.read_text()
     for part in (*performance.PARTS, "goals", "up_and_convolve"):
-        assert f"<!-- {part} -->\n" in text
-        assert f"<!-- /{part} -->" in text
+        assert re.search(rf"(?s)<!-- {part} (\w+) -->\n#### .*?<!-- /{part} \1 -->", text)
 
 
-def test_goals_are_of_one_run_or_not_judged(tmp_path):
+def test_goals_are_of_one_run_or_not_judged(tmp_path, monkeypatch):
+    monkeypatch.setattr(performance, "cpu_class", lambda: "amx")
     page = tmp_path / "page.md"
-    page.write_text("<!-- goals -->\nof an earlier run\n<!-- /goals -->\n")
+    page.write_text("<!-- goals amx -->\nof an earlier run\n<!-- /goals amx -->\n")
     for report, roofline in ((REPORT, None), (None, ROOFLINE)):
         performance.write_goals(page, report, roofline)
-        assert page.read_text() == f"<!-- goals -->\n{performance.NOT_JUDGED}\n<!-- /goals -->\n"
+        heading, words, _ = page.read_text().removeprefix("<!-- goals amx -->\n").split("\n", 2)
+        assert heading.startswith("#### A CPU with AMX: `videodeblur_light`, sha256 ")
+        assert words == performance.NOT_JUDGED
     performance.write_goals(page, REPORT, ROOFLINE)
     assert "| goal | measured |" in page.read_text()
+
+
+def test_a_chart_has_the_class_in_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(performance, "cpu_class", lambda: "avx2")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- a avx2 --><!-- /a avx2 -->".replace("><", ">\n<"))
+    performance._fill(page, "a", "words", "what it shows")
+    assert "\nwords\n\n![what it shows](performance_a_avx2.svg)\n" in page.read_text()
+
+
+@pytest.mark.slow
+def test_the_default_is_held_against_the_script(tiny_model, tmp_path, monkeypatch):
+    tiny = replace(performance.QUICK, small=(48, 64))
+    monkeypatch.setattr(performance, "QUICK", tiny)
+    monkeypatch.setattr(performance, "make_models", lambda *_: pytest.fail("no other part asked for models"))
+    monkeypatch.setattr(performance, "make_paper", lambda *_: tiny_model)
+    monkeypatch.setattr(performance, "cpu_class", lambda: "avx2")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- default avx512 -->\nof another\n<!-- /default avx512 -->\n")
+    flags = ["--quick", "--only", "default", "--work", tmp_path, "--page", page]
+    assert performance.main([str(flag) for flag in flags]) == 0
+    before, _, written = page.read_text().partition("\n\n<!-- default avx2 -->\n")
+    assert before == "<!-- default avx512 -->\nof another\n<!-- /default avx512 -->"
+    assert "10 frames of 64x48, file to file, 3 rounds" in written
+    assert re.search(r"\| `videodeblur run` \| videodeblur_light\S*\.onnx on \w+ in \w+ \| [\d.]+ \| .* \| [\d.]+ \|", written)
+    assert re.search(r"\| naive script \| the paper's size, sha256 \w{8}\.\.\. \| [\d.]+ \| 1 \| [\d.]+ \|", written)
+    assert re.search(r"\| 64x48 \| [\d.]+ \| [\d.]+ \| 1 \|", written)
+    assert "a video of 64x48 end to end: 8 times as fast as the naive script with the paper's network" in written
+
+
+def test_the_scripts_network_keeps_all_channels(tiny_checkpoint, monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(performance, "_make", lambda path, name, *arguments: made.append((path.name, name, *arguments)))
+    paths = {performance.make_paper(tmp_path, checkpoint) for checkpoint in (None, tiny_checkpoint)}
+    assert {path.name for path in paths} == {name for name, *_ in made}
+    assert made[0][1:] == ("export", "--random-weights")
+    assert made[1][1:] == ("export", str(tiny_checkpoint), "--rewrites", "fold,whole-window")
+
+
+def test_the_default_has_goals_by_class():
+    found = {name: goals.default_run(name, 1280, 720, Ratio(9.0, 8.9, 9.1, 5)) for name in cpu_class.CLASSES}
+    assert {name: [goal.met for goal in some] for name, some in found.items() if some} == {"avx2": [True], "avx512": [False]}
+
+
+def test_a_first_window_that_does_not_come_is_told(tmp_path):
+    with pytest.raises(BackendError, match=r"videodeblur run failed: error: .*nothing.onnx"):
+        first_window.measure(BLURRY, tmp_path / "nothing.onnx", 48, 64, 1)
+
+
+def test_an_empty_cache_is_empty_for_as_long_as_it_is(monkeypatch):
+    for before in ("/somewhere", None):
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        if before:
+            monkeypatch.setenv("XDG_CACHE_HOME", before)
+        with first_window.empty_cache():
+            assert list(Path(os.environ["XDG_CACHE_HOME"]).iterdir()) == []
+        assert os.environ.get("XDG_CACHE_HOME") == before
 
 
 def test_models_of_another_exporter_are_not_kept(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Parts of a Markdown file that a command writes: what stands between `<!-- NAME -->` and `<!-- /NAME -->`."""
+"""Blocks of a Markdown file that a command writes: between `<!-- PART CLASS -->` and `<!-- /PART CLASS -->`, one for each class."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ from runtime.errors import InputError
 from runtime.files.on_disk import partial_file
 
 
-def fill(path: Path, name: str, text: str) -> None:
-    """Replaces the part of that name. Raises InputError when the file has no such marks."""
+def fill(path: Path, part: str, kind: str, text: str) -> None:
+    """Replaces the block of that class, or adds it behind the last block of the part; all else stays as it is.
+
+    Raises InputError when the file has no block of the part.
+    """
     before = path.read_text()
-    marked = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
-    if not marked.search(before):
-        raise InputError(f"{path} has no <!-- {name} --> ... <!-- /{name} -->, expected the marks between which it is written")
+    blocks = {
+        found[1]: found
+        for found in re.finditer(rf"(?s)<!-- {re.escape(part)} (\w+) -->\n.*?<!-- /{re.escape(part)} \1 -->", before)
+    }
+    if not blocks:
+        raise InputError(
+            f"{path} has no <!-- {part} {kind} --> ... <!-- /{part} {kind} -->, expected one block of the part at least"
+        )
+    block = f"<!-- {part} {kind} -->\n{text.strip()}\n<!-- /{part} {kind} -->"
+    start, end = blocks[kind].span() if kind in blocks else (list(blocks.values())[-1].end(),) * 2
     with partial_file(path) as partial:
-        partial.write_text(marked.sub(lambda found: f"{found[1]}{text.strip()}\n{found[2]}", before))
+        partial.write_text(before[:start] + ("" if kind in blocks else "\n\n") + block + before[end:])

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.roofline import ALL, Roofline
-from benchmarks.table.report import FEWEST, BenchReport, Row
+from benchmarks.table.report import FEWEST, BenchReport, Ratio, Row
 from runtime.files.contract import MIN_PARITY
 
 END_TO_END = {"bf16": 5.5, "int8": 7.0}  # times as fast as the naive script, on a CPU with AMX
 INT8_OVER_BF16 = 1.6
+DEFAULT_RUN = {"avx2": 8.0, "avx512": 10.0}  # times as fast as the naive script with the paper's network, by class of CPU
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ def goals(report: BenchReport, roofline: Roofline, model: str, int8: str) -> lis
         words = f"{whole.tflops:.2f} of {peak:.2f} TFLOP/s"
         found.append(Goal("the whole network in bf16 at the rate of the best matrix product", words, whole.tflops >= peak))
     return found
+
+
+def default_run(cpu_class: str, width: int, height: int, times: Ratio) -> list[Goal]:
+    """How much faster the default should be than a script with the paper's network; nothing for a class without a goal."""
+    if cpu_class not in DEFAULT_RUN:
+        return []
+    least = DEFAULT_RUN[cpu_class]
+    text = (
+        f"the default, a video of {width}x{height} end to end: {least:g} times as fast as the naive script with the paper's network"
+    )
+    return [Goal(text, str(times), times.median >= least)]
 
 
 def markdown(found: Sequence[Goal]) -> str:

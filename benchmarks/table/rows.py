@@ -59,7 +59,7 @@ def measure(options: BenchOptions, say: Say = lambda _: None) -> tuple[BenchRepo
     report = BenchReport(
         cpu=cpu_name(),
         gpu=_gpu(),
-        libraries=_versions(),
+        libraries=versions(),
         load=(before, os.getloadavg()[0]),
         threads=options.threads,
         clip=options.clip.name,
@@ -306,7 +306,8 @@ def _files(path: Path) -> Iterator[Path]:
     return (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else iter((path,))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python, and of the libraries here that figures depend on."""
     found = {name: version for name in LIBRARIES if (version := installed_version(name))}
     return {"python": platform.python_version(), **found}
 

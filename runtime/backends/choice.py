@@ -10,7 +10,7 @@ from typing import Any
 from runtime.backends.runner import Choice
 from runtime.errors import BackendError, InputError, MissingPackageError, ModelError
 from runtime.files.contract import MIN_PARITY, Contract, read_model
-from runtime.files.engine_record import SUFFIXES, UNPROVEN, load_record
+from runtime.files.engine_record import SUFFIXES, UNPROVEN, record_beside
 from runtime.files.on_disk import Read
 from runtime.machine.requirements import requirement
 
@@ -123,7 +123,7 @@ def open_served(url: str, how: How) -> Choice:
 
 
 def _open_engine(path: Path, how: How, read: Read) -> Choice:
-    record = load_record(path)
+    record = record_beside(path, read)  # the runner checks the engine that it is of
     if how.backend not in ("auto", "tensorrt"):
         raise InputError(f"{path.name} is a TensorRT engine, {how.backend} runs .onnx files: name the one it was built from")
     if how.precision not in ("auto", record.precision):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import io
+import logging
 import math
 import os
 from collections import OrderedDict
@@ -14,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.errors import BackendError, ModelError
+from runtime.files.compiled_files import CompiledFiles
 from runtime.files.contract import INPUT, OUTPUT
 from runtime.machine.forks import never_free_in_a_fork
+from runtime.machine.hardware import cpu_name, usable_cores
 from runtime.machine.no_telemetry import without_openvino_telemetry
 
 with without_openvino_telemetry():
@@ -25,6 +30,9 @@ DEVICE = "CPU"
 COMPILED_SHAPES = 4  # compiled models kept whatever their size; a video needs one, a service of mixed sizes a few
 MOST_SHAPES, MOST_SAMPLES = 32, 5 << 20  # kept as long as they have so many samples together: some 1 GB of buffers, as 720p has
 HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+log = logging.getLogger("videodeblur.openvino")
+log.addHandler(logging.NullHandler())
 
 
 @functools.cache
@@ -86,8 +94,10 @@ class OpenVinoRunner:
         self.precision = precision
         self._properties = settings(precision, threads)
         self._core = core()
+        self._source = path if data is None else data
+        self._kept: CompiledFiles | None = None
         try:
-            self._model: openvino.Model | None = self._core.read_model(path if data is None else data)
+            self._model: openvino.Model | None = self._core.read_model(self._source)
         except Exception as error:  # its own, and Python's where a text is no Unicode
             raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
@@ -126,11 +136,19 @@ class OpenVinoRunner:
         if self._model is None:
             raise BackendError("the runner is closed")
         if shape not in self._compiled:
-            self._compiled[shape] = self._compile(self._model.clone(), shape)
+            self._compiled[shape] = self._kept_model(shape) or self._compile_and_keep(self._model.clone(), shape)
         self._compiled.move_to_end(shape)
         while self._too_many():
             self._free.pop(self._compiled.popitem(last=False)[0], None)
         return self._compiled[shape]
+
+    def keep_compiled(self) -> None:
+        """See `KeepsCompiled.keep_compiled`."""
+        graph = self._source if isinstance(self._source, bytes) else self._source.read_bytes()
+        machine = openvino.__version__, cpu_name(), usable_cores()
+        self._kept = CompiledFiles([hashlib.sha256(graph).hexdigest(), *machine, self._properties])
+        for shape, compiled in self._compiled.items():
+            self._keep(shape, compiled)
 
     def close(self) -> None:
         """Frees the model and everything compiled from it."""
@@ -141,6 +159,23 @@ class OpenVinoRunner:
     def _too_many(self) -> bool:
         count, samples = len(self._compiled), sum(math.prod(shape) for shape in self._compiled)
         return count > COMPILED_SHAPES and (count > MOST_SHAPES or samples > MOST_SAMPLES)
+
+    def _kept_model(self, shape: tuple[int, ...]) -> openvino.CompiledModel | None:
+        if self._kept and (data := self._kept.load(shape)):
+            try:
+                return self._core.import_model(io.BytesIO(data), DEVICE, self._properties)
+            except RuntimeError as error:  # it is compiled anew
+                log.warning("OpenVINO %s cannot load what it compiled before: %s", openvino.__version__, error)
+        return None
+
+    def _compile_and_keep(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
+        compiled = self._compile(model, shape)
+        self._keep(shape, compiled)
+        return compiled
+
+    def _keep(self, shape: tuple[int, ...], compiled: openvino.CompiledModel) -> None:
+        if self._kept:
+            self._kept.save(shape, compiled.export_model().getvalue())
 
     def _compile(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
         try:

@@ -48,6 +48,15 @@ class WorksAhead(Protocol):
 
 
 @runtime_checkable
+class KeepsCompiled(Protocol):
+    """A `Runner` that compiles the model, and can keep the result for the next process."""
+
+    def keep_compiled(self) -> None:
+        """Keeps in the user's cache what is compiled and will be, and takes from there what is there and whole."""
+        ...
+
+
+@runtime_checkable
 class WorksOnDevice(Protocol):
     """A `Runner` on a GPU that reads and fills arrays where they lie."""
 

@@ -147,14 +147,14 @@ def load_record(engine: Path) -> EngineRecord:
 
     Raises ModelError when either file is missing or damaged, or the record is of another version.
     """
-    record = _record_beside(engine)
+    record = record_beside(engine)
     _check_sha256(engine, file_sha256(engine), record)
     return record
 
 
 def read_engine(engine: Path, read: Read = Path.read_bytes) -> tuple[EngineRecord, bytes]:
     """The record of an engine file, and the bytes that it is of. Raises ModelError as `load_record` does."""
-    record = _record_beside(engine, read)
+    record = record_beside(engine, read)
     plan = read(engine)
     _check_sha256(engine, hashlib.sha256(plan).hexdigest(), record)
     return record, plan
@@ -175,7 +175,8 @@ def read_header(engine: Path) -> tuple[str, str]:
     return MAGIC[start[:4]], ".".join(str(part) for part in start[VERSION_AT])
 
 
-def _record_beside(engine: Path, read: Read = Path.read_bytes) -> EngineRecord:
+def record_beside(engine: Path, read: Read = Path.read_bytes) -> EngineRecord:
+    """The record of an engine file that is there; whether it is unchanged is not looked at. Raises ModelError as `load_record`."""
     if not engine.is_file():
         raise ModelError(f"{engine}: no such engine file")
     path = record_path(engine)
