@@ -20,7 +20,7 @@ from runtime.errors import BackendError, ModelError
 from runtime.files.compiled_files import CompiledFiles
 from runtime.files.contract import INPUT, OUTPUT
 from runtime.machine.forks import never_free_in_a_fork
-from runtime.machine.hardware import cpu_name, usable_cores
+from runtime.machine.hardware import cpu_extensions, cpu_name, usable_cores
 from runtime.machine.no_telemetry import without_openvino_telemetry
 
 with without_openvino_telemetry():
@@ -145,7 +145,7 @@ class OpenVinoRunner:
     def keep_compiled(self) -> None:
         """See `KeepsCompiled.keep_compiled`."""
         graph = self._source if isinstance(self._source, bytes) else self._source.read_bytes()
-        machine = openvino.__version__, cpu_name(), usable_cores()
+        machine = openvino.__version__, cpu_name(), cpu_extensions(), usable_cores()  # one name may have several extensions
         self._kept = CompiledFiles([hashlib.sha256(graph).hexdigest(), *machine, self._properties])
         for shape, compiled in self._compiled.items():
             self._keep(shape, compiled)
