@@ -54,7 +54,6 @@ MODEL, INT8, SPLIT, SPLIT_INT8, CELLS_INT8 = (
     "cells_int8.onnx",
 )
 NO_MERGING = "fold,whole-window"  # the rewrites but the one that drops channels which training left alike
-WINDOW = 5  # frames
 NO_WEIGHTS = "none: "  # how a contract's sha256 begins where there is no checkpoint
 WITH_CELLS = r".*generator\.layer([1-9]|1[0-4])|spatial\.cells.*|temporal\.cells.*h_.*"  # all that see no picture and make none
 SMALL_ONLY = (  # what is left out at 720p, where all together would take more than 20 GB, and an hour
@@ -173,12 +172,12 @@ def write_default(paper: Path, page: Path, steps: Steps, others: OtherWork, mode
     """
     height, width = steps.large or steps.small
     frames, rounds = (10, LEAST) if steps.quick else (20, 5)
-    blurry, sharp = (quality.read_luma(clip)[: 2 * WINDOW if steps.quick else None] for clip in (BLURRY, SHARP))
+    blurry, sharp = (quality.read_luma(clip)[: 2 * first_window.WINDOW if steps.quick else None] for clip in (BLURRY, SHARP))
     with first_window.empty_cache():
         ours, script = sizes.measure(VIDEO, [model], frames, rounds, (height, width), paper)
         _say("quality of both")
         with engine_named(model, ("auto", "auto", None, 0), (height, width)) as engine, Engine(paper, "onnxruntime") as naive:
-            scores = [quality.clip_psnr(quality.deblur(each, blurry, WINDOW), sharp) for each in (engine, naive)]
+            scores = [quality.clip_psnr(quality.deblur(each, blurry, each.contract.frames), sharp) for each in (engine, naive)]
     _say("first windows")
     found = default_run.DefaultRun(
         size=(height, width),

@@ -135,17 +135,17 @@ def open_member(
     choice = backends.open_model(folder / member.file, how, read)
     try:
         if keep:
-            keep_compiled(choice.runner)
+            keep_compiled(choice.runner, manifest.files[member.file])
         return replace(choice, file=folder / member.file), self_test(folder, golden, choice, read)
     except BaseException:
         choice.runner.close()
         raise
 
 
-def keep_compiled(runner: Runner) -> None:
-    """What it compiled and will compile is kept for the next process, where its library can."""
+def keep_compiled(runner: Runner, sha256: str) -> None:
+    """What it compiled and will compile of the file with this hash is kept for the next process, where its library can."""
     if isinstance(runner, KeepsCompiled):
-        runner.keep_compiled()
+        runner.keep_compiled(sha256)
 
 
 def _admitted(manifest: Manifest, how: backends.How) -> list[Member]:

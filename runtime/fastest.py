@@ -100,7 +100,7 @@ def open_fastest(
             candidate.choice.runner.close()
     _remember(place, found)
     if trust is None:
-        keep_compiled(candidates[0].choice.runner)
+        keep_compiled(candidates[0].choice.runner, manifest.files[candidates[0].way.file])
     return _told(candidates[0], found, "measured here now", *refused)
 
 

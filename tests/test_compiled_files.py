@@ -8,6 +8,7 @@ import pytest
 from runtime.backends.openvino_runner import OpenVinoRunner
 from runtime.files import compiled_files
 from runtime.files.compiled_files import CompiledFiles
+from runtime.files.on_disk import file_sha256
 
 SHAPE = (1, 5, 24, 32)
 
@@ -28,7 +29,7 @@ def opened(path, monkeypatch, threads=None):
     runner, compiled = OpenVinoRunner(path, "fp32", threads), []
     honest = runner._compile
     monkeypatch.setattr(runner, "_compile", lambda model, shape: (compiled.append(shape), honest(model, shape))[1])
-    runner.keep_compiled()
+    runner.keep_compiled(file_sha256(path))
     return runner, compiled
 
 
@@ -45,7 +46,7 @@ def test_what_was_compiled_before_is_kept_too(tiny_model, window, cache):
     runner = OpenVinoRunner(tiny_model, "fp32")
     runner.run(window)
     assert not cache.exists()
-    runner.keep_compiled()
+    runner.keep_compiled(file_sha256(tiny_model))
     assert len(list(cache.iterdir())) == 1
 
 

@@ -154,8 +154,14 @@ def test_three_sentences_name_what_is_worst():
     assert "8 ms (13%), most of it in Interpolate (8 ms)" in rest
 
 
-def test_the_command_prints_groups_and_writes_a_chart(tiny_model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(roofline, "measure_peak", lambda: PEAK)
+@pytest.fixture
+def quick_peak(monkeypatch):
+    """The peak is measured on small matrices, which takes a second."""
+    monkeypatch.setattr(machine_peak, "SIDE", 1024)
+    monkeypatch.setattr(machine_peak, "COPIED", 64 << 20)
+
+
+def test_the_command_prints_groups_and_writes_a_chart(quick_peak, tiny_model, tmp_path, capsys):
     chart, figures = tmp_path / "roofline.svg", tmp_path / "roofline.json"
     specs = [f"{tiny_model}@openvino:fp32", f"{tiny_model}@onnxruntime"]
     assert roofline.main([*specs, "--size", "96x64", "--runs", "1", "--chart", str(chart), "--json", str(figures)]) == 0
@@ -167,9 +173,7 @@ def test_the_command_prints_groups_and_writes_a_chart(tiny_model, tmp_path, caps
     assert len(json.loads(figures.read_text())["advice"]) == (0 if unusual else 3)
 
 
-def test_the_peak_of_this_machine_is_plausible(monkeypatch):
-    monkeypatch.setattr(machine_peak, "SIDE", 1024)
-    monkeypatch.setattr(machine_peak, "COPIED", 64 << 20)
+def test_the_peak_of_this_machine_is_plausible(quick_peak):
     peak = measure_peak()
     assert peak.bandwidth > 1e9
     assert peak.products.keys() == peak.convolutions.keys()

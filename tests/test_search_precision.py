@@ -93,7 +93,7 @@ def test_budget_between_is_met_and_used(tiny_model, ranges, generous, tmp_path):
 
 
 def test_budget_that_nothing_meets_says_so(tiny_model, ranges, tmp_path, capsys):
-    status, output = run(tiny_model, ranges, tmp_path, "--min-psnr", "190")
+    status, output = run(tiny_model, ranges, tmp_path, "--min-psnr", "190", "--every-layer")
     assert status == 0
     assert set(read_precisions(output).values()) == {"fp32"}
     assert "no layer fits in int8: the answer is fp32" in capsys.readouterr().out

@@ -124,6 +124,11 @@ class _Run:
         self.optimizers: list[Optimizer] = build_optimizers(self.network, self.recipe)
         self.average = WeightAverage(self.network, self.recipe.ema) if self.recipe.ema else None
 
+    @property
+    def seen(self) -> int:
+        """Samples that the weights have seen, in this run and before it."""
+        return self.before + self.samples
+
     def progress(self, elapsed: float) -> float:
         """The share of the schedule that is done; 0 for a run without an end."""
         if self.options.steps:
@@ -134,10 +139,10 @@ class _Run:
     def advance(self, samples: StoredSamples, progress: float) -> None:
         """One optimisation step; a loss that is not finite is skipped and counted."""
         stage = self.recipe.stage(self.samples)
-        set_learning_rate(self.optimizers, self.recipe.rate(self.step, self.before + self.samples, progress))
+        set_learning_rate(self.optimizers, self.recipe.rate(self.step, self.seen, progress))
         for network in self.replicas.networks:
             coarse_alone(getattr(network, "_orig_mod", network), self._coarse_alone())
-        floor = self.recipe.loss_floor(self.before + self.samples, progress)
+        floor = self.recipe.loss_floor(self.seen, progress)
         batch = samples.batch(self.step, stage, self.samples)
         if self.recipe.initialisation == "prepared" and self.step in RECENTRED:
             recentre(self.network, batch.blurry, self.average and self.average.weights)
@@ -172,12 +177,12 @@ class _Run:
         self._losses = []
         progress = self.progress(elapsed)
         left = max(0.0, elapsed * (1 - progress) / progress) if progress else math.nan
-        rate = self.recipe.rate(self.step, self.before + self.samples, progress)
+        rate = self.recipe.rate(self.step, self.seen, progress)
         return LogRow(self.step, self.samples, elapsed, left, rate, loss, self.skipped, gain)
 
     def save(self, elapsed: float) -> None:
         """Writes the checkpoint and, of a run that is not annealed, the state; each appears whole or not at all."""
-        notes = {"steps": str(self.step), "samples": str(self.before + self.samples), "seed": str(self.options.seed)}
+        notes = {"steps": str(self.step), "samples": str(self.seen), "seed": str(self.options.seed)}
         write_checkpoint(self.delivered(), self.checkpoint, notes)
         if self.options.anneal:
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import logging
 import math
@@ -94,10 +93,9 @@ class OpenVinoRunner:
         self.precision = precision
         self._properties = settings(precision, threads)
         self._core = core()
-        self._source = path if data is None else data
         self._kept: CompiledFiles | None = None
         try:
-            self._model: openvino.Model | None = self._core.read_model(self._source)
+            self._model: openvino.Model | None = self._core.read_model(path if data is None else data)
         except Exception as error:  # its own, and Python's where a text is no Unicode
             raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
@@ -142,11 +140,10 @@ class OpenVinoRunner:
             self._free.pop(self._compiled.popitem(last=False)[0], None)
         return self._compiled[shape]
 
-    def keep_compiled(self) -> None:
+    def keep_compiled(self, sha256: str) -> None:
         """See `KeepsCompiled.keep_compiled`."""
-        graph = self._source if isinstance(self._source, bytes) else self._source.read_bytes()
         machine = openvino.__version__, cpu_name(), cpu_extensions(), usable_cores()  # one name may have several extensions
-        self._kept = CompiledFiles([hashlib.sha256(graph).hexdigest(), *machine, self._properties])
+        self._kept = CompiledFiles([sha256, *machine, self._properties])
         for shape, compiled in self._compiled.items():
             self._keep(shape, compiled)
 

@@ -51,8 +51,8 @@ class WorksAhead(Protocol):
 class KeepsCompiled(Protocol):
     """A `Runner` that compiles the model, and can keep the result for the next process."""
 
-    def keep_compiled(self) -> None:
-        """Keeps in the user's cache what is compiled and will be, and takes from there what is there and whole."""
+    def keep_compiled(self, sha256: str) -> None:
+        """Keeps in the user's cache what is compiled and will be of the file with this hash, and takes from there what is whole."""
         ...
 
 
