@@ -23,11 +23,11 @@ REWRITES = (
     "merge-duplicates",
     "fold",
     "whole-window",
-    "group",
+    "join-cells",
     "merge-gates",
     "split-heads",
 )  # in the order in which they are applied
-DEFAULT_REWRITES = ("merge-duplicates", "fold", "whole-window")  # measured: export/network/rewrites.py
+DEFAULT_REWRITES = ("merge-duplicates", "fold", "whole-window", "join-cells")  # measured: export/network/rewrites.py
 
 
 @dataclass(frozen=True)

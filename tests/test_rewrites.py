@@ -14,10 +14,11 @@ from export.network.rewrites import (
     apply_rewrites,
     canonical,
     fold_projections,
-    group_temporal_cells,
+    join_cells,
     merge_gates,
 )
 from model import PAPER, VARIANTS, DeblurNetwork
+from model.sizes import SIZES
 
 ROUNDING = 2e-6  # the outputs here are of order 1
 SUBSETS = [names for count in range(len(REWRITES) + 1) for names in itertools.combinations(REWRITES, count)]
@@ -104,10 +105,14 @@ def test_merged_gates_are_one_convolution_on_x_and_one_on_h():
     assert (cell.x_gates.out_channels, cell.h_gates.out_channels, cell.h_candidate.out_channels) == (96, 64, 32)
 
 
-def test_grouped_cells_are_one_cell():
-    network = group_temporal_cells(random_network("I5T3"))
-    convs = operators(network.temporal.cell, nn.Conv2d)
-    assert [conv.groups for conv in convs] == [1, 3, 1, 3, 1, 3]
+def test_narrow_cells_are_joined_and_wide_ones_are_not():
+    narrow = DeblurNetwork(SIZES["light"])
+    joined = join_cells(narrow)
+    convs = operators(joined.temporal.cell, nn.Conv2d)
+    assert [(conv.in_channels, conv.out_channels) for conv in convs] == [(5, 12), (12, 12)] * 3
+    frames = torch.rand(1, 5, 32, 48)
+    assert torch.allclose(joined.eval()(frames), narrow.eval()(frames), atol=1e-6)
+    assert len(join_cells(DeblurNetwork()).temporal.cells) == 3
 
 
 def test_split_heads_keep_their_layer_name():

@@ -14,7 +14,7 @@ from training.synthesis import BlurOptions
 class Stage:
     """What a run trains on from some number of samples on."""
 
-    start: int  # samples seen before it
+    start: int  # samples that the weights have seen before it
     crop: int  # pixels, height and width of what a step sees
     batch: int  # samples a step
     speed: float = BlurOptions.speed  # pixels a frame, the median camera speed of synthetic samples
@@ -117,7 +117,7 @@ INITIALISATIONS = ("prepared", "kaiming", "paper")
 
 RECIPES: dict[str, Recipe] = {
     "cpu": Recipe(
-        stages=(Stage(0, crop=64, batch=16), Stage(400_000, crop=96, batch=8, stored=144)),
+        stages=(Stage(0, crop=64, batch=16), Stage(200_000, crop=64, batch=32), Stage(600_000, crop=96, batch=16, stored=144)),
         full_rate=8_000,
         coarse_alone=5_000,
     ),

@@ -138,7 +138,7 @@ class _Run:
 
     def advance(self, samples: StoredSamples, progress: float) -> None:
         """One optimisation step; a loss that is not finite is skipped and counted."""
-        stage = self.recipe.stage(self.samples)
+        stage = self.recipe.stage(self.seen)
         set_learning_rate(self.optimizers, self.recipe.rate(self.step, self.seen, progress))
         for network in self.replicas.networks:
             coarse_alone(getattr(network, "_orig_mod", network), self._coarse_alone())

@@ -6,10 +6,11 @@ convolution without bias folds into the convolution after it, convolutions of on
 `canonical` is always applied at export: it leaves the standard network as it is, and takes the 3-D convolution and the zero
 states out of the variants that have them. The others are chosen by name (`REWRITES`) and applied in the order of that table.
 
-What they save on a CPU is a few percent at most, and merging or grouping the gates costs some: "fold,whole-window" is the
-default, with the fewest nodes of the fastest, after "merge-duplicates", which saves what duplicates cost and is younger than this
-table. CPU ms of one thread for 1x5x184x320, median (least) of 11 interleaved rounds (today: processor_ms of `videodeblur bench
-FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and other work to do; 2 % are noise:
+What they save on a CPU is a few percent at most, and merging the gates costs some: "fold,whole-window" is the default, with the
+fewest nodes of the fastest, and with it what was written after this table: "merge-duplicates", which saves what duplicates cost, and
+"join-cells", which touches narrow networks alone. Paper's size, CPU ms of one thread for 1x5x184x320, median (least) of 11
+interleaved rounds (today: processor_ms of `videodeblur bench FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and
+other work to do; 2 % are noise:
 
                                   OpenVINO bf16    OpenVINO fp32    ONNX Runtime fp32
     none                           407.0 (389.8)    786.7 (769.4)    883.6 (803.8)
@@ -17,14 +18,18 @@ FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and other work
     fold,whole-window              397.9 (390.6)    793.5 (763.6)    875.5 (825.2)
     fold,whole-window,split-heads  413.3 (395.0)    805.8 (778.4)    888.7 (800.3)
     fold,whole-window,merge-gates  414.6 (404.4)    808.3 (788.8)    921.6 (856.6)
-    fold,group                     429.8 (405.8)    813.4 (784.5)    897.1 (806.2)
-    fold,group,split-heads         426.8 (410.2)    814.6 (780.9)    836.3 (790.8)
+
+The light size on the same CPU, beside other work, 6 rounds and more:
+
+    fold,whole-window              100.3 (96.8)     189.5 (183.2)    194.3 (189.8)
+    fold,whole-window,join-cells    93.4 (91.4)     181.8 (175.0)    187.6 (181.9)
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -34,6 +39,8 @@ from export.network.merged_channels import merge_duplicates
 from model import DeblurNetwork
 from model.convgru import ConvGRU, ConvLSTM
 from model.network import TemporalBlock, TemporalConv3d
+
+BLOCK = 16  # channels that a kernel for a CPU computes at once
 
 
 def fold_projections(network: DeblurNetwork) -> DeblurNetwork:
@@ -56,22 +63,24 @@ def whole_window(network: DeblurNetwork) -> DeblurNetwork:
     return network
 
 
-def group_temporal_cells(network: DeblurNetwork) -> DeblurNetwork:
-    """ConvGRU 1..3 as one cell with grouped h-convolutions on the generator's 96 planes, which are then never split.
+def join_cells(network: DeblurNetwork) -> DeblurNetwork:
+    """ConvGRU 1..3 as one cell on all their states, where these together have at most `BLOCK` channels; else as it is.
 
-    The x-convolutions see all frames, as in `whole_window`. A network whose cells depend on one another (`temporal="chained"`)
-    stays as it is.
+    A kernel on h is then zero between one state and another: kernels for a CPU compute that many channels at once anyway, and the
+    generator's states are never split. The x-convolutions see all frames, as in `whole_window`. Cells that depend on one another
+    (`temporal="chained"`) stay as they are.
     """
     network = copy.deepcopy(network)
-    if network.config.temporal == "generated":
-        network.temporal = GroupedBlock(network.temporal, network.config.frames)
+    config = network.config
+    if config.temporal == "generated" and len(network.temporal.cells) * config.widths.temporal_state <= BLOCK:
+        network.temporal = JoinedBlock(network.temporal, config.frames)
     return network
 
 
 def merge_gates(network: DeblurNetwork) -> DeblurNetwork:
     """In every ConvGRU one convolution on x for z, r and c, and one on h for z and r; U on r.h stays apart (eq. 5).
 
-    A grouped cell stays as it is: its merged output would have to be gathered group by group.
+    A joined cell stays as it is: it has few channels, and merging gained it nothing.
     """
     network = copy.deepcopy(network)
     for block in (network.temporal, network.spatial):
@@ -83,7 +92,7 @@ def merge_gates(network: DeblurNetwork) -> DeblurNetwork:
 def split_heads(network: DeblurNetwork) -> DeblurNetwork:
     """Each generator's last convolution becomes one per hidden state, so that no Split follows it.
 
-    A block whose cells were grouped needs its states in one piece, and keeps its generator.
+    A block whose cells were joined needs its states in one piece, and keeps its generator.
     """
     network = copy.deepcopy(network)
     for block in (network.temporal, network.spatial):
@@ -108,7 +117,7 @@ REWRITES: dict[str, Callable[[DeblurNetwork], DeblurNetwork]] = {
     "merge-duplicates": merge_duplicates,
     "fold": fold_projections,
     "whole-window": whole_window,
-    "group": group_temporal_cells,
+    "join-cells": join_cells,
     "merge-gates": merge_gates,
     "split-heads": split_heads,
 }
@@ -146,17 +155,17 @@ class WholeWindowBlock(nn.Module):
         return torch.cat(states[1:], dim=1)
 
 
-class GroupedBlock(nn.Module):
-    """TemporalBlock with one grouped cell on all hidden states at once."""
+class JoinedBlock(nn.Module):
+    """TemporalBlock with one cell on all hidden states at once."""
 
     def __init__(self, block: TemporalBlock | WholeWindowBlock, frames: int) -> None:
         super().__init__()
         whole = block if isinstance(block, WholeWindowBlock) else WholeWindowBlock(block, frames)
         self.generator = whole.generator
-        self.cell = _group(whole.cells)
+        self.cell = _joined(whole.cells)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(N, frames, H, W) -> (N, 96, H, W)."""
+        """(N, frames, H, W) -> (N, states, H, W)."""
         return self.cell(frames, self.generator(frames))
 
 
@@ -243,22 +252,30 @@ def _see_all(cell: nn.Module, seen: Sequence[int], frames: int) -> nn.Module:
     return cell
 
 
-def _group(cells: Sequence[ConvGRU]) -> ConvGRU:
-    group = copy.deepcopy(cells[0])
+def _joined(cells: Sequence[ConvGRU]) -> ConvGRU:
+    joined = copy.deepcopy(cells[0])
     for name, _ in cells[0].named_children():
-        stacked = _stack([getattr(cell, name) for cell in cells], groups=len(cells) if name.startswith("h_") else 1)
-        setattr(group, name, stacked)
-    return group
+        convs = [getattr(cell, name) for cell in cells]
+        setattr(joined, name, _apart(convs) if name.startswith("h_") else _stack(convs))
+    return joined
 
 
-def _stack(convs: Sequence[nn.Conv2d], groups: int = 1) -> nn.Conv2d:
-    return _conv_like(convs[0], torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs]), groups)
+def _stack(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
+    """One convolution for several on the same input."""
+    return _conv_like(convs[0], torch.cat([conv.weight for conv in convs]), torch.cat([conv.bias for conv in convs]))
+
+
+def _apart(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
+    """One convolution for several, each on inputs of its own, with zeros between them."""
+    taps = [torch.block_diag(*(conv.weight[:, :, y, x] for conv in convs)) for y, x in product(range(3), range(3))]
+    weight = torch.stack(taps, dim=2).unflatten(2, (3, 3))
+    return _conv_like(convs[0], weight, torch.cat([conv.bias for conv in convs]))
 
 
 @torch.no_grad()
-def _conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor, groups: int = 1) -> nn.Conv2d:
-    inputs, shape = weight.shape[1] * groups, weight.shape[2:]
-    conv = nn.utils.skip_init(nn.Conv2d, inputs, len(weight), shape, like.stride, like.padding, like.dilation, groups)
+def _conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    inputs, shape = weight.shape[1], weight.shape[2:]
+    conv = nn.utils.skip_init(nn.Conv2d, inputs, len(weight), shape, like.stride, like.padding, like.dilation)
     conv.weight.copy_(weight)
     conv.bias.copy_(bias)
     return conv
