@@ -32,7 +32,6 @@ from export.engine.size_presets import presets
 from export.export_options import ExportOptions
 from export.graph.qdq_rules import QdqOptions
 from export.make_engine import make_engine
-from export.network.exporter import export_onnx
 from export.report.records import GATES, Gate
 from export.search_precision import as_json as search_as_json
 from export.search_precision import decibels, search
@@ -42,7 +41,6 @@ from export.to_bundle import summary as bundle_summary
 from export.to_qdq import QuantizeRequest, to_qdq
 from export.to_report import ReportOptions, default_output, write_report
 from export.verify import VerifyOptions, verify
-from model import default_checkpoint
 from runtime.bundle import signatures
 from runtime.command_line import USER_ERROR, command
 from runtime.engine import Engine
@@ -93,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ship(options: ShipOptions, say: Say) -> list[Gate]:
     """Writes the bundle when every gate is passed; returns the gates. Raises what the steps raise."""
+    from export.network.exporter import export_onnx  # here, so that options and help need no PyTorch
+    from model import default_checkpoint
+
     if options.sign:
         signatures().signer(options.sign)  # a key that is none is told now
     with _workshop(options.output) as folder:
