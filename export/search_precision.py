@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--clips", type=Path, required=True, help=text)
     text = "PSNR against the truth that may be lost (default 0.05dB)"
     add("--budget", type=decibels, default=defaults.budget, metavar="DB", help=text)
-    text = "least parity with the fp32 graph (default %(default)s)"
+    text = "least parity with the fp32 graph, on the clips and on the truth's blurry video (default %(default)s)"
     add("--min-psnr", type=float, default=defaults.min_psnr, metavar="DB", help=text)
     add(
         "--truth",

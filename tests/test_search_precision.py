@@ -143,6 +143,19 @@ def test_a_point_beside_fp16_is_rounded_as_fp16(tiny_model, ranges, tmp_path):
     assert options.min_psnr < found.parity < unrounded - 3
 
 
+def test_parity_is_that_of_the_video_which_loses_most(tiny_model, ranges):
+    """A clip that is hardly blurred hides what the blurry video of the truth shows."""
+    model, measured = onnx.load(tiny_model), Ranges.load(ranges)
+    options = SearchOptions(tiny_model, ranges, CLIPS / "bunny.mp4", limit=1, crop=(64, 64))
+    with PrecisionBench(model, measured, options, None) as bench:
+        generators = [name for name in bench.costs if "generator" in name]
+        found = bench.point("int8", generators, "fp32").parity
+        both = ((bench._windows, bench._expected), (bench._blurry, bench._expected_sharp))
+        chosen = bench.precisions(generators, "fp32")
+        apart = [precision_trials._parity(bench._run(chosen, "fp32", windows), expected) for windows, expected in both]
+    assert found == min(apart) < max(apart)
+
+
 def test_models_of_codes_are_searched(tiny_checkpoint, tmp_path, capsys):
     model = export_onnx(ExportOptions(tiny_checkpoint, output=tmp_path / "u8.onnx", io="u8")).path
     ranges = measured_ranges(model)

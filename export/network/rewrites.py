@@ -7,7 +7,7 @@ convolution without bias folds into the convolution after it, convolutions of on
 states out of the variants that have them. The others are chosen by name (`REWRITES`) and applied in the order of that table.
 
 What they save on a CPU is a few percent at most, and merging the gates costs some: "fold,whole-window" is the default, with the
-fewest nodes of the fastest, and with it what was written after this table: "merge-duplicates", which saves what duplicates cost, and
+fewest nodes of the fastest, and with it what is younger than this table: "merge-duplicates", which saves what duplicates cost, and
 "join-cells", which touches narrow networks alone. Paper's size, CPU ms of one thread for 1x5x184x320, median (least) of 11
 interleaved rounds (today: processor_ms of `videodeblur bench FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and
 other work to do; 2 % are noise:
