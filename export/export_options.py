@@ -26,8 +26,9 @@ REWRITES = (
     "join-cells",
     "merge-gates",
     "split-heads",
+    "split-joins",
 )  # in the order in which they are applied
-DEFAULT_REWRITES = ("merge-duplicates", "fold", "whole-window", "join-cells")  # measured: export/network/rewrites.py
+DEFAULT_REWRITES = ("merge-duplicates", "fold", "whole-window", "join-cells", "split-joins")  # measured: export/network/rewrites.py
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,14 @@ def upsample(x: Tensor) -> Tensor:
     return functional.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
+class Join(nn.Module):
+    """The channels of two tensors in one; a module, so that an export may hand on both as they are."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N, A, H, W) and (N, B, H, W) -> (N, A + B, H, W)."""
+        return torch.cat([x, y], dim=1)
+
+
 class Generator(nn.Module):
     """Layers 0..14 of the paper's Table 1; `layer7` here is L7 there.
 
@@ -28,6 +36,7 @@ class Generator(nn.Module):
         super().__init__()
         self.skips, self.tanh_before_conv = config.generator_skips, config.tanh_before_conv
         self.full_resolution = full_resolution
+        self.join = Join()
         self.first = 14 - len(widths)  # L0 exists in the temporal generator only
         counts = [inputs, *widths, outputs]
         for offset, layer in enumerate(range(self.first, 15)):
@@ -53,4 +62,4 @@ class Generator(nn.Module):
         return x
 
     def _join(self, x: Tensor, skip: Tensor) -> Tensor:
-        return torch.cat([x, skip], dim=1) if self.skips else x
+        return self.join(x, skip) if self.skips else x

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from model.config import MULTIPLE, STATES_SPATIAL, STATES_TEMPORAL, NetworkConfig
 from model.convgru import ConvGRU, ConvLSTM, conv3
-from model.generators import Generator, upsample
+from model.generators import Generator, Join, upsample
 
 LEAK = 0.1  # negative slope of the LeakyReLUs
 
@@ -32,6 +32,7 @@ class DeblurNetwork(nn.Module):
         self.spatial = SpatialBlock(config, features)
         self.r1 = nn.Conv2d(2 * widths.spatial_state, widths.merged, 9, padding=4)
         self.r2 = conv3(widths.fine + widths.merged, config.frames)
+        self.join = Join()
         initialise(self)
 
     def forward(self, blurry: Tensor) -> Tensor:
@@ -42,8 +43,8 @@ class DeblurNetwork(nn.Module):
         fine = functional.leaky_relu(self.c1(features), LEAK)
         coarse = functional.leaky_relu(self.c2(fine), LEAK)
         refined = self.spatial(features, coarse)
-        merged = functional.leaky_relu(self.r1(torch.cat([coarse, refined], dim=1)), LEAK)
-        sharp = self.r2(torch.cat([fine, upsample(merged)], dim=1))
+        merged = functional.leaky_relu(self.r1(self.join(coarse, refined)), LEAK)
+        sharp = self.r2(self.join(fine, upsample(merged)))
         return blurry + sharp if self.config.residual else sharp
 
 

@@ -23,7 +23,7 @@ HD = (1, 5, 720, 1280)
 STATIC = Profile(HD, HD, HD)
 DYNAMIC = Profile((1, 5, 64, 64), HD, (4, 5, 1088, 1920))
 ADA, AMPERE, TURING = (8, 9), (8, 6), (7, 5)
-MIXED = {"c1": "bf16", "temporal.generator.layer5": "int8", "spatial.generator.layer5": "fp8", "r1": "fp32"}
+MIXED = {"c1": "bf16", "temporal.generator.layer5": "int8", "spatial.generator.layer5": "fp8", "r1.0": "fp32"}
 QUANTISED = {  # name: (precision, options)
     "int8": ("int8", QdqOptions()),
     "int8 in fp16": ("int8", QdqOptions(rest="fp16")),

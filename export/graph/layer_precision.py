@@ -41,6 +41,7 @@ class Layer:
     first: bool  # no convolution comes before it: it sees the picture
     last: bool  # no convolution comes after it: it makes the picture
     keeps_join: bool  # the cheapest of the layers that read what a Concat joined
+    summed: bool  # its result is added to that of another convolution
 
     @property
     def macs(self) -> int:
@@ -62,6 +63,7 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
     behind, before = behind_convolutions(graph), before_convolutions(graph)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     quantisation = {node.output[0]: node.input[0] for node in graph.node if node.op_type in QDQ}
+    summed = _summed(model, quantisation)
     joined: dict[str, list[str]] = {}
     concatenated = {node.output[0] for node in graph.node if node.op_type == "Concat"}
     found: dict[str, Layer] = {}
@@ -92,6 +94,7 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
             first=node.name not in behind,
             last=node.name not in before,
             keeps_join=False,
+            summed=node.name in summed,
         )
         if node.input[0] in concatenated:
             joined.setdefault(node.input[0], []).append(name)
@@ -101,11 +104,28 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
     return found
 
 
+def _summed(model: onnx.ModelProto, quantisation: Mapping[str, str]) -> set[str]:
+    """Names of the Conv nodes whose result is added to another's, whether or not codes lie between."""
+    made = {node.output[0]: node.name for node in model.graph.node if node.op_type == "Conv"}
+    found: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "Add":
+            sources = list(node.input)
+            for i, value in enumerate(sources):
+                while value in quantisation:
+                    value = quantisation[value]
+                sources[i] = value
+            if all(source in made for source in sources):
+                found.update(made[source] for source in sources)
+    return found
+
+
 def why_not(layer: Layer, precision: str, placement: str = "tensorrt") -> str:
     """Why a layer is not quantised unless somebody asks for it; empty when it is.
 
-    The picture's own convolutions lose the most; small and grouped convolutions gain nothing. A recurrent cell loses much where
-    what its convolutions make is quantised too (placement "cpu"), or has three bits (FP8): a sum of two goes through a sigmoid.
+    The picture's own convolutions lose the most; small and grouped convolutions gain nothing. A sum of two convolutions loses much
+    where what they make is quantised too (placement "cpu"), and so does a recurrent cell with three bits (FP8): its sums go
+    through a sigmoid.
     Somebody must read what a Concat joined as float: else OpenVINO 2026.4 moves the quantisation in front of the Concat and
     computes something else (22 dB, on a CPU with AVX512-VNNI).
     """
@@ -115,6 +135,8 @@ def why_not(layer: Layer, precision: str, placement: str = "tensorrt") -> str:
         return "makes the picture"
     if layer.recurrent and (placement == "cpu" or precision == "fp8"):
         return "gate or state of a recurrent cell"
+    if layer.summed and placement == "cpu":
+        return "is added to another, and would be rounded before"
     if layer.keeps_join:
         return "reads a Concat, as float for OpenVINO's sake"
     if layer.groups > 1:

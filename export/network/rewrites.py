@@ -7,10 +7,10 @@ convolution without bias folds into the convolution after it, convolutions of on
 states out of the variants that have them. The others are chosen by name (`REWRITES`) and applied in the order of that table.
 
 What they save on a CPU is a few percent at most, and merging the gates costs some: "fold,whole-window" is the default, with the
-fewest nodes of the fastest, and with it what is younger than this table: "merge-duplicates", which saves what duplicates cost, and
-"join-cells", which touches narrow networks alone. Paper's size, CPU ms of one thread for 1x5x184x320, median (least) of 11
-interleaved rounds (today: processor_ms of `videodeblur bench FILE ... --threads 1`), two cores of an AMD EPYC with AVX512-BF16 and
-other work to do; 2 % are noise:
+fewest nodes of the fastest, and with it what is younger than this table: "merge-duplicates", which saves what duplicates cost;
+"join-cells", which touches narrow networks alone; and "split-joins", for INT8. Paper's size, CPU ms of one thread for 1x5x184x320,
+median (least) of 11 interleaved rounds (today: processor_ms of `videodeblur bench FILE ... --threads 1`), two cores of an AMD EPYC
+with AVX512-BF16 and other work to do; 2 % are noise:
 
                                   OpenVINO bf16    OpenVINO fp32    ONNX Runtime fp32
     none                           407.0 (389.8)    786.7 (769.4)    883.6 (803.8)
@@ -21,8 +21,12 @@ other work to do; 2 % are noise:
 
 The light size on the same CPU, beside other work, 6 rounds and more:
 
-    fold,whole-window              100.3 (96.8)     189.5 (183.2)    194.3 (189.8)
-    fold,whole-window,join-cells    93.4 (91.4)     181.8 (175.0)    187.6 (181.9)
+    fold,whole-window                         100.3 (96.8)     189.5 (183.2)    194.3 (189.8)
+    fold,whole-window,join-cells               93.4 (91.4)     181.8 (175.0)    187.6 (181.9)
+    fold,whole-window,join-cells,split-joins   91.5 (90.3)     193.6 (177.0)    193.0 (186.2)
+
+What the last saves lies in INT8, 71.3 (69.5) ms before and 60.9 (59.9) with it beside bf16, 107.2 (100.9) and 76.1 (73.1) beside
+fp32, since 92 % of the convolution FLOPs may then be INT8, and 67 % before.
 """
 
 from __future__ import annotations
@@ -101,6 +105,25 @@ def split_heads(network: DeblurNetwork) -> DeblurNetwork:
     return network
 
 
+def split_joins(network: DeblurNetwork) -> DeblurNetwork:
+    """A convolution of two joined tensors becomes the sum of one on each: r1, r2, and those of a generator behind its skips.
+
+    Nothing is copied to join them, and each may be INT8 with a scale of its own on every backend: for what OpenVINO makes of a
+    Concat, see `export.graph.layer_precision.why_not`.
+    """
+    network = copy.deepcopy(network)
+    network.r1, network.r2 = SumOfTwo(network.r1, network.c2.out_channels), SumOfTwo(network.r2, network.c1.out_channels)
+    network.join = Apart()
+    for block in (network.temporal, network.spatial):
+        generator = getattr(block, "generator", None)
+        if generator and generator.skips:
+            for layer in (11, 13):
+                upsampled = getattr(generator, f"layer{layer - 1}").out_channels
+                setattr(generator, f"layer{layer}", SumOfTwo(getattr(generator, f"layer{layer}"), upsampled))
+            generator.join = Apart()
+    return network
+
+
 def canonical(network: DeblurNetwork) -> DeblurNetwork:
     """The variants without shape arithmetic: 3D-sub's convolution in 2-D over the frames as channels, and a first cell that
     knows that its state is zero where the states are chained."""
@@ -120,6 +143,7 @@ REWRITES: dict[str, Callable[[DeblurNetwork], DeblurNetwork]] = {
     "join-cells": join_cells,
     "merge-gates": merge_gates,
     "split-heads": split_heads,
+    "split-joins": split_joins,
 }
 
 
@@ -202,6 +226,25 @@ class ZeroStateGRU(nn.Module):
         return torch.sigmoid(self.x_update(x)) * torch.tanh(self.x_candidate(x))
 
 
+class Apart(nn.Module):
+    """Hands on two tensors where `Join` would make one of them."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both."""
+        return x, y
+
+
+class SumOfTwo(nn.ModuleList):
+    """A convolution as the sum of one on its first inputs, with the bias, and one on the rest."""
+
+    def __init__(self, conv: nn.Conv2d, first: int) -> None:
+        super().__init__((_conv_like(conv, conv.weight[:, :first], conv.bias), _conv_like(conv, conv.weight[:, first:], None)))
+
+    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
+        """(N, first, H, W) and (N, rest, H, W) -> what the convolution makes of them joined."""
+        return self[0](both[0]) + self[1](both[1])
+
+
 class SplitHead(nn.ModuleList):
     """A convolution as several, each with an equal share of the outputs."""
 
@@ -273,11 +316,12 @@ def _apart(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
 
 
 @torch.no_grad()
-def _conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    inputs, shape = weight.shape[1], weight.shape[2:]
-    conv = nn.utils.skip_init(nn.Conv2d, inputs, len(weight), shape, like.stride, like.padding, like.dilation)
+def _conv_like(like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    inputs, shape, biased = weight.shape[1], weight.shape[2:], bias is not None
+    conv = nn.utils.skip_init(nn.Conv2d, inputs, len(weight), shape, like.stride, like.padding, like.dilation, bias=biased)
     conv.weight.copy_(weight)
-    conv.bias.copy_(bias)
+    if bias is not None:
+        conv.bias.copy_(bias)
     return conv
 
 
