@@ -35,6 +35,7 @@ from benchmarks.table import default_run, first_window, goals, rows, text
 from benchmarks.table.options import NAIVE, TRTEXEC, BenchOptions
 from benchmarks.table.report import FEWEST, BenchReport
 from benchmarks.table.subjects import expand
+from export.export_options import DEFAULT_REWRITES
 from runtime.backends.openvino_runner import native_bf16
 from runtime.command_line import command
 from runtime.default_model import ROOT, SIZE
@@ -46,16 +47,15 @@ from runtime.run.options import engine_named
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("default", "bench", "roofline", "scaling", "ideas")
 MAKERS = ("model", "export", "calibration")  # folders whose sources decide what the models are
-MODEL, INT8, SPLIT, SPLIT_INT8, CELLS_INT8 = (
-    "model.onnx",
-    "int8.onnx",
-    "split_heads.onnx",
-    "split_heads_int8.onnx",
-    "cells_int8.onnx",
-)
+MODEL, SPLIT, JOINED = "model.onnx", "split_heads.onnx", "joined.onnx"
+INT8 = "int8.onnx"
+FORMS = {  # file: its rewrites, see export/network/rewrites.py
+    MODEL: DEFAULT_REWRITES,
+    SPLIT: (*DEFAULT_REWRITES, "split-heads"),
+    JOINED: tuple(name for name in DEFAULT_REWRITES if name not in ("join-cells", "split-joins")),
+}
 NO_MERGING = "fold,whole-window"  # the rewrites but the one that drops channels which training left alike
 NO_WEIGHTS = "none: "  # how a contract's sha256 begins where there is no checkpoint
-WITH_CELLS = r".*generator\.layer([1-9]|1[0-4])|spatial\.cells.*|temporal\.cells.*h_.*"  # all that see no picture and make none
 SMALL_ONLY = (  # what is left out at 720p, where all together would take more than 20 GB, and an hour
     "pytorch fp32",
     "pytorch fp32 channels_last",
@@ -143,17 +143,17 @@ def make_models(work: Path, steps: Steps) -> None:
     Raises BackendError when a command fails.
     """
     work.mkdir(parents=True, exist_ok=True)
-    for model, rewrites in (
-        (MODEL, "merge-duplicates,fold,whole-window"),
-        (SPLIT, "merge-duplicates,fold,whole-window,split-heads"),
-    ):
-        _make(work / model, "export", "--rewrites", rewrites)
+    for model, rewrites in FORMS.items():
+        _make(work / model, "export", "--rewrites", ",".join(rewrites))
         windows = str(steps.calibration)
         ranges = work / f"{Path(model).stem}.ranges.json"
         _make(ranges, "calibrate", str(VIDEO), "--onnx", str(work / model), "--windows", windows)
-    for int8, model, layers in ((INT8, MODEL, ()), (SPLIT_INT8, SPLIT, ()), (CELLS_INT8, MODEL, ("--layers", WITH_CELLS))):
-        ranges = work / f"{Path(model).stem}.ranges.json"
-        _make(work / int8, "quantize", "--onnx", str(work / model), "--ranges", str(ranges), "--placement", "cpu", *layers)
+        _make(work / quantised(model), "quantize", "--onnx", str(work / model), "--ranges", str(ranges))
+
+
+def quantised(model: str) -> str:
+    """The name of the INT8 file of a model."""
+    return INT8 if model == MODEL else f"{Path(model).stem}_int8.onnx"
 
 
 def make_paper(work: Path, checkpoint: Path | None) -> Path:
@@ -262,7 +262,7 @@ def write_ideas(work: Path, page: Path, steps: Steps, others: OtherWork) -> None
 
     height, width = (-(-side // 16) * 16 for side in steps.small)
     tables = []
-    for model, graphs in ((MODEL, (SPLIT,)), (INT8, (SPLIT_INT8, CELLS_INT8))):
+    for model, graphs in ((MODEL, (SPLIT, JOINED)), (INT8, (quantised(SPLIT), quantised(JOINED)))):
         _say(f"ways to run {model}")
         found = ideas.measure(work / model, [work / graph for graph in graphs], height, width, steps.iterations)
         tables.append(f"{_remark(steps, others.cores())}{ideas.markdown(found)}")
