@@ -35,7 +35,6 @@ from benchmarks.table import default_run, first_window, goals, rows, text
 from benchmarks.table.options import NAIVE, TRTEXEC, BenchOptions
 from benchmarks.table.report import FEWEST, BenchReport
 from benchmarks.table.subjects import expand
-from export.export_options import DEFAULT_REWRITES
 from runtime.backends.openvino_runner import native_bf16
 from runtime.command_line import command
 from runtime.default_model import ROOT, SIZE
@@ -49,11 +48,8 @@ PARTS = ("default", "bench", "roofline", "scaling", "ideas")
 MAKERS = ("model", "export", "calibration")  # folders whose sources decide what the models are
 MODEL, SPLIT, JOINED = "model.onnx", "split_heads.onnx", "joined.onnx"
 INT8 = "int8.onnx"
-FORMS = {  # file: its rewrites, see export/network/rewrites.py
-    MODEL: DEFAULT_REWRITES,
-    SPLIT: (*DEFAULT_REWRITES, "split-heads"),
-    JOINED: tuple(name for name in DEFAULT_REWRITES if name not in ("join-cells", "split-joins")),
-}
+REWRITES = "merge-duplicates,fold,whole-window,join-cells,split-joins"  # the exporter's default
+FORMS = {MODEL: REWRITES, SPLIT: f"{REWRITES},split-heads", JOINED: "merge-duplicates,fold,whole-window"}  # of each file
 NO_MERGING = "fold,whole-window"  # the rewrites but the one that drops channels which training left alike
 NO_WEIGHTS = "none: "  # how a contract's sha256 begins where there is no checkpoint
 SMALL_ONLY = (  # what is left out at 720p, where all together would take more than 20 GB, and an hour
@@ -144,7 +140,7 @@ def make_models(work: Path, steps: Steps) -> None:
     """
     work.mkdir(parents=True, exist_ok=True)
     for model, rewrites in FORMS.items():
-        _make(work / model, "export", "--rewrites", ",".join(rewrites))
+        _make(work / model, "export", "--rewrites", rewrites)
         windows = str(steps.calibration)
         ranges = work / f"{Path(model).stem}.ranges.json"
         _make(ranges, "calibrate", str(VIDEO), "--onnx", str(work / model), "--windows", windows)

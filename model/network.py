@@ -44,7 +44,7 @@ class DeblurNetwork(nn.Module):
         coarse = functional.leaky_relu(self.c2(fine), LEAK)
         refined = self.spatial(features, coarse)
         merged = functional.leaky_relu(self.r1(self.join(coarse, refined)), LEAK)
-        sharp = self.r2(self.join(fine, upsample(merged)))
+        sharp = self.r2(torch.cat([fine, upsample(merged)], dim=1))
         return blurry + sharp if self.config.residual else sharp
 
 

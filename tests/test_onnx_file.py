@@ -40,7 +40,7 @@ def scale_weight(model, factor=1.5, name="c2.weight"):
 
 
 def swap_frames(model):
-    weight = weight_of(model, "r2.0.weight")
+    weight = weight_of(model, "r2.weight")
     values = numpy_helper.to_array(weight).copy()
     values[[2, 3]] = values[[3, 2]]
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))

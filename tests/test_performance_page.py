@@ -18,6 +18,7 @@ from benchmarks.shared.other_work import STAT, OtherWork
 from benchmarks.shared.windows import BLURRY, SHARP
 from benchmarks.table import first_window, goals
 from benchmarks.table.report import BenchReport, Ratio, Row, Spread
+from export import export_options
 from runtime.errors import BackendError, InputError
 from runtime.machine.hardware import EXTENSIONS
 
@@ -239,3 +240,7 @@ def test_work_of_others_is_not_ours():
     other.wait()
     assert 0 < seen <= os.cpu_count()
     assert others.cores() < seen  # a child that has ended is ours
+
+
+def test_what_is_measured_is_what_is_exported_by_default():
+    assert performance.FORMS[performance.MODEL] == ",".join(export_options.DEFAULT_REWRITES)

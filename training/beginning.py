@@ -40,6 +40,8 @@ def prepare(network: DeblurNetwork, frames: Tensor) -> None:
 def _let_through(network: DeblurNetwork) -> None:
     for block in (network.temporal, network.spatial):
         for name, layer in block.generator.named_children():
+            if not isinstance(layer, nn.Conv2d):
+                continue
             layer.weight.mul_(NOISE)
             if name != "layer14" and layer is not _first(block.generator):
                 _add_identity(layer.weight, math.sqrt(1 - NOISE**2))

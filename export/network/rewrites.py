@@ -106,13 +106,13 @@ def split_heads(network: DeblurNetwork) -> DeblurNetwork:
 
 
 def split_joins(network: DeblurNetwork) -> DeblurNetwork:
-    """A convolution of two joined tensors becomes the sum of one on each: r1, r2, and those of a generator behind its skips.
+    """A convolution of two joined tensors becomes the sum of one on each: r1, and those of a generator behind its skips.
 
     Nothing is copied to join them, and each may be INT8 with a scale of its own on every backend: for what OpenVINO makes of a
     Concat, see `export.graph.layer_precision.why_not`.
     """
     network = copy.deepcopy(network)
-    network.r1, network.r2 = SumOfTwo(network.r1, network.c2.out_channels), SumOfTwo(network.r2, network.c1.out_channels)
+    network.r1 = SumOfTwo(network.r1, network.c2.out_channels)
     network.join = Apart()
     for block in (network.temporal, network.spatial):
         generator = getattr(block, "generator", None)
