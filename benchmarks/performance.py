@@ -141,10 +141,11 @@ def make_models(work: Path, steps: Steps) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for model, rewrites in FORMS.items():
         _make(work / model, "export", "--rewrites", rewrites)
-        windows = str(steps.calibration)
-        ranges = work / f"{Path(model).stem}.ranges.json"
-        _make(ranges, "calibrate", str(VIDEO), "--onnx", str(work / model), "--windows", windows)
-        _make(work / quantised(model), "quantize", "--onnx", str(work / model), "--ranges", str(ranges))
+        ranges, layers = (work / f"{Path(model).stem}.{what}.json" for what in ("ranges", "precision"))
+        measured = ("--onnx", str(work / model), "--ranges", str(ranges))
+        _make(ranges, "calibrate", str(VIDEO), "--onnx", str(work / model), "--windows", str(steps.calibration))
+        _make(layers, "search", *measured, "--clips", str(VIDEO), "--rest", "fp32")
+        _make(work / quantised(model), "quantize", *measured, "--layers", str(layers))
 
 
 def quantised(model: str) -> str:
