@@ -75,9 +75,7 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
             old = found[name]
             found[name] = replace(old, nodes=(*old.nodes, node.name), last=old.last and node.name not in before)
             continue
-        weight = node.input[1]
-        while weight in quantisation:
-            weight = quantisation[weight]
+        weight = _unquantised(node.input[1], quantisation)
         if weight not in shapes:
             raise ModelError(
                 f"the weight of {node.name} is computed in the graph, expected a constant: export it with videodeblur export"
@@ -104,20 +102,18 @@ def layers(model: onnx.ModelProto) -> dict[str, Layer]:
     return found
 
 
+def _unquantised(value: str, quantisation: Mapping[str, str]) -> str:
+    """The tensor that Q and DQ were put behind, itself where there are none."""
+    while value in quantisation:
+        value = quantisation[value]
+    return value
+
+
 def _summed(model: onnx.ModelProto, quantisation: Mapping[str, str]) -> set[str]:
     """Names of the Conv nodes whose result is added to another's, whether or not codes lie between."""
     made = {node.output[0]: node.name for node in model.graph.node if node.op_type == "Conv"}
-    found: set[str] = set()
-    for node in model.graph.node:
-        if node.op_type == "Add":
-            sources = list(node.input)
-            for i, value in enumerate(sources):
-                while value in quantisation:
-                    value = quantisation[value]
-                sources[i] = value
-            if all(source in made for source in sources):
-                found.update(made[source] for source in sources)
-    return found
+    sums = ([_unquantised(value, quantisation) for value in node.input] for node in model.graph.node if node.op_type == "Add")
+    return {made[part] for parts in sums if all(part in made for part in parts) for part in parts}
 
 
 def why_not(layer: Layer, precision: str, placement: str = "tensorrt") -> str:
