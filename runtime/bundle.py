@@ -25,7 +25,7 @@ from runtime.files.engine_record import SUFFIXES
 from runtime.files.manifest import Golden, Manifest, Member, check_files, load_manifest, reader
 from runtime.files.on_disk import Read
 from runtime.machine.requirements import requirement
-from runtime.pixels import sample_codes
+from runtime.pixels import padding, sample_codes
 from runtime.pixels.metrics import psnr
 
 MIN_PARITY_OF_CODES = 50.0  # dB; a code that is rounded the other way costs more than what the arithmetic does
@@ -123,10 +123,18 @@ def self_test(folder: Path, golden: Golden, choice: backends.Choice, read: Read 
 
 
 def open_member(
-    folder: Path, manifest: Manifest, member: Member, missing: set[str], how: backends.How, keep: bool = False
+    folder: Path,
+    manifest: Manifest,
+    member: Member,
+    missing: set[str],
+    how: backends.How,
+    keep: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> tuple[backends.Choice, float]:
-    """A member that passed its test, and the dB that it reached; with `keep` as `keep_compiled` has it. Raises DeployError on any
-    other."""
+    """A member that passed its test, and the dB that it reached. Raises DeployError on any other.
+
+    With `keep` as `keep_compiled` has it: what was kept for frames of `size` (height, width) is loaded during the test.
+    """
     golden = manifest.goldens[member.golden]
     for name in (member.file, golden.input, golden.reference):
         if name in missing:
@@ -135,17 +143,18 @@ def open_member(
     choice = backends.open_model(folder / member.file, how, read)
     try:
         if keep:
-            keep_compiled(choice.runner, manifest.files[member.file])
+            soon = (1, choice.contract.frames, *padding.padded_size(*size, choice.contract.multiple)) if size else None
+            keep_compiled(choice.runner, manifest.files[member.file], soon)
         return replace(choice, file=folder / member.file), self_test(folder, golden, choice, read)
     except BaseException:
         choice.runner.close()
         raise
 
 
-def keep_compiled(runner: Runner, sha256: str) -> None:
+def keep_compiled(runner: Runner, sha256: str, soon: tuple[int, ...] | None = None) -> None:
     """What it compiled and will compile of the file with this hash is kept for the next process, where its library can."""
     if isinstance(runner, KeepsCompiled):
-        runner.keep_compiled(sha256)
+        runner.keep_compiled(sha256, soon)
 
 
 def _admitted(manifest: Manifest, how: backends.How) -> list[Member]:

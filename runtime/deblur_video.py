@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
@@ -105,13 +106,14 @@ def deblur_video(
     from runtime.video.scene_cuts import mark_scenes
 
     with _open_reader(options) as reader:
-        look_ahead(reader)
         info = reader.info
         view, strength = View(options.compare, info), _strength(options, info)
         ranges = Ranges(options.ranges, reader.path, info, reader.origin)
-        with _open_writer(options, reader, view.width) as writer:
+        with _open_writer(options, reader, view.width) as writer, ThreadPoolExecutor(1, "videodeblur-look") as meanwhile:
+            looked = meanwhile.submit(look_ahead, reader)
             opened = nullcontext(engine) if engine else open_engine(options, (info.height, info.width), say)
             with opened as engine, metrics_file(engine, options.metrics):
+                looked.result()
                 stop_if_told()
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)

@@ -88,7 +88,7 @@ def open_fastest(
     place = _place(folder, how, timed, budget)
     if found := _remembered(place, ways):
         with suppress(DeployError):
-            chosen = _opened(folder, manifest, missing, found.ways[0], how, keep=trust is None)
+            chosen = _opened(folder, manifest, missing, found.ways[0], how, trust is None, size)
             return _told(chosen, found, "measured here before")
     candidates, refused = _candidates(folder, manifest, missing, ways, how)
     if not candidates:
@@ -117,11 +117,19 @@ def _ways(member: Member, how: backends.How, budget: float) -> Iterator[Way]:
             yield Way(member.file, backend, arithmetic)
 
 
-def _opened(folder: Path, manifest: Manifest, missing: set[str], way: Way, how: backends.How, keep: bool = False) -> _Candidate:
+def _opened(
+    folder: Path,
+    manifest: Manifest,
+    missing: set[str],
+    way: Way,
+    how: backends.How,
+    keep: bool = False,
+    size: tuple[int, int] | None = None,
+) -> _Candidate:
     member = next(member for member in manifest.members if member.file == way.file)
     arithmetic = "auto" if way.backend == "onnxruntime" else way.arithmetic  # it computes in the graph's own types
     asked = replace(how, backend=way.backend, precision=arithmetic, fallback=False)
-    return _Candidate(way, member, *open_member(folder, manifest, member, missing, asked, keep))
+    return _Candidate(way, member, *open_member(folder, manifest, member, missing, asked, keep, size))
 
 
 def _candidates(

@@ -17,6 +17,14 @@ def pytest_configure(config):
     """A shell starts what it leaves in the background with SIGINT ignored; the tests of Ctrl-C, and their processes, need it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        take_cores(int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+
+def take_cores(number, workers):
+    """Cores of its own for each worker and its processes, since libraries that start a thread on every core wait for each other."""
+    if hasattr(os, "sched_setaffinity") and workers <= len(cores := sorted(os.sched_getaffinity(0))):
+        os.sched_setaffinity(0, cores[number::workers])
 
 
 def pytest_runtest_setup(item):

@@ -1,6 +1,7 @@
 """Compiled models in the user's cache: taken by the next process when they are whole, compiled again when not."""
 
 import os
+from concurrent.futures import wait
 
 import numpy as np
 import pytest
@@ -24,12 +25,12 @@ def window():
     return np.random.default_rng(0).random(SHAPE, np.float32)
 
 
-def opened(path, monkeypatch, threads=None):
+def opened(path, monkeypatch, threads=None, soon=None):
     """A runner that keeps, and the shapes that it compiled."""
     runner, compiled = OpenVinoRunner(path, "fp32", threads), []
     honest = runner._compile
     monkeypatch.setattr(runner, "_compile", lambda model, shape: (compiled.append(shape), honest(model, shape))[1])
-    runner.keep_compiled(file_sha256(path))
+    runner.keep_compiled(file_sha256(path), soon)
     return runner, compiled
 
 
@@ -40,6 +41,30 @@ def test_the_next_process_takes_what_was_compiled(tiny_model, window, monkeypatc
     second, compiled = opened(tiny_model, monkeypatch)
     assert np.array_equal(second.run(window), expected)
     assert compiled == []
+
+
+def test_what_is_needed_soon_is_loaded_in_the_background(tiny_model, window, cache, monkeypatch):
+    expected = opened(tiny_model, monkeypatch)[0].run(window)
+    runner, compiled = opened(tiny_model, monkeypatch, soon=SHAPE)
+    wait(runner._loading.values())
+    for path in cache.iterdir():
+        path.unlink()
+    assert np.array_equal(runner.run(window), expected)
+    assert compiled == []
+
+
+def test_what_was_expected_and_is_not_there_is_compiled(tiny_model, window, monkeypatch):
+    runner, compiled = opened(tiny_model, monkeypatch, soon=SHAPE)
+    runner.run(window)
+    assert compiled == [SHAPE]
+
+
+def test_closing_waits_for_what_is_loaded(tiny_model, window, monkeypatch):
+    opened(tiny_model, monkeypatch)[0].run(window)
+    runner, _ = opened(tiny_model, monkeypatch, soon=SHAPE)
+    (loading,) = runner._loading.values()
+    runner.close()
+    assert loading.done()
 
 
 def test_what_was_compiled_before_is_kept_too(tiny_model, window, cache):

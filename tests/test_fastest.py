@@ -154,6 +154,7 @@ def test_the_next_process_compiles_nothing(made, timed, cache, monkeypatch):
     assert len(list(cache.glob("compiled/*"))) == 2  # for the golden frames, and the caller's size
     monkeypatch.setattr(OpenVinoRunner, "_compile", lambda *_: pytest.fail("it compiles"))
     with Engine(made, fastest_at=SIZE) as engine:
+        assert engine._runner._loading.keys() == {window.shape}  # that of the video, during the test with golden frames
         assert np.array_equal(engine.run(window), expected)
 
 

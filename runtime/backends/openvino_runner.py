@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ class OpenVinoRunner:
         self._properties = settings(precision, threads)
         self._core = core()
         self._kept: CompiledFiles | None = None
+        self._loading: dict[tuple[int, ...], Future[openvino.CompiledModel | None]] = {}  # what was kept, by shape
         try:
             self._model: openvino.Model | None = self._core.read_model(path if data is None else data)
         except Exception as error:  # its own, and Python's where a text is no Unicode
@@ -140,15 +142,21 @@ class OpenVinoRunner:
             self._free.pop(self._compiled.popitem(last=False)[0], None)
         return self._compiled[shape]
 
-    def keep_compiled(self, sha256: str) -> None:
+    def keep_compiled(self, sha256: str, soon: tuple[int, ...] | None = None) -> None:
         """See `KeepsCompiled.keep_compiled`."""
         machine = openvino.__version__, cpu_name(), cpu_extensions(), usable_cores()  # one name may have several extensions
         self._kept = CompiledFiles([sha256, *machine, self._properties])
         for shape, compiled in self._compiled.items():
             self._keep(shape, compiled)
+        if soon and soon not in self._compiled:
+            pool = ThreadPoolExecutor(1, "videodeblur-openvino")
+            self._loading[soon] = pool.submit(self._loaded, self._kept, soon)
+            pool.shutdown(wait=False)
 
     def close(self) -> None:
         """Frees the model and everything compiled from it."""
+        wait(self._loading.values())
+        self._loading.clear()
         self._model = None
         self._compiled.clear()
         self._free.clear()
@@ -158,7 +166,12 @@ class OpenVinoRunner:
         return count > COMPILED_SHAPES and (count > MOST_SHAPES or samples > MOST_SAMPLES)
 
     def _kept_model(self, shape: tuple[int, ...]) -> openvino.CompiledModel | None:
-        if self._kept and (data := self._kept.load(shape)):
+        if shape in self._loading:
+            return self._loading.pop(shape).result()
+        return self._loaded(self._kept, shape) if self._kept else None
+
+    def _loaded(self, kept: CompiledFiles, shape: tuple[int, ...]) -> openvino.CompiledModel | None:
+        if data := kept.load(shape):
             try:
                 return self._core.import_model(io.BytesIO(data), DEVICE, self._properties)
             except RuntimeError as error:  # it is compiled anew

@@ -51,8 +51,9 @@ class WorksAhead(Protocol):
 class KeepsCompiled(Protocol):
     """A `Runner` that compiles the model, and can keep the result for the next process."""
 
-    def keep_compiled(self, sha256: str) -> None:
-        """Keeps in the user's cache what is compiled and will be of the file with this hash, and takes from there what is whole."""
+    def keep_compiled(self, sha256: str, soon: tuple[int, ...] | None = None) -> None:
+        """Keeps in the user's cache what is compiled and will be of the file with this hash, and takes from there what is whole:
+        for `soon`, the shape (N, F, H, W) of windows that will come, in the background."""
         ...
 
 
