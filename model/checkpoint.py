@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -82,19 +84,23 @@ def read_notes(path: Path) -> dict[str, str]:
     """
     if path.suffix != ".safetensors":
         return {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable checkpoint: {_what_it_is(path) or error}") from error
+    with _explained(path), safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig | None]:
-    try:
+    with _explained(path):
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(CONFIG_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return tensors, NetworkConfig.from_dict(json.loads(text)) if text else None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What safetensors and a damaged configuration raise, as a CheckpointError."""
+    try:
+        yield
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint: {_what_it_is(path) or error}") from error
 
@@ -112,8 +118,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 def _what_it_is(path: Path) -> str:
     """What a file is that is no checkpoint, where its first bytes tell; empty where they do not."""
-    with path.open("rb") as file:
-        head = file.read(256).lstrip().lower()
+    try:
+        with path.open("rb") as file:
+            head = file.read(256).lstrip().lower()
+    except OSError:
+        return ""
     if head.startswith(LFS_POINTER):
         return "it is a pointer of Git LFS, not the file: run git lfs pull"
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.checkpoint import CheckpointError, default_checkpoint, load_checkpoint, save_checkpoint
+from model.checkpoint import CheckpointError, default_checkpoint, load_checkpoint, read_notes, save_checkpoint
 from model.config import NetworkConfig
 from model.network import DeblurNetwork
 from model.widths import PAPER
@@ -138,6 +138,8 @@ def test_pickled_code_is_not_run(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="No such file"):
+        read_notes(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -147,6 +149,9 @@ def test_half_a_file(saved, tmp_path, suffix):
     half.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(CheckpointError, match="half"):
         load_checkpoint(half)
+    if suffix == ".safetensors":
+        with pytest.raises(CheckpointError, match="half"):
+            read_notes(half)
 
 
 def test_another_configuration_is_named(saved):

@@ -60,15 +60,17 @@ def test_a_smaller_halo_would_not_do():
     assert (tiled != whole).any()
 
 
-@pytest.mark.parametrize("size", [(416, 480), (403, 477)])
-@pytest.mark.parametrize(("dtype", "bits"), [(np.float32, None), (np.uint8, 8), (np.uint16, 10)])
+@pytest.mark.parametrize(
+    ("dtype", "bits", "size"),
+    [(np.float32, None, (416, 448)), (np.float32, None, (403, 445)), (np.uint8, 8, (403, 445)), (np.uint16, 10, (403, 445))],
+)
 def test_the_network_tiled_equals_the_network_whole(size, dtype, bits, tiny_model):
     noise = np.random.default_rng(1).random((1, 5, *size), dtype=np.float32)
     window = noise if bits is None else (noise * (2**bits - 1)).astype(dtype)
     with Engine(tiny_model, precision="fp32") as engine:
         assert engine.contract.receptive_field == 158
         grid = square_grid(*size, engine.contract, 64)
-        assert grid.rows * grid.columns == 6
+        assert (grid.rows, grid.columns) == (2, 2)
         tiled, whole = TiledEngine(engine, grid).run(window, bits), engine.run(window, bits)
     assert (tiled.dtype, tiled.shape) == (window.dtype, window.shape)
     difference = np.abs(tiled.astype(np.float64) - whole)
