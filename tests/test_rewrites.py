@@ -21,7 +21,7 @@ from model import PAPER, VARIANTS, DeblurNetwork
 from model.sizes import SIZES
 
 ROUNDING = 2e-6  # the outputs here are of order 1
-FEW = (0, 1, 2, len(REWRITES) - 1, len(REWRITES))  # every pair, and every one beside all others; all subsets take four times as long
+FEW = (0, 1, 2, len(REWRITES) - 1, len(REWRITES))  # every pair, and every one beside all others: all subsets take long
 SUBSETS = [names for count in FEW for names in itertools.combinations(REWRITES, count)]
 TYPICAL = [(), *((name,) for name in REWRITES), export_options.DEFAULT_REWRITES, tuple(REWRITES)]
 
