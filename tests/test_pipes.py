@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 from video_clips import VARIABLE, Clip, read, same
 
@@ -84,6 +85,24 @@ def test_nut_keeps_times_and_sound(tiny_model, tmp_path):
     assert same(after.luma, sharp_luma(source, tiny_model))
     assert same(after.chroma, before.chroma)
     assert [time - after.times[0] for time in after.times] == [time - before.times[0] for time in before.times]
+    assert [payload for payload, _ in after.packets["audio1"]] == [payload for payload, _ in before.packets["audio1"]]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_an_mp4_whose_sound_comes_after_the_first_picture(suffix, tiny_model, tmp_path):
+    """No packet of the sound has been read when the output is rehearsed, and a pipe cannot be read twice."""
+    source = Clip(audio=["aac"], times=list(range(0, 30000, 1000))).write(tmp_path / "in.mp4")
+    with av.open(str(source)) as late, av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as target:
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in late.streams}
+        packets = [packet for packet in late.demux() if packet.size]
+        for packet in sorted(packets, key=lambda packet: packet.stream_index):  # the picture first
+            packet.stream = copies[packet.stream_index]
+            target.mux_one(packet)
+    with run(tiny_model, "-", tmp_path / f"out{suffix}", stdin=subprocess.PIPE) as process:
+        _, err = process.communicate((tmp_path / "fast.mp4").read_bytes(), timeout=120)
+    assert process.returncode == 0, err.decode()
+    before, after = read(tmp_path / "fast.mp4"), read(tmp_path / f"out{suffix}")
+    assert len(after.luma) == 30
     assert [payload for payload, _ in after.packets["audio1"]] == [payload for payload, _ in before.packets["audio1"]]
 
 

@@ -235,21 +235,19 @@ def _write(plan: OutputPlan, packets: Packets, target: Path | BinaryIO) -> None:
 
 
 def _first_packets(reader: VideoReader) -> Packets:
-    """Of every stream, from the file once more where the frames that were read so far had none beside them."""
-    found = {
-        index: [_copy(packet) for packet in packets if not packet.is_discard] for index, packets in reader.first_packets().items()
-    }
-    missing = {stream.index for stream in reader.container.streams} - {
-        reader.stream.index,
-        *(index for index, packets in found.items() if packets),
-    }
+    """Of every stream that has any, from the file once more where the frames that were read so far had none beside them."""
+    found: Packets = {}
+    for index, packets in reader.first_packets().items():
+        if heard := [_copy(packet) for packet in packets if not packet.is_discard]:
+            found[index] = heard
+    missing = {stream.index for stream in reader.container.streams} - {reader.stream.index, *found}
     if not missing or reader.path == STANDARD or reader.pictures:
         return found
     with suppress(av.FFmpegError), open_source(reader.path, reader.playlist).container as again:
         for packet in islice(again.demux(), LOOK_THROUGH):
             if packet.stream_index in missing and packet.size and not packet.is_discard:
                 found.setdefault(packet.stream_index, []).append(_copy(packet))
-    return {index: packets for index, packets in found.items() if packets}
+    return found
 
 
 def _repeated(packets: list[av.Packet[Any]], most: int, least: Fraction) -> Iterator[av.Packet[Any]]:
