@@ -1,11 +1,15 @@
 """Pictures in and out: numbered sequences and folders, 8 and 16 bits, gray and RGB."""
 
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from video_clips import Clip, read, same
 
 from runtime import Engine, InputError, StreamDeblurrer, VideoError
@@ -16,6 +20,7 @@ from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 from runtime.video.picture_writer import PictureWriter
 
+ROOT = Path(__file__).resolve().parents[1]
 SIZE = (64, 48)
 
 
@@ -96,6 +101,18 @@ def test_a_folder_is_in_the_order_of_its_numbers(tmp_path):
     assert names(tmp_path / "out") == ["f10.png", "f100.png", "f2.png"]
     with VideoReader(source) as reader:
         assert same([frame.luma for frame in reader], pictures)
+
+
+def test_a_colour_profile_with_a_name_does_not_end_the_process(tmp_path):
+    """PyAV frees the name once more than there is of it, when the frame goes."""
+    Image.new("RGB", SIZE).save(tmp_path / "0.png", icc_profile=bytes(200))
+    read_it = (
+        "import gc, sys; from runtime.video import VideoReader\n"
+        "with VideoReader(sys.argv[1]) as reader: print(sorted(reader.info.side_data), len(list(reader)))\n"
+        "gc.collect(); print('alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", read_it, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "['ICC_PROFILE'] 1\nalive\n"), done.stderr
 
 
 def test_jpeg_in_png_out(tmp_path):

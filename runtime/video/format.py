@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import shlex
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,6 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer, OutputContainer
+from av.dictionary import Dictionary
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Stream
@@ -85,8 +88,16 @@ def plane_of(frame: av.VideoFrame, index: int) -> Plane:
 
 
 def side_data_of(frame: av.VideoFrame) -> Iterable[SideData]:
-    """Side data, one by one."""
-    return cast("Iterable[SideData]", frame.side_data)  # its stub calls it a dictionary
+    """Side data, one by one.
+
+    PyAV 18 frees the dictionary of a piece of side data, such as the name of a PNG's ICC profile, which FFmpeg then frees with the
+    frame: a segmentation fault. So Python never lets go of one that holds something.
+    """
+    found = list(cast("Iterable[SideData]", frame.side_data))  # its stub calls it a dictionary
+    for held in gc.get_referents(*found):
+        if isinstance(held, Dictionary) and len(held):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+    return found
 
 
 def _unknown_type(kinds: type[SideDataType], number: int) -> SideDataType:
