@@ -96,6 +96,7 @@ def test_exactly_the_frames_in_the_range_with_sound_within_a_packet(suffix, clip
     before, after = read(clips[suffix]), read(output)
     wanted = [number for number, time in enumerate(before.times) if START <= time < END]
     assert summary.frames == len(wanted) == len(after.times)
+    assert "beside the picture" not in " ".join(summary.notes)
     assert same(after.chroma, [before.chroma[number] for number in wanted])
     assert same(after.luma, deblurred(engine, [before.luma[number] for number in wanted]))
     tick = CLOCK if suffix == "mp4" else Fraction(1, 1000)

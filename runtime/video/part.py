@@ -46,6 +46,10 @@ class Part:
         """Whether what ends then is over when the part begins."""
         return self.is_cut and time <= self.start
 
+    def begins_after(self, time: Fraction) -> bool:
+        """Whether what begins then, and is not cut, is left out before the part."""
+        return self.is_cut and time < self.start
+
     def is_over(self, time: Fraction) -> bool:
         """Whether what begins then is behind the part."""
         return self.end is not None and time >= self.end
@@ -68,7 +72,7 @@ class Part:
             packet.pts = packet.dts = round(first / packet.time_base)
             packet.duration = round(last / packet.time_base) - packet.pts
             return packet.duration > 0
-        return not (self.is_cut and start < self.start) and not self.is_over(start)
+        return not self.begins_after(start) and not self.is_over(start)
 
     def chapters(self, chapters: Iterable[Any]) -> list[Any]:
         """Those that lie in it, cut at its ends."""

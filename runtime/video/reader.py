@@ -7,6 +7,7 @@ scaled. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or witho
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -104,7 +105,7 @@ class VideoReader:
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._packet_bytes = 0  # of the first packet of the picture
-        self.starts: dict[int, Fraction] = {}  # seconds, of the streams beside the picture that were come by so far
+        self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
@@ -258,6 +259,9 @@ class VideoReader:
     def _enter(self, part: TimeRange, rate: Fraction) -> None:
         """Goes on to the first frame of the part. Raises VideoError where it has none."""
         self.part = Part.of(part, self.origin)
+        self.starts = {}
+        for packet in itertools.chain.from_iterable(self.first_packets().values()):
+            self._note_start(packet)
         whole, first = self.info, self.info.first_pts * self.info.time_base
         early = self.part.start - INTERLEAVED  # so that the other streams' packets of the part come, too
         if early > first and self.path.is_file() and not self.playlist and not self._sought(early):
@@ -402,12 +406,15 @@ class VideoReader:
         return max(known, self.stream.frames + in_fragments) if in_fragments else known
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
-        if packet.size and not packet.is_discard:
-            self.starts.setdefault(packet.stream_index, _start(packet))
+        self._note_start(packet)
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             kept = self._packets.setdefault(packet.stream_index, deque())
             if len(kept) < TRIED or self.part is None or not self.part.is_before(_end(packet)):
                 kept.append(packet)
+
+    def _note_start(self, packet: av.Packet[Any]) -> None:
+        if packet.size and not packet.is_discard and not (self.part and self.part.begins_after(_start(packet))):
+            self.starts.setdefault(packet.stream_index, _start(packet))
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
         if packet.size:

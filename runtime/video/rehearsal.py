@@ -123,7 +123,8 @@ def _mistimed(plan: OutputPlan, starts: Mapping[int, Fraction], part: Path) -> I
     now = read_back(plan, part)
     if plan.reader.even and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
-    yield from moved_sound(plan.reader, plan.streams, starts, part)
+    if plan.reader.part is None or not plan.reader.part.is_cut:  # the packets that were tried are of the file's start
+        yield from moved_sound(plan.reader, plan.streams, starts, part)
 
 
 def _other_rate(plan: OutputPlan, now: VideoInfo) -> str:
