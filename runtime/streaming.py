@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from operator import index
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,16 @@ from runtime.files.contract import Contract
 from runtime.pixels.strength import Strength, blend, checked_strength
 
 Frame = npt.NDArray[Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _in_turn(method: Method) -> Method:
+    @functools.wraps(method)
+    def served(self: StreamDeblurrer, *arguments: Any, **named: Any) -> Any:
+        with self._turn:
+            return method(self, *arguments, **named)
+
+    return cast("Method", served)
 
 
 class RunsWindows(Protocol):
@@ -53,6 +65,8 @@ class StreamDeblurrer:
 
     A window that fails ends the stream: its error is raised, every call after it raises BackendError until `flush`, which then
     returns nothing. So no frame ever comes in another's place.
+
+    A stream is one caller's. Calls from several threads are served one after the other, in whatever order they come.
     """
 
     def __init__(
@@ -82,8 +96,10 @@ class StreamDeblurrer:
         self._bits, self._color_range, self._ahead = bits, color_range, _whole(ahead)
         if self._ahead < 0:
             raise InputError(f"ahead is {ahead!r}, expected 0 or more, a whole number of windows")
+        self._turn = threading.RLock()
         self._reset()
 
+    @_in_turn
     def push(self, frame: Frame) -> list[Frame]:
         """(H, W) luma, all of one shape and dtype -> the sharp frames that became final, oldest first, maybe none.
 
@@ -104,6 +120,7 @@ class StreamDeblurrer:
         self._pushed += 1
         return self._run_window() if self._pushed == self._start + self._size else []
 
+    @_in_turn
     def precede(self, frames: Sequence[Frame]) -> None:
         """Begins where another stream stopped between two windows; call it before the first `push`.
 
@@ -121,6 +138,7 @@ class StreamDeblurrer:
         """Whether every frame pushed is in a window at work or done, and the next begins a window: where a stream may be cut."""
         return self._start == self._pushed and self._stride == self._size
 
+    @_in_turn
     def drain(self) -> list[Frame]:
         """Waits for the windows at work: the sharp frames that became final."""
         self._check_whole()
@@ -130,6 +148,7 @@ class StreamDeblurrer:
                 ready += self._finish_window()
         return ready
 
+    @_in_turn
     def flush(self) -> list[Frame]:
         """The rest of the stream's sharp frames; afterwards, failed or not, the deblurrer is ready for another stream.
 

@@ -1,5 +1,7 @@
 """StreamDeblurrer: as many frames out as in, in order, whatever the length, with real frames in every window."""
 
+import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,6 +191,27 @@ def test_an_interrupted_window_is_a_failed_one():
         deblurrer.push(np.zeros((2, 3), np.uint8))
     with pytest.raises(BackendError, match=r"failed \(KeyboardInterrupt\): flush"):
         deblurrer.push(np.zeros((2, 3), np.uint8))
+
+
+class Slow(Recorder):
+    def run(self, *arguments):
+        time.sleep(0.01)  # others come meanwhile
+        return super().run(*arguments)
+
+
+def test_threads_that_push_into_one_stream_lose_no_frame():
+    deblurrer, out = StreamDeblurrer(Slow()), []
+
+    def push(numbers):
+        for number in numbers:
+            out.extend(deblurrer.push(np.full((2, 3), number, np.uint8)))
+
+    threads = [threading.Thread(target=push, args=(range(first, 40, 4),)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(frame[0, 0]) for frame in out + deblurrer.flush()) == list(range(40))
 
 
 def test_a_masked_frame_is_refused_instead_of_losing_its_mask():
