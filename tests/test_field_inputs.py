@@ -211,9 +211,10 @@ def test_interlaced_from_a_later_frame_on_is_found_before_the_work(tmp_path, mon
         pytest.raises(VideoError, match=r"the frame at .* s is interlaced.*-i '.*in put.ts' -vf bw.*-c:a copy"),
     ):
         look_ahead(reader)
-    monkeypatch.setattr("runtime.deblur_video.open_engine", lambda *_: pytest.fail("the work was begun"))
+    monkeypatch.setattr("runtime.deblur_video.overlap", lambda *_: pytest.fail("the work was begun"))
     with pytest.raises(VideoError, match="is interlaced"):
         deblur_video(DeblurOptions(source, tmp_path / "out.mkv"))
+    assert not list(tmp_path.glob("*out*"))
     with VideoReader(source, limit=10) as reader:
         look_ahead(reader)
 

@@ -1,5 +1,6 @@
 """VideoReader and VideoWriter against real codecs: nothing but luma changes, and nothing is lost."""
 
+import re
 import struct
 from fractions import Fraction
 from itertools import count, pairwise
@@ -345,6 +346,30 @@ def test_a_change_of_size_is_refused_where_it_happens(tmp_path):
         VideoReader(tmp_path / "in.h264") as reader,
     ):
         list(reader)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"color": (1, 9, 9, 18)}, "the colour (primaries-transfer-matrix) changes from 1-1-1 to 9-18-9"),
+        ({"color": (1, 1, 1, 1), "aspect": Fraction(16, 11)}, "the shape of samples changes from 1:1 to 16:11"),
+    ],
+)
+def test_a_change_of_what_an_output_says_once_is_told_once(change, said, tmp_path):
+    kinds = {"color": (1, 1, 1, 1)}, change
+    parts = [
+        Clip(times=VARIABLE[:4], moving=True, **kind).write(tmp_path / f"{n}.h264").read_bytes() for n, kind in enumerate(kinds)
+    ]
+    (tmp_path / "in.h264").write_bytes(b"".join(parts * 2))
+    with VideoReader(tmp_path / "in.h264") as reader:
+        assert len(list(reader)) == 16
+        assert len(reader.notes) == 1
+        near = re.fullmatch(rf"{re.escape(said)} near frame (\d) \((0\.\d\d) s\), .*", reader.notes[0])
+        assert int(near[1]) in (2, 3, 4)  # the decoder knows of the shape of samples before it gives the frame
+        assert float(near[2]) == int(near[1]) / 25
+    with VideoReader(tmp_path / "in.h264", limit=2) as reader:
+        assert len(list(reader)) == 2
+        assert reader.notes == []
 
 
 def test_a_raw_stream_without_times_gets_them(tmp_path):

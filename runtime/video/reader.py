@@ -137,6 +137,7 @@ class VideoReader:
             pts = self._time_of(decoded, previous)
             if self.part and self.part.is_over(pts * self.info.time_base):
                 break
+            self._note_changes(decoded, pts)
             self._ahead = None if self.live else next(self._decoded, None)
             planes = [plane_of(decoded, index) for index in range(len(decoded.planes))]
             for plane in planes:
@@ -250,6 +251,7 @@ class VideoReader:
         self.origin = max(Fraction(0), started)  # seconds on the file's clock, from which users count
 
     def _described(self, first: av.VideoFrame, rate: Fraction) -> VideoInfo:
+        self._stated = _stated(first, self._decoder)
         self.gop_timecode = _gop_timecode(first)  # what MPEG-2 says of the first picture in its own code; None elsewhere
         info = replace(_describe(self.container, self.stream, first, self._indexed), rgb_bits=self._layouts.rgb_bits)
         if self.pictures:
@@ -396,6 +398,16 @@ class VideoReader:
             if says_something(data) and data.type.name not in self.side_data:
                 time = None if frame.pts is None else frame.pts * (self.stream.time_base or Fraction(1))
                 self.side_data[data.type.name] = time
+
+    def _note_changes(self, frame: av.VideoFrame, pts: int) -> None:
+        """Of what the output says once, of the first frame: the first that says otherwise."""
+        for what, now in _stated(frame, self._decoder).items():
+            if now != self._stated.get(what, now):
+                time = 0 if self.pictures else float(pts * self.info.time_base - self.origin)
+                self._said.append(
+                    f"{what} changes from {self._stated.pop(what)} to {now} near frame {self.frames} ({time:.2f} s), and the output"
+                    " has the first throughout: cut the file there to keep both"
+                )
 
     def _in_index(self) -> int:
         """Coded frames that the file says it has; 0 where its format does not say. An index of fragments is known in part only."""
@@ -560,6 +572,15 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         hdr=_hdr(first),
         side_data=frozenset(data.type.name for data in side_data_of(first) if says_something(data)),
     )
+
+
+def _stated(frame: av.VideoFrame, decoder: av.VideoCodecContext) -> dict[str, str]:
+    """What an output says of all its frames, in words; the decoder has the aspect ratio of the frame that it gave last."""
+    aspect = decoder.sample_aspect_ratio or Fraction(1)
+    return {
+        "the colour (primaries-transfer-matrix)": f"{frame.color_primaries}-{frame.color_trc}-{frame.colorspace}",
+        "the shape of samples": f"{aspect.numerator}:{aspect.denominator}",
+    }
 
 
 def _rate(stream: av.VideoStream) -> Fraction | None:
