@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import sys
 from dataclasses import fields, replace
@@ -255,9 +256,19 @@ def test_a_search_under_a_limit_needs_the_truth(given):
         open_peer("openvino nncf int8 max_drop", replace(given, truth=given.truth[:0]))
 
 
+@pytest.fixture
+def _log_levels():
+    """NNCF has all handlers of the process pass errors alone."""
+    before = [(handler, handler.level) for handler in logging.root.handlers]
+    yield
+    for handler, level in before:
+        handler.setLevel(level)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["openvino nncf int8", "openvino nncf int8 max_drop"])
 @pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
+@pytest.mark.usefixtures("_log_levels")
 def test_a_peer_that_prepares_itself(name, given):
     pytest.importorskip("nncf")
     expected = open_peer("pytorch fp32", given)(given.calibration[0])
