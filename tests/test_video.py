@@ -372,6 +372,19 @@ def test_a_change_of_what_an_output_says_once_is_told_once(change, said, tmp_pat
         assert reader.notes == []
 
 
+def test_a_container_that_contradicts_its_picture_is_told(tmp_path):
+    path = Clip(color=(1, 1, 1, 1)).write(tmp_path / "in.mp4")
+    with VideoReader(path) as reader:
+        assert reader.notes == []
+    before, at, after = path.read_bytes().partition(b"colrnclx")
+    path.write_bytes(before + at + struct.pack(">3H", 9, 16, 9) + after[6:])
+    with VideoReader(path) as reader:
+        assert reader.info.color_tags[1:] == (1, 1, 1)
+        assert reader.notes == [
+            "the container says 9-16-9, the coded picture 1-1-1 (primaries-transfer-matrix): the output has the picture's"
+        ]
+
+
 def test_a_raw_stream_without_times_gets_them(tmp_path):
     source = Clip(times=VARIABLE[:6], options={"bf": "0"}).write(tmp_path / "in.h264")
     with VideoReader(source) as reader:

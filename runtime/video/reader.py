@@ -63,6 +63,7 @@ INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one mome
 HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
 TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
+SAYS_NOTHING = {0, 2}  # primaries, transfer and matrix in ITU-T H.273: reserved, or RGB, and not known
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
 EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
@@ -240,6 +241,7 @@ class VideoReader:
         self._layouts = Layouts()
         self.stream = _picture_stream(self.path, self.container)
         self._decoder = decoder_for(self.stream)
+        by_container = _colour(self._decoder)  # until the first picture is decoded
         self._times = FrameTimes(self.path, self.container)
         self._indexed = len(self.pictures) or self._in_index()
         self._decoded = self._begin_decoding()
@@ -247,6 +249,10 @@ class VideoReader:
         if self._ahead is None:
             raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
         self.info = self._described(self._ahead, rate)
+        coded = _colour(self._ahead)
+        if any(one != other and not SAYS_NOTHING & {one, other} for one, other in zip(by_container, coded)):
+            said = f"the container says {_joined(by_container)}, the coded picture {_joined(coded)}"
+            self._said.append(f"{said} (primaries-transfer-matrix): the output has the picture's")
         started = Fraction(0) if self.pictures else Fraction(self.container.start_time or 0, CONTAINER_CLOCK)
         self.origin = max(Fraction(0), started)  # seconds on the file's clock, from which users count
 
@@ -578,9 +584,18 @@ def _stated(frame: av.VideoFrame, decoder: av.VideoCodecContext) -> dict[str, st
     """What an output says of all its frames, in words; the decoder has the aspect ratio of the frame that it gave last."""
     aspect = decoder.sample_aspect_ratio or Fraction(1)
     return {
-        "the colour (primaries-transfer-matrix)": f"{frame.color_primaries}-{frame.color_trc}-{frame.colorspace}",
+        "the colour (primaries-transfer-matrix)": _joined(_colour(frame)),
         "the shape of samples": f"{aspect.numerator}:{aspect.denominator}",
     }
+
+
+def _colour(told: av.VideoFrame | av.VideoCodecContext) -> tuple[int, int, int]:
+    """Primaries, transfer and matrix, as ITU-T H.273 numbers them."""
+    return told.color_primaries, told.color_trc, told.colorspace
+
+
+def _joined(colour: tuple[int, ...]) -> str:
+    return "-".join(map(str, colour))
 
 
 def _rate(stream: av.VideoStream) -> Fraction | None:
