@@ -18,6 +18,7 @@ from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from runtime.video.hdr import Hdr
 
@@ -82,6 +83,14 @@ def plane_of(frame: av.VideoFrame, index: int) -> Plane:
     plane = frame.planes[index]
     samples = np.frombuffer(memoryview(plane), np.uint8 if frame.format.components[0].bits == 8 else np.uint16)
     return samples.reshape(plane.height, -1)[:, : plane.width]
+
+
+def frames_from_here(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """Decodes from where the container is, to its end; a packet without a byte, which repeats a picture, does not end it."""
+    for packet in container.demux(stream):
+        if packet.size:
+            yield from stream.decode(packet)
+    yield from stream.decode(None)
 
 
 def side_data_of(frame: av.VideoFrame) -> Iterable[SideData]:

@@ -20,7 +20,7 @@ from typing import Any
 import av
 from av.stream import Disposition, Stream
 
-from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, is_format, side_data_of
+from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
 from runtime.video.fragments import has_clean_aperture, uuids_of
 from runtime.video.muxer import STATISTICS
 from runtime.video.reader import VideoReader, says_something
@@ -220,7 +220,7 @@ def _side_data_at(written: Path, time: Fraction) -> set[str]:
     found: set[str] = set()
     with suppress(av.FFmpegError), av.open(str(written.absolute())) as container:
         container.seek(max(0, round(time * CLOCK)))
-        for frame in islice(container.decode(video=0), LOOKED_THROUGH):
+        for frame in islice(frames_from_here(container, container.streams.video[0]), LOOKED_THROUGH):
             found |= {data.type.name for data in side_data_of(frame) if says_something(data)}
             if frame.pts is not None and frame.pts * (frame.time_base or 0) >= time:
                 break

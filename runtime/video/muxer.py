@@ -91,6 +91,11 @@ class OutputPlan:
         return found
 
     @property
+    def without_times(self) -> str:
+        """The note where frames come at other times than an output that only counts them says."""
+        return f"the times of the frames are not in the output: {self.where} has one rate, {float(self.rate):.5g} per second"
+
+    @property
     def where(self) -> str:
         """The container, as users know it."""
         return self.path.suffix or {Y4M: "y4m"}.get(self.format, self.format)
@@ -110,6 +115,8 @@ class Muxer:
         self._plan, self._info, self._target = plan, plan.reader.info, target
         self.coded = 0  # pictures in the container
         self._handed = 0  # pictures to the encoder
+        self._first: int | None = None  # when the first picture is shown, as the source counts
+        self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
         self._counted: FrameTimes | None = None
@@ -146,6 +153,9 @@ class Muxer:
         else:
             picture.pts, picture.duration, picture.time_base = self._handed, 1, 1 / self._counted.rate
             self._counted.add(pts + self._shift, duration)
+        self._first = pts if self._first is None else self._first
+        off = (pts - self._first) * self._info.time_base - self._handed / self._plan.rate
+        self._uneven |= abs(off) * self._plan.rate > 1
         self._handed += 1
         self._mux(self.stream.encode(picture))
 
@@ -194,6 +204,8 @@ class Muxer:
                 yield f"{copy.type} stream {index}: {times}"
         if times := self.times[self.stream.index].told():
             yield f"the picture in {self._plan.where}: {times}"
+        if self._uneven and self._plan.is_format({Y4M}):
+            yield self._plan.without_times
         if self._reordered and self._plan.is_format(DECODING_TIMES_ONLY):
             yield f"B-frames in {self._plan.where} have no times there, and may be shown in the wrong order: -e bf=0 avoids them"
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -105,6 +106,8 @@ class VideoReader:
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._packet_bytes = 0  # of the first packet of the picture
         self.starts: dict[int, Fraction] = {}  # seconds, of the streams beside the picture that were come by so far
+        self._repeats = 0  # packets of the picture without a byte
+        self._repeated: int | None = None  # when the last one of them is shown
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
@@ -326,14 +329,15 @@ class VideoReader:
     def _decode(self, whole: bool = True) -> Iterator[av.VideoFrame]:
         frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
         try:
-            for packet in self._whole_packets():
-                if not packets:
-                    check_alpha(self.path, packet, self._decoder)
-                    self._packet_bytes = packet.size
-                packets += packet.size > 0
-                hidden += packet.is_discard
-                self._times.take(packet)
-                for decoded in self._decoder.decode(packet if packet.size else None):
+            for packet in chain(self._whole_packets(), [None]):
+                if packet is not None:
+                    if not packets:
+                        check_alpha(self.path, packet, self._decoder)
+                        self._packet_bytes = packet.size
+                    packets += 1
+                    hidden += packet.is_discard
+                    self._times.take(packet)
+                for decoded in self._decoder.decode(packet):
                     yield self._made(decoded, frames)
                     frames += 1
         except av.FFmpegError as error:
@@ -346,6 +350,7 @@ class VideoReader:
     def _whole_packets(self) -> Iterator[av.Packet[Any]]:
         """The packets of the picture, the others being set aside. Raises _LossError after one that is not whole.
 
+        One without a byte repeats the picture before it, which lasts longer then, as FFmpeg and AVI have it; it is not handed out.
         A transport stream whose counter jumps has lost packets, unless a keyframe follows: then others were joined to it. Until
         that is known, what follows is not handed out.
         """
@@ -356,15 +361,25 @@ class VideoReader:
             if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
                 self._set_aside(packet)
                 continue
+            if not packet.size:
+                self._note_repeat(packet)
+                continue
             waiting.append(packet)
             if doubtful:
-                doubtful = not (joinable and packet.size and packet.is_keyframe)
+                doubtful = not (joinable and packet.is_keyframe)
                 self._joints += not doubtful
-                if doubtful and (not packet.size or len(waiting) == AFTER_A_JUMP or not joinable):
+                if doubtful and (len(waiting) == AFTER_A_JUMP or not joinable):
                     raise _LossError
             while waiting and not doubtful:
                 doubtful = waiting[0].is_corrupt
                 yield waiting.popleft()
+        if doubtful:
+            raise _LossError
+
+    def _note_repeat(self, packet: av.Packet[Any]) -> None:
+        """Of a packet without a byte; those that PyAV puts behind the last one have no time."""
+        if packet.pts is not None:
+            self._repeats, self._repeated = self._repeats + 1, packet.pts
 
     def _read_on(self, last: Fraction) -> None:
         """Sets aside what belongs to the frames up to the one at `last` and lies behind them in the file."""
@@ -452,7 +467,7 @@ class VideoReader:
     def _check_end(self, frames: int, packets: int, hidden: int) -> None:
         """A file cut off between two frames decodes without an error; an index, a length or the size of packets tell it."""
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
-        if packets < self._indexed:
+        if packets + self._repeats < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
         if self._pipe and self._pipe.cut_within:
             raise self._broken(frames, "it ends within an element")
@@ -495,8 +510,11 @@ class VideoReader:
             return max(1, self._ahead.pts - pts) if self._ahead.pts is not None else self._step()
         if self.live:
             return decoded.duration or self._step()
-        left = 0 if self.broke_off else (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
-        return left if left > 0 else decoded.duration or self._step()
+        step = decoded.duration or self._step()
+        ends = [(self.stream.start_time or 0) + (self.stream.duration or 0)]
+        ends += [] if self._repeated is None else [self._repeated + step]
+        left = 0 if self.broke_off else max(ends) - pts
+        return left if left > 0 else step
 
     def _step(self) -> int:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))

@@ -68,7 +68,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     packets = _first_packets(plan.reader)
     plan, notes = _with_streams(plan)
     if plan.is_format({Y4M}) and not plan.reader.even:
-        notes.append(f"the times of the frames are not in the output: {plan.where} has one rate, {float(plan.rate):.5g} per second")
+        notes.append(plan.without_times)
     plainly_lost: set[str] | None = None
     while True:
         try:
