@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -117,6 +118,8 @@ class Muxer:
         self._handed = 0  # pictures to the encoder
         self._first: int | None = None  # when the first picture is shown, as the source counts
         self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
+        self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
+        self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
         self._counted: FrameTimes | None = None
@@ -168,12 +171,28 @@ class Muxer:
         self.coded += 1
 
     def copy(self, packet: av.Packet[Any], index: int) -> None:
-        """Takes a packet of the source's stream of this index; one that an edit list hides stays hidden, or is left out."""
+        """Takes a packet of the source's stream of this index; one that an edit list hides stays hidden, or is left out.
+
+        In front of what is heard from the start on MP4 hides it again, and so much as a decoder needs to warm up is no matter
+        anywhere. What comes later is hidden by no output.
+        """
         moved = round(self.start / packet.time_base)
         packet.pts, packet.dts = (None if time is None else time - moved for time in (packet.pts, packet.dts))
-        hidden = packet.is_discard and packet.pts is not None and packet.pts * packet.time_base < -WARM_UP
-        if not hidden or self._plan.is_format(MP4_LIKE):
-            self._send(packet, self._copies[index])
+        if not packet.is_discard:
+            self._heard.add(index)
+        elif index in self._heard:
+            self._hidden[index] += 1
+            return
+        elif self._is_early(packet, index):
+            return
+        self._send(packet, self._copies[index])
+
+    def _is_early(self, packet: av.Packet[Any], index: int) -> bool:
+        """Whether a hidden packet, its time moved, would be heard, or come long before what is."""
+        source = self._plan.reader.container.streams[index]
+        begin = (source.start_time or 0) * (source.time_base or 0) - self.start
+        early = packet.pts is not None and packet.pts * packet.time_base < begin - WARM_UP
+        return early and not (self._plan.is_format(MP4_LIKE) and begin <= 0)
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and the trailer."""
@@ -200,6 +219,9 @@ class Muxer:
     def notes(self) -> Iterator[str]:
         """What was changed on the way."""
         for index, copy in self._copies.items():
+            if count := self._hidden[index]:
+                what = "1 packet" if count == 1 else f"{count} packets"
+                yield f"{copy.type} stream {index}: {what} that an edit list hides in its middle left out"
             if times := self.times[copy.index].told():
                 yield f"{copy.type} stream {index}: {times}"
         if times := self.times[self.stream.index].told():
