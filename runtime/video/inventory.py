@@ -22,13 +22,13 @@ from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
 from runtime.video.fragments import has_clean_aperture, uuids_of
-from runtime.video.muxer import STATISTICS
+from runtime.video.muxer import REEL, STATISTICS, reel_of
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import is_made_anew
 from runtime.video.services import programs_of, services_of
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
-NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate"}
+NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate", REEL}
 NO_LANGUAGE = ("language", "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
 TITLE = "title"
@@ -72,6 +72,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
         if has_clean_aperture(reader.path):
             facts["the clean aperture (clap)"] = True
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
+    if reel := reel_of(reader):
+        facts["the reel name"] = reel
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
     return Inventory(

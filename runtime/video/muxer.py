@@ -44,7 +44,7 @@ ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and n
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
 TAGS = ({"hevc": "hvc1"}, {"hevc": "hev1", "h264": "avc3"})  # of MP4; the second where settings may stand beside the pictures
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
-TIMECODE, XMP = "timecode", "xmp"
+TIMECODE, REEL, XMP = "timecode", "reel_name", "xmp"
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
 DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
@@ -221,7 +221,7 @@ class Muxer:
         for index, copy in self._copies.items():
             if count := self._hidden[index]:
                 what = "1 packet" if count == 1 else f"{count} packets"
-                yield f"{copy.type} stream {index}: {what} that an edit list hides in its middle left out"
+                yield f"{copy.type} stream {index}: without {what} that an edit list hides in its middle"
             if times := self.times[copy.index].told():
                 yield f"{copy.type} stream {index}: {times}"
         if times := self.times[self.stream.index].told():
@@ -273,10 +273,12 @@ class Muxer:
         if plan.coded:
             context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container
         context.options = with_hdr(codec, options, info.hdr)
-        stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE)))
+        stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE, REEL, REEL.upper())))
         timecode = timecode_of(plan.reader)  # from which MP4 and QuickTime make a track
         if timecode and not (DROPS in timecode and round(plan.rate) % DROPPED_FRAMES):
             stream.metadata[TIMECODE] = timecode
+        if reel := reel_of(plan.reader):
+            stream.metadata[REEL] = reel
         stream.disposition = plan.reader.stream.disposition
         if info.display_matrix:
             stream.set_display_matrix(info.display_matrix)
@@ -389,6 +391,12 @@ def timecode_of(reader: VideoReader) -> str | None:
     tracks = [track for track in reader.container.streams if is_timecode_track(reader, track)]
     told = [reader.stream.metadata, reader.container.metadata, *(track.metadata for track in tracks)]
     return next((metadata[TIMECODE] for metadata in told if metadata.get(TIMECODE)), None)
+
+
+def reel_of(reader: VideoReader) -> str | None:
+    """The name of the tape or card that a timecode counts on, which QuickTime keeps beside it."""
+    told = [reader.container.metadata, *(stream.metadata for stream in reader.container.streams)]
+    return next((value for metadata in told for name, value in metadata.items() if name.lower() == REEL and value), None)
 
 
 def is_timecode_track(reader: VideoReader, source: Stream) -> bool:
