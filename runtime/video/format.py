@@ -54,6 +54,7 @@ class VideoInfo:
     display_matrix: tuple[int, ...] | None  # FFmpeg's 3 x 3 matrix behind `rotation`, with flips
     hdr: Hdr  # static metadata of the first frame
     side_data: frozenset[str]  # what else FFmpeg knows of the first frame, such as "MASTERING_DISPLAY_METADATA"
+    signed: bool  # whether the first frame has its encoder's signature beside it
 
     @property
     def expected_frames(self) -> int | None:

@@ -26,6 +26,7 @@ from runtime.video.muxer import REEL, STATISTICS, reel_of
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import is_made_anew
 from runtime.video.services import programs_of, services_of
+from runtime.video.user_data import REMEDY, USER_DATA
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
 NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate", REEL}
@@ -42,7 +43,7 @@ FACTS = {  # of VideoInfo: what users call them; None = told by the picture itse
     "color_tags": "the colour tags",
     "side_data": "side data",
     "hdr": None,  # side data
-    **dict.fromkeys(("width", "height", "pixel_format", "bits", "rgb_bits", "chroma_step", "codec", "rotation")),
+    **dict.fromkeys(("width", "height", "pixel_format", "bits", "rgb_bits", "chroma_step", "codec", "rotation", "signed")),
     **dict.fromkeys(("time_base", "first_pts", "frame_rate", "frames", "duration")),  # of timing, which the rehearsal compares
 }
 
@@ -135,7 +136,7 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
         time = reader.side_data[kind] if kind != name else None
         if time is not None and kind in _side_data_at(written, time - start):
             continue
-        yield kind, name
+        yield kind, name.replace(USER_DATA, REMEDY)
 
 
 def _lost_tags(before: Inventory, told: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,7 @@ from runtime.video.layouts import narrower
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
+from runtime.video.user_data import with_user_data
 
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
@@ -272,7 +273,7 @@ class Muxer:
         context.flags |= av.codec.context.Flags.frame_duration
         if plan.coded:
             context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container
-        context.options = with_hdr(codec, options, info.hdr)
+        context.options = with_user_data(codec, with_hdr(codec, options, info.hdr), info)
         stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE, REEL, REEL.upper())))
         timecode = timecode_of(plan.reader)  # from which MP4 and QuickTime make a track
         if timecode and not (DROPS in timecode and round(plan.rate) % DROPPED_FRAMES):

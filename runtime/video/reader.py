@@ -50,6 +50,7 @@ from runtime.video.layouts import Layouts
 from runtime.video.part import CONTAINER_CLOCK, Part
 from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import open_source
+from runtime.video.user_data import USER_DATA, has_signature, is_signature
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
 SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
@@ -63,7 +64,7 @@ INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one mome
 HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
 TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
-NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
+NOT_OF_THE_PICTURE = {"DISPLAYMATRIX"}  # side data told elsewhere
 EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
 
@@ -522,8 +523,9 @@ class VideoReader:
 
 def says_something(data: SideData) -> bool:
     """Whether side data is of the picture, and not empty."""
-    empty = data.type.name in EMPTY_WHEN_ZERO and not any(bytes(data))
-    return data.type.name not in NOT_OF_THE_PICTURE and not empty
+    name = data.type.name
+    empty = name in EMPTY_WHEN_ZERO and not any(bytes(data))
+    return name not in NOT_OF_THE_PICTURE and not empty and not (name == USER_DATA and is_signature(data))
 
 
 class _LossError(Exception):
@@ -570,6 +572,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         display_matrix=_display_matrix(first),
         hdr=_hdr(first),
         side_data=frozenset(data.type.name for data in side_data_of(first) if says_something(data)),
+        signed=has_signature(first),
     )
 
 
