@@ -57,6 +57,7 @@ class Inventory:
     streams: tuple[tuple[str, str], ...]  # (type and index, codec), without the video that is deblurred
     chapters: int
     gaps: int  # between chapters, and behind the last
+    overlaps: int  # chapters that end after the next one begins
     chapter_tags: frozenset[str]  # what is said of chapters beside titles
     ahead: int  # streams of sound in front of the picture
     alpha: bool
@@ -83,6 +84,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
         chapters=len(reader.chapters),
         gaps=_gaps(reader),
+        overlaps=_overlaps(reader),
         chapter_tags=frozenset(name.lower() for each in reader.chapters for name in each["metadata"]) - {TITLE},
         ahead=sum(stream.type == "audio" and stream.index < reader.stream.index for stream in streams),
         alpha=_has_alpha(reader.info.pixel_format),
@@ -106,6 +108,8 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     else:
         if before.gaps > after.gaps:
             lost.append(("gaps", "gaps between or behind chapters"))
+        if before.overlaps > after.overlaps:
+            lost.append(("overlap", "the ends of chapters that overlap the next one"))
         if before.chapter_tags - after.chapter_tags:
             lost.append(("of chapters", f"{', '.join(sorted(before.chapter_tags - after.chapter_tags))} of chapters"))
     if before.ahead and not after.ahead and "audio" in {name.partition(" ")[0] for name, _ in after.streams}:
@@ -195,9 +199,18 @@ def _details(stream: Stream) -> dict[str, str]:
     return {**metadata, **{f"disposition {flag}": f"disposition {flag}" for flag in flags}}
 
 
+def _overlaps(reader: VideoReader) -> int:
+    times = _chapter_times(reader)
+    return sum(earlier[1] - later[0] > LEAST_GAP for earlier, later in zip(times, times[1:]))
+
+
+def _chapter_times(reader: VideoReader) -> list[list[Fraction]]:
+    """Start and end of each, in seconds."""
+    return [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in reader.chapters]
+
+
 def _gaps(reader: VideoReader) -> int:
-    chapters, container = reader.chapters, reader.container
-    times = [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in chapters]
+    container, times = reader.container, _chapter_times(reader)
     if times and container.duration and not reader.part:
         times.append([Fraction((container.start_time or 0) + container.duration, CLOCK)] * 2)
     return sum(later[0] - earlier[1] > LEAST_GAP for earlier, later in zip(times, times[1:]))

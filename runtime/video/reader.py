@@ -333,6 +333,7 @@ class VideoReader:
             for packet in chain(self._whole_packets(), [None]):
                 if packet is not None:
                     if not packets:
+                        _check_encryption(self.path, packet)
                         check_alpha(self.path, packet, self._decoder)
                         self._packet_bytes = packet.size
                     packets += 1
@@ -342,6 +343,11 @@ class VideoReader:
                     yield self._made(decoded, frames)
                     frames += 1
         except av.FFmpegError as error:
+            if not frames and self._pipe and self._pipe.index_behind:
+                raise VideoError(
+                    f"{self.path}: is an MP4 or QuickTime file whose index is at its end, expected it in front in a pipe: give the"
+                    " file's name, or write it with -movflags faststart"
+                ) from error
             raise self._broken(frames, error.strerror) from error
         except _LossError as error:
             raise self._broken(frames) from error
@@ -545,6 +551,11 @@ def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
     if stream.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: convert it first")
     return stream
+
+
+def _check_encryption(path: Path, packet: av.Packet[Any]) -> None:
+    if packet.has_sidedata("encryption_info"):
+        raise VideoError(f"{path}: its picture is encrypted (CENC), expected one that is not: decrypt it with its key first")
 
 
 def _describe(container: InputContainer, stream: av.VideoStream, first: av.VideoFrame, indexed: int) -> VideoInfo:
