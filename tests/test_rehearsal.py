@@ -31,7 +31,7 @@ def rewrite(source, target, encoder=FAST):
     return writer.notes
 
 
-def with_timecode(path, timecode="01:02:03:04", rate=RATE, metadata=()):
+def with_timecode(path, timecode="01:02:03:04", rate=RATE, metadata=(), reel=""):
     """FFmpeg makes a track of it."""
     options = {"movflags": "use_metadata_tags"} if metadata else {}
     with av.open(str(path), "w", container_options=options) as container:
@@ -40,6 +40,8 @@ def with_timecode(path, timecode="01:02:03:04", rate=RATE, metadata=()):
         stream.width, stream.height = 64, 48
         if timecode:
             stream.metadata["timecode"] = timecode
+        if reel:
+            stream.metadata["reel_name"] = reel
         for number in range(12):
             picture = av.VideoFrame.from_ndarray(np.full((72, 64), 20 * number, np.uint8), format="yuv420p")
             picture.pts, picture.time_base = number, 1 / rate
@@ -64,6 +66,21 @@ def test_a_timecode_track_is_made_anew(suffix, tracks, tmp_path):
         found = [{name.lower(): value for name, value in metadata.items()}.get("timecode") for metadata in told]
     assert "01:02:03:04" in found
     assert timecodes(tmp_path / f"out{suffix}")[1] == ["01:02:03:04"] * tracks
+
+
+@pytest.mark.parametrize(("suffix", "kept"), [(".mov", True), (".mkv", True), (".mp4", False)])
+def test_the_reel_that_a_timecode_counts_on_is_kept_or_noted(suffix, kept, tmp_path):
+    source = with_timecode(tmp_path / "in.mov", reel="A001_C004")
+    notes = rewrite(source, tmp_path / f"out{suffix}")
+    assert notes == ([] if kept else ["the reel name: not in the output as it was"])
+    assert (b"A001_C004" in (tmp_path / f"out{suffix}").read_bytes()) is kept
+
+
+def test_a_reel_comes_back_from_matroska(tmp_path):
+    rewrite(with_timecode(tmp_path / "in.mov", reel="A001_C004"), tmp_path / "between.mkv")
+    assert rewrite(tmp_path / "between.mkv", tmp_path / "out.mov") == []
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert container.streams.data[0].metadata["reel_name"] == "A001_C004"
 
 
 def test_a_timecode_track_survives_a_resumed_run(tmp_path):

@@ -21,6 +21,7 @@ from av.dictionary import Dictionary
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Stream
+from av.video.stream import VideoStream
 
 from runtime.video.hdr import Hdr
 
@@ -56,6 +57,7 @@ class VideoInfo:
     display_matrix: tuple[int, ...] | None  # FFmpeg's 3 x 3 matrix behind `rotation`, with flips
     hdr: Hdr  # static metadata of the first frame
     side_data: frozenset[str]  # what else FFmpeg knows of the first frame, such as "MASTERING_DISPLAY_METADATA"
+    signed: bool  # whether the first frame has its encoder's signature beside it
 
     @property
     def expected_frames(self) -> int | None:
@@ -85,6 +87,14 @@ def plane_of(frame: av.VideoFrame, index: int) -> Plane:
     plane = frame.planes[index]
     samples = np.frombuffer(memoryview(plane), np.uint8 if frame.format.components[0].bits == 8 else np.uint16)
     return samples.reshape(plane.height, -1)[:, : plane.width]
+
+
+def frames_from_here(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """Decodes from where the container is, to its end; a packet without a byte, which repeats a picture, does not end it."""
+    for packet in container.demux(stream):
+        if packet.size:
+            yield from stream.decode(packet)
+    yield from stream.decode(None)
 
 
 def side_data_of(frame: av.VideoFrame) -> Iterable[SideData]:

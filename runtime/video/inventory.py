@@ -20,15 +20,16 @@ from typing import Any
 import av
 from av.stream import Disposition, Stream
 
-from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, is_format, side_data_of
+from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
 from runtime.video.fragments import has_clean_aperture, uuids_of
-from runtime.video.muxer import STATISTICS
+from runtime.video.muxer import REEL, STATISTICS, reel_of
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import is_made_anew
 from runtime.video.services import programs_of, services_of
+from runtime.video.user_data import REMEDY, USER_DATA
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
-NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate"}
+NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate", REEL}
 NO_LANGUAGE = ("language", "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
 TITLE = "title"
@@ -42,7 +43,7 @@ FACTS = {  # of VideoInfo: what users call them; None = told by the picture itse
     "color_tags": "the colour tags",
     "side_data": "side data",
     "hdr": None,  # side data
-    **dict.fromkeys(("width", "height", "pixel_format", "bits", "rgb_bits", "chroma_step", "codec", "rotation")),
+    **dict.fromkeys(("width", "height", "pixel_format", "bits", "rgb_bits", "chroma_step", "codec", "rotation", "signed")),
     **dict.fromkeys(("time_base", "first_pts", "frame_rate", "frames", "duration")),  # of timing, which the rehearsal compares
 }
 
@@ -56,6 +57,7 @@ class Inventory:
     streams: tuple[tuple[str, str], ...]  # (type and index, codec), without the video that is deblurred
     chapters: int
     gaps: int  # between chapters, and behind the last
+    overlaps: int  # chapters that end after the next one begins
     chapter_tags: frozenset[str]  # what is said of chapters beside titles
     ahead: int  # streams of sound in front of the picture
     alpha: bool
@@ -72,6 +74,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
         if has_clean_aperture(reader.path):
             facts["the clean aperture (clap)"] = True
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
+    if reel := reel_of(reader):
+        facts["the reel name"] = reel
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
     return Inventory(
@@ -80,6 +84,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
         chapters=len(reader.chapters),
         gaps=_gaps(reader),
+        overlaps=_overlaps(reader),
         chapter_tags=frozenset(name.lower() for each in reader.chapters for name in each["metadata"]) - {TITLE},
         ahead=sum(stream.type == "audio" and stream.index < reader.stream.index for stream in streams),
         alpha=_has_alpha(reader.info.pixel_format),
@@ -103,6 +108,8 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     else:
         if before.gaps > after.gaps:
             lost.append(("gaps", "gaps between or behind chapters"))
+        if before.overlaps > after.overlaps:
+            lost.append(("overlap", "the ends of chapters that overlap the next one"))
         if before.chapter_tags - after.chapter_tags:
             lost.append(("of chapters", f"{', '.join(sorted(before.chapter_tags - after.chapter_tags))} of chapters"))
     if before.ahead and not after.ahead and "audio" in {name.partition(" ")[0] for name, _ in after.streams}:
@@ -133,7 +140,7 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
         time = reader.side_data[kind] if kind != name else None
         if time is not None and kind in _side_data_at(written, time - start):
             continue
-        yield kind, name
+        yield kind, name.replace(USER_DATA, REMEDY)
 
 
 def _lost_tags(before: Inventory, told: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
@@ -192,9 +199,18 @@ def _details(stream: Stream) -> dict[str, str]:
     return {**metadata, **{f"disposition {flag}": f"disposition {flag}" for flag in flags}}
 
 
+def _overlaps(reader: VideoReader) -> int:
+    times = _chapter_times(reader)
+    return sum(earlier[1] - later[0] > LEAST_GAP for earlier, later in zip(times, times[1:]))
+
+
+def _chapter_times(reader: VideoReader) -> list[list[Fraction]]:
+    """Start and end of each, in seconds."""
+    return [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in reader.chapters]
+
+
 def _gaps(reader: VideoReader) -> int:
-    chapters, container = reader.chapters, reader.container
-    times = [[Fraction(chapter[end]) * chapter["time_base"] for end in ("start", "end")] for chapter in chapters]
+    container, times = reader.container, _chapter_times(reader)
     if times and container.duration and not reader.part:
         times.append([Fraction((container.start_time or 0) + container.duration, CLOCK)] * 2)
     return sum(later[0] - earlier[1] > LEAST_GAP for earlier, later in zip(times, times[1:]))
@@ -220,7 +236,7 @@ def _side_data_at(written: Path, time: Fraction) -> set[str]:
     found: set[str] = set()
     with suppress(av.FFmpegError), av.open(str(written.absolute())) as container:
         container.seek(max(0, round(time * CLOCK)))
-        for frame in islice(container.decode(video=0), LOOKED_THROUGH):
+        for frame in islice(frames_from_here(container, container.streams.video[0]), LOOKED_THROUGH):
             found |= {data.type.name for data in side_data_of(frame) if says_something(data)}
             if frame.pts is not None and frame.pts * (frame.time_base or 0) >= time:
                 break

@@ -10,6 +10,7 @@ from itertools import islice
 import av
 from av.container import InputContainer
 
+from runtime.video.format import frames_from_here
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD, open_source
 
@@ -43,4 +44,4 @@ def look_ahead(reader: VideoReader) -> None:
 def _frames(container: InputContainer, stream: av.VideoStream, time: Fraction) -> Iterator[av.VideoFrame]:
     with suppress(av.FFmpegError):
         container.seek(round(time * CLOCK))
-        yield from islice(container.decode(stream), FRAMES)
+        yield from islice(frames_from_here(container, stream), FRAMES)

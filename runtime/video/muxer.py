@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from runtime.video.layouts import narrower
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
+from runtime.video.user_data import with_user_data
 
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
@@ -43,7 +45,7 @@ ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and n
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
 TAGS = ({"hevc": "hvc1"}, {"hevc": "hev1", "h264": "avc3"})  # of MP4; the second where settings may stand beside the pictures
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
-TIMECODE, XMP = "timecode", "xmp"
+TIMECODE, REEL, XMP = "timecode", "reel_name", "xmp"
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
 DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
@@ -91,6 +93,11 @@ class OutputPlan:
         return found
 
     @property
+    def without_times(self) -> str:
+        """The note where frames come at other times than an output that only counts them says."""
+        return f"the times of the frames are not in the output: {self.where} has one rate, {float(self.rate):.5g} per second"
+
+    @property
     def where(self) -> str:
         """The container, as users know it."""
         return self.path.suffix or {Y4M: "y4m"}.get(self.format, self.format)
@@ -110,6 +117,10 @@ class Muxer:
         self._plan, self._info, self._target = plan, plan.reader.info, target
         self.coded = 0  # pictures in the container
         self._handed = 0  # pictures to the encoder
+        self._first: int | None = None  # when the first picture is shown, as the source counts
+        self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
+        self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
+        self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
         self._counted: FrameTimes | None = None
@@ -146,6 +157,9 @@ class Muxer:
         else:
             picture.pts, picture.duration, picture.time_base = self._handed, 1, 1 / self._counted.rate
             self._counted.add(pts + self._shift, duration)
+        self._first = pts if self._first is None else self._first
+        off = (pts - self._first) * self._info.time_base - self._handed / self._plan.rate
+        self._uneven |= abs(off) * self._plan.rate > 1
         self._handed += 1
         self._mux(self.stream.encode(picture))
 
@@ -158,12 +172,28 @@ class Muxer:
         self.coded += 1
 
     def copy(self, packet: av.Packet[Any], index: int) -> None:
-        """Takes a packet of the source's stream of this index; one that an edit list hides stays hidden, or is left out."""
+        """Takes a packet of the source's stream of this index; one that an edit list hides stays hidden, or is left out.
+
+        In front of what is heard from the start on MP4 hides it again, and so much as a decoder needs to warm up is no matter
+        anywhere. What comes later is hidden by no output.
+        """
         moved = round(self.start / packet.time_base)
         packet.pts, packet.dts = (None if time is None else time - moved for time in (packet.pts, packet.dts))
-        hidden = packet.is_discard and packet.pts is not None and packet.pts * packet.time_base < -WARM_UP
-        if not hidden or self._plan.is_format(MP4_LIKE):
-            self._send(packet, self._copies[index])
+        if not packet.is_discard:
+            self._heard.add(index)
+        elif index in self._heard:
+            self._hidden[index] += 1
+            return
+        elif self._is_early(packet, index):
+            return
+        self._send(packet, self._copies[index])
+
+    def _is_early(self, packet: av.Packet[Any], index: int) -> bool:
+        """Whether a hidden packet, its time moved, would be heard, or come long before what is."""
+        source = self._plan.reader.container.streams[index]
+        begin = (source.start_time or 0) * (source.time_base or 0) - self.start
+        early = packet.pts is not None and packet.pts * packet.time_base < begin - WARM_UP
+        return early and not (self._plan.is_format(MP4_LIKE) and begin <= 0)
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and the trailer."""
@@ -190,10 +220,15 @@ class Muxer:
     def notes(self) -> Iterator[str]:
         """What was changed on the way."""
         for index, copy in self._copies.items():
+            if count := self._hidden[index]:
+                what = "1 packet" if count == 1 else f"{count} packets"
+                yield f"{copy.type} stream {index}: without {what} that an edit list hides in its middle"
             if times := self.times[copy.index].told():
                 yield f"{copy.type} stream {index}: {times}"
         if times := self.times[self.stream.index].told():
             yield f"the picture in {self._plan.where}: {times}"
+        if self._uneven and self._plan.is_format({Y4M}):
+            yield self._plan.without_times
         if self._reordered and self._plan.is_format(DECODING_TIMES_ONLY):
             yield f"B-frames in {self._plan.where} have no times there, and may be shown in the wrong order: -e bf=0 avoids them"
 
@@ -238,11 +273,13 @@ class Muxer:
         context.flags |= av.codec.context.Flags.frame_duration
         if plan.coded:
             context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container
-        context.options = with_hdr(codec, options, info.hdr)
-        stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE)))
+        context.options = with_user_data(codec, with_hdr(codec, options, info.hdr), info)
+        stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE, REEL, REEL.upper())))
         timecode = timecode_of(plan.reader)  # from which MP4 and QuickTime make a track
         if timecode and not (DROPS in timecode and round(plan.rate) % DROPPED_FRAMES):
             stream.metadata[TIMECODE] = timecode
+        if reel := reel_of(plan.reader):
+            stream.metadata[REEL] = reel
         stream.disposition = plan.reader.stream.disposition
         if info.display_matrix:
             stream.set_display_matrix(info.display_matrix)
@@ -355,6 +392,12 @@ def timecode_of(reader: VideoReader) -> str | None:
     tracks = [track for track in reader.container.streams if is_timecode_track(reader, track)]
     told = [reader.stream.metadata, reader.container.metadata, *(track.metadata for track in tracks)]
     return next((metadata[TIMECODE] for metadata in told if metadata.get(TIMECODE)), None)
+
+
+def reel_of(reader: VideoReader) -> str | None:
+    """The name of the tape or card that a timecode counts on, which QuickTime keeps beside it."""
+    told = [reader.container.metadata, *(stream.metadata for stream in reader.container.streams)]
+    return next((value for metadata in told for name, value in metadata.items() if name.lower() == REEL and value), None)
 
 
 def is_timecode_track(reader: VideoReader, source: Stream) -> bool:

@@ -15,6 +15,7 @@ EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 DESCENDED = {SEGMENT, CLUSTER}  # looked into, so that those of unknown size are no hindrance
 LONGEST_HEAD = 12  # bytes of an element's number and size
 STANDARD_INPUT = 0
+BOX, MP4_HEAD = 8, 4096  # bytes of an MP4's box before its content, and of a file's start, in which its order shows
 SYNC, PACKETS = 0x47, {188: 0, 192: 4, 204: 0}  # of a transport stream: bytes of a packet, and those of it before the sync
 SYNCS, LOOKED_THROUGH = 5, 1 << 16  # in a row that are no accident; bytes for the first
 
@@ -27,6 +28,7 @@ class WatchedPipe:
     def __init__(self, number: int = STANDARD_INPUT) -> None:
         self._number = number
         self._start, self._tail = b"", b""
+        self._head = b""  # of an MP4
         self._indexed = False  # whether NUT's index was seen
         self._elements = _Elements()
         self._line, self._bytes = b"", 0  # of y4m, and of all that was read
@@ -44,8 +46,20 @@ class WatchedPipe:
             self._elements.feed(data)
         elif self._start.startswith(Y4M) and self._bytes < LONGEST_LINE:
             self._line += data[:LONGEST_LINE]
+        if len(self._head) < MP4_HEAD:
+            self._head = (self._head + data)[:MP4_HEAD]
         self._bytes += len(data)
         return data
+
+    @property
+    def index_behind(self) -> bool:
+        """Whether it is an MP4 whose pictures come before the index that tells where they are."""
+        at, kinds = 0, [b""]
+        while at + BOX <= len(self._head) and kinds[-1] not in (b"moov", b"mdat"):
+            size, kind = int.from_bytes(self._head[at : at + 4], "big"), self._head[at + 4 : at + BOX]
+            kinds.append(kind)
+            at += max(BOX, size)
+        return kinds[-1] == b"mdat"
 
     @property
     def cut_within(self) -> bool:

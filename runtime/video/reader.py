@@ -7,7 +7,6 @@ scaled. Served are planar YUV (4:2:0, 4:2:2, 4:4:4 and rarer ones, with or witho
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,6 +50,7 @@ from runtime.video.layouts import Layouts
 from runtime.video.part import CONTAINER_CLOCK, Part
 from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import open_source
+from runtime.video.user_data import USER_DATA, has_signature, is_signature
 
 WIDE = 64  # pixels, divisible by every chroma subsampling
 SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
@@ -64,7 +65,7 @@ HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not mea
 TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 SAYS_NOTHING = {0, 2}  # primaries, transfer and matrix in ITU-T H.273: reserved, or RGB, and not known
-NOT_OF_THE_PICTURE = {"DISPLAYMATRIX", "SEI_UNREGISTERED"}  # side data told elsewhere, and the encoder's signature
+NOT_OF_THE_PICTURE = {"DISPLAYMATRIX"}  # side data told elsewhere
 EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
 
@@ -107,6 +108,8 @@ class VideoReader:
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._packet_bytes = 0  # of the first packet of the picture
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
+        self._repeats = 0  # packets of the picture without a byte
+        self._repeated: int | None = None  # when the last one of them is shown
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
         self.broke_off = False  # whether damage ended the video, with `salvage`; known after the last frame
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
@@ -268,7 +271,7 @@ class VideoReader:
         """Goes on to the first frame of the part. Raises VideoError where it has none."""
         self.part = Part.of(part, self.origin)
         self.starts = {}
-        for packet in itertools.chain.from_iterable(self.first_packets().values()):
+        for packet in chain.from_iterable(self.first_packets().values()):
             self._note_start(packet)
         whole, first = self.info, self.info.first_pts * self.info.time_base
         early = self.part.start - INTERLEAVED  # so that the other streams' packets of the part come, too
@@ -338,17 +341,24 @@ class VideoReader:
     def _decode(self, whole: bool = True) -> Iterator[av.VideoFrame]:
         frames = packets = hidden = 0  # hidden: needed for decoding, not to be shown, as an edit list says
         try:
-            for packet in self._whole_packets():
-                if not packets:
-                    check_alpha(self.path, packet, self._decoder)
-                    self._packet_bytes = packet.size
-                packets += packet.size > 0
-                hidden += packet.is_discard
-                self._times.take(packet)
-                for decoded in self._decoder.decode(packet if packet.size else None):
+            for packet in chain(self._whole_packets(), [None]):
+                if packet is not None:
+                    if not packets:
+                        _check_encryption(self.path, packet)
+                        check_alpha(self.path, packet, self._decoder)
+                        self._packet_bytes = packet.size
+                    packets += 1
+                    hidden += packet.is_discard
+                    self._times.take(packet)
+                for decoded in self._decoder.decode(packet):
                     yield self._made(decoded, frames)
                     frames += 1
         except av.FFmpegError as error:
+            if not frames and self._pipe and self._pipe.index_behind:
+                raise VideoError(
+                    f"{self.path}: is an MP4 or QuickTime file whose index is at its end, expected it in front in a pipe: give the"
+                    " file's name, or write it with -movflags faststart"
+                ) from error
             raise self._broken(frames, error.strerror) from error
         except _LossError as error:
             raise self._broken(frames) from error
@@ -358,6 +368,7 @@ class VideoReader:
     def _whole_packets(self) -> Iterator[av.Packet[Any]]:
         """The packets of the picture, the others being set aside. Raises _LossError after one that is not whole.
 
+        One without a byte repeats the picture before it, which lasts longer then, as FFmpeg and AVI have it; it is not handed out.
         A transport stream whose counter jumps has lost packets, unless a keyframe follows: then others were joined to it. Until
         that is known, what follows is not handed out.
         """
@@ -368,15 +379,25 @@ class VideoReader:
             if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
                 self._set_aside(packet)
                 continue
+            if not packet.size:
+                self._note_repeat(packet)
+                continue
             waiting.append(packet)
             if doubtful:
-                doubtful = not (joinable and packet.size and packet.is_keyframe)
+                doubtful = not (joinable and packet.is_keyframe)
                 self._joints += not doubtful
-                if doubtful and (not packet.size or len(waiting) == AFTER_A_JUMP or not joinable):
+                if doubtful and (len(waiting) == AFTER_A_JUMP or not joinable):
                     raise _LossError
             while waiting and not doubtful:
                 doubtful = waiting[0].is_corrupt
                 yield waiting.popleft()
+        if doubtful:
+            raise _LossError
+
+    def _note_repeat(self, packet: av.Packet[Any]) -> None:
+        """Of a packet without a byte; those that PyAV puts behind the last one have no time."""
+        if packet.pts is not None:
+            self._repeats, self._repeated = self._repeats + 1, packet.pts
 
     def _read_on(self, last: Fraction) -> None:
         """Sets aside what belongs to the frames up to the one at `last` and lies behind them in the file."""
@@ -477,7 +498,7 @@ class VideoReader:
     def _check_end(self, frames: int, packets: int, hidden: int) -> None:
         """A file cut off between two frames decodes without an error; an index, a length or the size of packets tell it."""
         declared = Fraction(self.container.duration or 0, CONTAINER_CLOCK)
-        if packets < self._indexed:
+        if packets + self._repeats < self._indexed:
             raise self._broken(frames, f"it says it has {self._indexed}")
         if self._pipe and self._pipe.cut_within:
             raise self._broken(frames, "it ends within an element")
@@ -520,8 +541,11 @@ class VideoReader:
             return max(1, self._ahead.pts - pts) if self._ahead.pts is not None else self._step()
         if self.live:
             return decoded.duration or self._step()
-        left = 0 if self.broke_off else (self.stream.start_time or 0) + (self.stream.duration or 0) - pts
-        return left if left > 0 else decoded.duration or self._step()
+        step = decoded.duration or self._step()
+        ends = [(self.stream.start_time or 0) + (self.stream.duration or 0)]
+        ends += [] if self._repeated is None else [self._repeated + step]
+        left = 0 if self.broke_off else max(ends) - pts
+        return left if left > 0 else step
 
     def _step(self) -> int:
         return max(1, round(1 / (self.info.time_base * (self.info.frame_rate or FALLBACK_RATE))))
@@ -529,8 +553,9 @@ class VideoReader:
 
 def says_something(data: SideData) -> bool:
     """Whether side data is of the picture, and not empty."""
-    empty = data.type.name in EMPTY_WHEN_ZERO and not any(bytes(data))
-    return data.type.name not in NOT_OF_THE_PICTURE and not empty
+    name = data.type.name
+    empty = name in EMPTY_WHEN_ZERO and not any(bytes(data))
+    return name not in NOT_OF_THE_PICTURE and not empty and not (name == USER_DATA and is_signature(data))
 
 
 class _LossError(Exception):
@@ -550,6 +575,11 @@ def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
     if stream.codec_context is None:
         raise VideoError(f"{path}: this FFmpeg has no decoder for its video stream: convert it first")
     return stream
+
+
+def _check_encryption(path: Path, packet: av.Packet[Any]) -> None:
+    if packet.has_sidedata("encryption_info"):
+        raise VideoError(f"{path}: its picture is encrypted (CENC), expected one that is not: decrypt it with its key first")
 
 
 def _describe(container: InputContainer, stream: av.VideoStream, first: av.VideoFrame, indexed: int) -> VideoInfo:
@@ -577,6 +607,7 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         display_matrix=_display_matrix(first),
         hdr=_hdr(first),
         side_data=frozenset(data.type.name for data in side_data_of(first) if says_something(data)),
+        signed=has_signature(first),
     )
 
 

@@ -43,6 +43,7 @@ from runtime.video.muxer import (
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
 from runtime.video.sync import moved_sound
+from runtime.video.user_data import REMEDY, USER_DATA
 
 FRAMES = 3  # that are tried: encoders that reorder want so many
 NOISE = 64  # pixels, the side of the square of them in a frame
@@ -68,7 +69,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     packets = _first_packets(plan.reader)
     plan, notes = _with_streams(plan)
     if plan.is_format({Y4M}) and not plan.reader.even:
-        notes.append(f"the times of the frames are not in the output: {plan.where} has one rate, {float(plan.rate):.5g} per second")
+        notes.append(plan.without_times)
     plainly_lost: set[str] | None = None
     while True:
         try:
@@ -107,7 +108,7 @@ def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
     if now.color_tags[1:] != before.color_tags[1:]:
         yield f"the colour tags are not all in the output: {codec} in {suffix} lost some"
     if before.side_data - now.side_data:
-        lost = ", ".join(sorted(before.side_data - now.side_data))
+        lost = ", ".join(REMEDY if name == USER_DATA else name for name in sorted(before.side_data - now.side_data))
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)

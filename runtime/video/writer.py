@@ -129,7 +129,7 @@ class VideoWriter(OutputWriter):
         if self._muxer.coded != self.frames:
             codec, made = self._plan.encoder.codec, self._muxer.coded
             raise VideoError(f"{self.path}: {codec} made {made} frames of {self.frames}: take another codec")
-        self.notes += self._muxer.notes()
+        self.notes += [note for note in self._muxer.notes() if note not in self.notes]  # the trial may have told
         if self._piped:
             self._open = False
             return
