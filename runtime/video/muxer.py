@@ -25,6 +25,7 @@ from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpe
 from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import narrower
+from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
@@ -374,7 +375,7 @@ def encoded_format(codec: str, info: VideoInfo) -> str:
 
 @contextmanager
 def explained(path: Path, what: str, remedy: str = "", logged: bool = False) -> Iterator[None]:
-    """Turns FFmpeg's errors into ours; `logged` adds what it says to its log, which costs time."""
+    """Turns FFmpeg's errors into ours, those of a place into PlaceError; `logged` adds what FFmpeg says, which costs time."""
     said: list[str] = []
     try:
         with ffmpeg_says(said) if logged else nullcontext():
@@ -382,8 +383,10 @@ def explained(path: Path, what: str, remedy: str = "", logged: bool = False) -> 
     except VideoError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
+        if not isinstance(error, ValueError) and error.errno in REMEDIES:
+            raise refused(path, what, error) from error
         reason = (said or [getattr(error, "strerror", None) or str(error)])[-1]
-        raise VideoError(f"{path}: {what} ({reason}): {remedy or 'choose another output'}") from error
+        raise VideoError(f"{path}: {what} ({reason}): {remedy or OTHER}") from error
 
 
 def _has(container: OutputContainer, flag: Any) -> bool:

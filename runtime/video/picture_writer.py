@@ -13,6 +13,7 @@ from runtime.files.numbered_names import is_numbered, with_number
 from runtime.files.on_disk import place_of
 from runtime.pixels import rgb
 from runtime.video.format import Frame, Plane, plane_of
+from runtime.video.output_place import refused
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.still_pictures import encode_picture
@@ -113,7 +114,7 @@ class _Explained:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (av.FFmpegError, OSError)):
-            raise VideoError(f"{self._path}: cannot be written ({error.strerror}): choose another output") from error
+            raise refused(self._path, "cannot be written", error) from error
 
 
 def _first_number(pictures: tuple[Path, ...]) -> int:

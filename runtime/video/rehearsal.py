@@ -40,6 +40,7 @@ from runtime.video.muxer import (
     metadata_of,
     timecode_of,
 )
+from runtime.video.output_place import PlaceError
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
 from runtime.video.sync import moved_sound
@@ -73,6 +74,8 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     while True:
         try:
             unsaid, lost = _try(plan, packets, part)
+        except PlaceError:
+            raise
         except VideoError:
             unsaid, lost = _culprits(plan, packets, part), set()
             if not unsaid:
@@ -195,6 +198,8 @@ def _culprits(plan: OutputPlan, packets: Packets, part: Path) -> list[int]:
     def fails(streams: tuple[int, ...]) -> bool:
         try:
             _try(replace(plan, streams=streams), packets, part)
+        except PlaceError:
+            raise
         except VideoError:
             return True
         return False

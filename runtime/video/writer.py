@@ -18,6 +18,7 @@ from runtime.video.format import Frame, Plane, plane_of
 from runtime.video.inventory import settle
 from runtime.video.layouts import narrowed, narrower
 from runtime.video.muxer import Muxer, OutputPlan, explained, in_order
+from runtime.video.output_place import refused
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.rehearsal import losses, rehearse
@@ -140,7 +141,7 @@ class VideoWriter(OutputWriter):
         try:
             self._part.replace(self._place)
         except OSError as error:
-            raise VideoError(f"{self.path}: {error.strerror}: choose another output") from error
+            raise refused(self.path, "cannot get its name", error) from error
         self._open = False
         self._drop_part()
 
