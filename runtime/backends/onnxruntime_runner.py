@@ -8,9 +8,9 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
+from runtime.backends.failures import failures_of
 from runtime.errors import BackendError, ModelError
 from runtime.files.contract import INPUT, OUTPUT
-from runtime.backends.failures import failures_of
 
 ERRORS_ONLY = 3  # log severity
 PACKAGE = "onnxruntime"

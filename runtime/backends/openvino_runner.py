@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.backends.failures import failures_of, is_callers
 from runtime.errors import BackendError, ModelError
 from runtime.files.compiled_files import CompiledFiles
 from runtime.files.contract import INPUT, OUTPUT
 from runtime.machine.forks import never_free_in_a_fork
 from runtime.machine.hardware import cpu_extensions, cpu_name, usable_cores
 from runtime.machine.no_telemetry import without_openvino_telemetry
-from runtime.backends.failures import failures_of, is_callers
 
 with without_openvino_telemetry():
     import openvino
