@@ -24,7 +24,7 @@ from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
 from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
-from runtime.video.layouts import narrower
+from runtime.video.layouts import finer, narrower
 from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
 from runtime.video.reader import VideoReader
@@ -240,7 +240,7 @@ class Muxer:
         if plan.coded:
             context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container
         context.options = with_hdr(codec, options, info.hdr)
-        stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE)))
+        stream.metadata.update(_named(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE))))
         timecode = timecode_of(plan.reader)  # from which MP4 and QuickTime make a track
         if timecode and not (DROPS in timecode and round(plan.rate) % DROPPED_FRAMES):
             stream.metadata[TIMECODE] = timecode
@@ -285,7 +285,7 @@ class Muxer:
         for index in indices:
             source = self._plan.reader.container.streams[index]
             copies[index] = copy = self.container.add_stream_from_template(source)
-            copy.metadata.update(metadata_of(source.metadata))
+            copy.metadata.update(_named(metadata_of(source.metadata)))
             copy.disposition = source.disposition
             _settle_layout(copy)
         return copies
@@ -349,6 +349,11 @@ def metadata_of(metadata: dict[str, str], without: tuple[str, ...] = ()) -> dict
     }
 
 
+def _named(metadata: dict[str, str]) -> dict[str, str]:
+    """A track's name, which is read as "name" from MP4 and written from "title" to it."""
+    return {"title": metadata["name"], **metadata} if "name" in metadata else metadata
+
+
 def timecode_of(reader: VideoReader) -> str | None:
     """The timecode of the first frame, which containers keep in several places; none of a part that begins later."""
     if reader.part and reader.part.is_cut:
@@ -364,10 +369,10 @@ def is_timecode_track(reader: VideoReader, source: Stream) -> bool:
 
 
 def encoded_format(codec: str, info: VideoInfo) -> str:
-    """The encoder's name for the source's format; yuvj420p is yuv420p with the full range said elsewhere."""
+    """The encoder's name for the source's format, or the closest that holds it; yuvj420p is yuv420p, its range said elsewhere."""
     pixel_format = info.pixel_format
     offered = [known.name for known in av.Codec(codec, "w").video_formats or ()]
-    for name in (pixel_format, pixel_format.replace("yuvj", "yuv"), *narrower(info)):
+    for name in (pixel_format, pixel_format.replace("yuvj", "yuv"), *narrower(info), *finer(info, offered)):
         if not offered or name in offered:
             return name
     raise InputError(f"{codec} does not take {pixel_format}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
