@@ -1,5 +1,7 @@
 """Samples that are not planar YUV: RGB, with and without alpha, GIFs, packed and semi-planar, as screens and cameras have them."""
 
+from types import SimpleNamespace
+
 import av
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from test_pictures import load, names
 from test_pictures import save as save_picture
 from video_clips import planes_of, read, same
 
+from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.video import VideoReader
+from runtime.video.layouts import finer, fitted
 from runtime.video.picture_writer import PictureWriter
 
 SIZE = (64, 48)
@@ -132,3 +136,79 @@ def test_pictures_of_one_bit_are_gray(tmp_path):
         (found,) = list(reader)
     assert np.unique(found.luma).tolist() == [0, 255]
     assert names(tmp_path) == ["1.png"]
+
+
+@pytest.mark.parametrize(
+    ("source", "codec", "suffix", "becomes"),
+    [
+        ("yuv420p", "prores_ks", ".mov", "yuv422p10le"),
+        ("yuv422p", "prores_ks", ".mov", "yuv422p10le"),
+        ("yuv444p", "prores_ks", ".mov", "yuv444p10le"),
+        ("yuva420p", "prores_ks", ".mov", "yuva444p10le"),
+        ("gray", "prores_ks", ".mov", "yuv422p10le"),
+        ("yuv420p", "v210", ".mov", "yuv422p"),
+        ("yuv420p10le", "v210", ".mov", "yuv422p10le"),
+        ("gray", "libsvtav1", ".mp4", "yuv420p"),
+    ],
+)
+def test_an_encoder_without_the_format_gets_the_closest_that_holds_it(source, codec, suffix, becomes, tmp_path):
+    """Camera H.264 to ProRes is a post house's daily work."""
+    frame = smooth(source)
+    video(tmp_path / "in.mkv", "ffv1", source, [frame] * 3)
+    notes = copied(tmp_path / "in.mkv", tmp_path / f"out{suffix}", EncoderOptions(codec))
+    assert f"{source} becomes {becomes}: {codec} has nothing closer" in notes
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        frames = [frame.format.name for frame in container.decode(video=0)]
+    assert len(frames) == 3
+    assert frames[0].rstrip("12le0") == becomes.rstrip("12le0")  # ProRes with alpha is decoded to 12 bits
+
+
+@pytest.mark.parametrize("before", [8, 10])
+def test_luma_of_a_finer_format_is_the_same_codes_shifted(before):
+    """In the limited range; in the full one white stays white. Colour goes where swscale puts it."""
+    source, target = f"yuv420p{'10le' if before == 10 else ''}", f"yuv422p{before + 2}le"
+    frame = smooth(source)
+    planes = planes_of(frame)
+    info = SimpleNamespace(bits=before, rgb_bits=None, color_range="limited", pixel_format=source)
+    luma, *colours = fitted(planes, info, target)
+    assert same(luma, planes[0].astype(np.uint16) << 2)
+    wider = frame.reformat(format=target, interpolation="BICUBIC")
+    assert max(np.abs(made.astype(int) - known).max() for made, known in zip(colours, planes_of(wider)[1:])) <= 4
+    white = np.full_like(planes[0], (1 << before) - 1)
+    full = fitted([white, *planes[1:]], SimpleNamespace(**{**vars(info), "color_range": "full"}), target)
+    assert (full[0] == (1 << before + 2) - 1).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "codec"),
+    [("yuv444p12le", "prores_ks"), ("yuv422p", "libsvtav1"), ("yuva420p", "libx264"), ("yuv420p10le", "mpeg2video")],
+)
+def test_what_no_format_of_an_encoder_holds_is_refused(source, codec, tmp_path):
+    video(tmp_path / "in.mkv", "ffv1", source, [planar(source)])
+    with pytest.raises(InputError, match=rf"{codec} does not take {source}, it takes .*-c ffv1"):
+        copied(tmp_path / "in.mkv", tmp_path / "out.mkv", EncoderOptions(codec))
+
+
+def test_samples_that_an_encoder_takes_in_another_layout_only_are_not_blown_up():
+    info = SimpleNamespace(bits=10, rgb_bits=None, pixel_format="yuv420p10le")
+    assert finer(info, ["yuv420p", "p010le", "yuv444p16le"]) == ()
+    assert finer(info, ["yuv420p", "yuv444p16le", "yuv444p10msble"]) == ("yuv444p16le",)
+
+
+def test_rgb_goes_to_prores_with_all_its_colour(tmp_path):
+    (tmp_path / "in").mkdir()
+    pixels = np.stack(np.broadcast_arrays(np.arange(64), np.arange(48)[:, None], 128), -1).astype(np.uint8)
+    for number in range(3):
+        save_picture(tmp_path / "in" / f"{number}.png", pixels, "rgb24")
+    notes = copied(tmp_path / "in", tmp_path / "out.mov", EncoderOptions("prores_ks"))
+    assert "RGB becomes yuv444p10le: prores_ks has nothing closer" in notes
+
+
+def smooth(pixel_format):
+    """Ramps, which coders keep."""
+    frame = av.VideoFrame(*SIZE, pixel_format)
+    most = 1 << frame.format.components[0].bits
+    for number, plane in enumerate(planes_of(frame)):
+        height, width = plane.shape
+        plane[:] = most // 4 + (np.arange(width) + number * np.arange(height)[:, None]) * (most // 512 or 1)
+    return frame

@@ -122,6 +122,40 @@ def test_a_signal_handler_closes_the_engine_that_it_interrupts(tiny_model, backe
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_signal_handler_raises_is_not_the_backends_failure(tiny_model, backend):
+    """Wherever in a window it comes; as Celery does when a task takes too long. The window has failed, the next is run."""
+    code = """
+    class TooLong(RuntimeError):
+        pass
+
+    def handler(number, frame):
+        raise TooLong("of the caller")
+
+    signal.signal(signal.SIGALRM, handler)
+    window, found = np.zeros((1, 5, 64, 64), np.float32), set()
+    engine.run(window)
+    for number in range(40):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.002 + number / 10000)
+            while True:
+                engine.run(window)
+        except Exception as error:
+            found.add((type(error).__name__, str(error)))
+    print(found, engine.state in ("open", "failed"), engine.run(window).shape, engine.state)
+    """
+    assert lines(code, tiny_model, backend) == ["{('TooLong', 'of the caller')} True (1, 5, 64, 64) open"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_backend_raises_is_its_failure(tiny_model, backend):
+    """Its wrappers in Python, and those of Python's own library that they call, are not the caller."""
+    with Engine(tiny_model, backend, "fp32", threads=1) as engine:
+        name = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[backend]
+        with pytest.raises(BackendError, match=rf"^{name} (failed on|cannot compile the model for) shape \(1, 3, 16, 16\): \S"):
+            engine.runner.run(np.zeros((1, 3, 16, 16), np.float32))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_observers_use_and_close_the_engine(tiny_model, backend):
     code = """
     seen = []

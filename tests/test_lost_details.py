@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from test_rehearsal import with_sound
 from video_clips import Clip, read
 
 from runtime.encoder_options import EncoderOptions
@@ -278,3 +279,24 @@ def test_a_limited_range_that_is_said_alone_is_the_same_unsaid(tmp_path):
     assert not any("range" in note for note in notes)
     with VideoReader(tmp_path / "out.mp4") as reader:
         assert (reader.info.color_tags[0], reader.info.color_range) == (0, "limited")
+
+
+def test_layers_of_mpeg_audio_that_mp4_does_not_tell_apart_are_no_loss(tmp_path):
+    assert rewrite(with_sound(tmp_path / "in.mkv", "mp2"), tmp_path / "out.mp4") == []
+
+
+@pytest.mark.parametrize(("suffix", "key"), [(".mp4", "name"), (".mov", "name"), (".mkv", "title")])
+def test_names_of_the_tracks_of_an_mp4_are_kept(suffix, key, tmp_path):
+    """They are read under another name than they are written under."""
+    with_sound(tmp_path / "plain.mkv", "aac")
+    with av.open(str(tmp_path / "plain.mkv")) as before, av.open(str(tmp_path / "in.mp4"), "w") as after:
+        copies = [after.add_stream_from_template(stream) for stream in before.streams]
+        for copy in copies:
+            copy.metadata["title"] = f"track {copy.index}"
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                after.mux(packet)
+    assert rewrite(tmp_path / "in.mp4", tmp_path / f"out{suffix}") == []
+    with av.open(str(tmp_path / f"out{suffix}")) as container:
+        assert [stream.metadata[key] for stream in container.streams] == ["track 0", "track 1"]

@@ -1,6 +1,8 @@
 """Where outputs go: links, devices and pipes, long names, what a kill leaves, streams that the caller closed."""
 
+import errno
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -8,17 +10,21 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from test_field_streams import LOSSLESS, copied
 from test_pictures import save
 from video_clips import VARIABLE, Clip, read
 
-from runtime.errors import InputError
+from runtime.errors import InputError, VideoError
 from runtime.files import on_disk
 from runtime.files.on_disk import Part, part_name, partial_file, partial_folder, place_of
 from runtime.video import VideoReader, VideoWriter
+from runtime.video.muxer import explained
+from runtime.video.output_place import PlaceError
 from runtime.video.picture_writer import PictureWriter
+from runtime.video.segments import ResumableWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 OLD = 3600  # seconds
@@ -94,6 +100,44 @@ def test_names_as_long_as_the_disk_takes(letter, length, clip, tmp_path):
         assert len(os.fsencode(partial.name)) <= len(os.fsencode(name)) or len(os.fsencode(partial.name)) == 255
         assert len(os.fsencode(folder.name)) <= 255
     assert names(tmp_path) == sorted([name, name[:-4]])
+
+
+@pytest.fixture
+def limit_of_a_file():
+    """Of its size, in bytes: what is written beyond is refused, as by a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_full_disk_is_not_blamed_on_the_sound(suffix, tmp_path, limit_of_a_file):
+    """Without the sound the trial would fit."""
+    source = Clip(times=VARIABLE[:3], audio=["aac"]).write(tmp_path / "in.mkv")
+    copied(source, tmp_path / f"whole{suffix}")
+    for size in range(500, (tmp_path / f"whole{suffix}").stat().st_size, 500):
+        limit_of_a_file(size)
+        with pytest.raises(VideoError, match=r"out.*: writing failed \(File too large\): raise the limit of a file's size"):
+            copied(source, tmp_path / f"out{suffix}")
+    assert names(tmp_path) == ["in.mkv", f"whole{suffix}"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG])
+def test_errors_of_a_place_are_told_as_such_whoever_meets_them(number):
+    """FFmpeg's errors have the system's numbers."""
+    for error in (OSError(number, os.strerror(number)), av.FFmpegError(number, os.strerror(number))):
+        told = rf"^out\.mp4: writing failed \({os.strerror(number)}\): \w+ \w+"
+        with pytest.raises(PlaceError, match=told), explained(Path("out.mp4"), "writing failed", "take another codec"):
+            raise error
+
+
+def test_a_name_without_room_for_what_resume_adds(clip, tmp_path):
+    name = "a" * 251 + ".mp4"
+    with VideoReader(clip) as reader, ResumableWriter(tmp_path / name, reader, LOSSLESS) as writer:
+        with pytest.raises(VideoError, match=r"\.resume: the run cannot be kept there \(File name too long\): take a shorter name"):
+            writer.begin({}, (8, 8))
+        writer.close()
+    assert names(tmp_path) == []
 
 
 def test_a_name_that_no_disk_takes_is_an_error_in_one_line(clip, tmp_path, tiny_model):

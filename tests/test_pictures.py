@@ -26,7 +26,7 @@ SIZE = (64, 48)
 
 def save(path, pixels, pixel_format):
     frame = av.VideoFrame.from_ndarray(pixels, pixel_format)
-    codec = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg"}[path.suffix]
+    codec = {".png": "png", ".dpx": "dpx", ".jpg": "mjpeg", ".jpeg": "mjpeg"}[path.suffix]
     context = av.CodecContext.create(codec, "w")
     context.width, context.height, context.pix_fmt, context.time_base = frame.width, frame.height, pixel_format, Fraction(1, 25)
     path.write_bytes(b"".join(bytes(packet) for packet in context.encode(frame) + context.encode(None)))
@@ -285,3 +285,22 @@ def test_a_number_has_as_many_digits_as_its_place(three):
 def test_outputs_that_cannot_be(output, message, three):
     with VideoReader(three) as reader, pytest.raises(InputError, match=message):
         PictureWriter(three / output, reader)
+
+
+def test_a_folder_of_dpx_is_read_as_its_pattern_is(tmp_path):
+    for number, pixels in enumerate(noise(2, "rgb48be")):
+        save(tmp_path / f"s.{number + 86400:07d}.dpx", pixels, "rgb48be")
+    with VideoReader(tmp_path) as reader, VideoReader(tmp_path / "s.%07d.dpx") as pattern:
+        assert (reader.info.rgb_bits, len(reader.pictures)) == (16, 2)
+        assert same([frame.luma for frame in reader], [frame.luma for frame in pattern])
+
+
+def test_linear_light_is_refused_with_the_reason(tmp_path):
+    frame = av.VideoFrame(*SIZE, "gbrpf32le")
+    for plane in frame.planes:
+        plane.update(np.full(SIZE[::-1], 0.5, np.float32).tobytes())
+    context = av.CodecContext.create("exr", "w")
+    context.width, context.height, context.pix_fmt, context.time_base = *SIZE, "gbrpf32le", Fraction(1, 25)
+    (tmp_path / "1.exr").write_bytes(b"".join(bytes(packet) for packet in context.encode(frame) + context.encode(None)))
+    with pytest.raises(VideoError, match=r"floats of linear light as in EXR, expected codes .*: apply a transfer curve first"):
+        VideoReader(tmp_path)

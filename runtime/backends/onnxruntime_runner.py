@@ -8,10 +8,12 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
+from runtime.backends.failures import failures_of
 from runtime.errors import BackendError, ModelError
 from runtime.files.contract import INPUT, OUTPUT
 
 ERRORS_ONLY = 3  # log severity
+PACKAGE = "onnxruntime"
 
 
 def describe() -> dict[str, Any]:
@@ -32,21 +34,17 @@ class OnnxRuntimeRunner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads or 0
-        try:
+        with failures_of(PACKAGE, f"ONNX Runtime {onnxruntime.__version__} cannot load {path}", ModelError):
             self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
                 str(path) if data is None else data, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its exceptions share no base but Exception
-            raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
 
     def run(self, blurry: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Runner.run`."""
         if self._session is None:
             raise BackendError("the runner is closed")
-        try:
+        with failures_of(PACKAGE, f"ONNX Runtime failed on shape {blurry.shape}"):
             sharp: npt.NDArray[Any] = self._session.run([OUTPUT], {INPUT: blurry})[0]
-        except Exception as error:  # its exceptions share no base but Exception
-            raise BackendError(f"ONNX Runtime failed on shape {blurry.shape}: {error}") from error
         return sharp
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from runtime.backends.failures import failures_of, is_callers
 from runtime.errors import BackendError, ModelError
 from runtime.files.compiled_files import CompiledFiles
 from runtime.files.contract import INPUT, OUTPUT
@@ -26,7 +27,7 @@ from runtime.machine.no_telemetry import without_openvino_telemetry
 with without_openvino_telemetry():
     import openvino
 
-DEVICE = "CPU"
+DEVICE, PACKAGE = "CPU", "openvino"
 COMPILED_SHAPES = 4  # compiled models kept whatever their size; a video needs one, a service of mixed sizes a few
 MOST_SHAPES, MOST_SAMPLES = 32, 5 << 20  # kept as long as they have so many samples together: some 1 GB of buffers, as 720p has
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -96,10 +97,8 @@ class OpenVinoRunner:
         self._core = core()
         self._kept: CompiledFiles | None = None
         self._loading: dict[tuple[int, ...], Future[openvino.CompiledModel | None]] = {}  # what was kept, by shape
-        try:
+        with failures_of(PACKAGE, f"OpenVINO {openvino.__version__} cannot load {path}", ModelError):
             self._model: openvino.Model | None = self._core.read_model(path if data is None else data)
-        except Exception as error:  # its own, and Python's where a text is no Unicode
-            raise ModelError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
         self._free: dict[tuple[int, ...], list[openvino.InferRequest]] = {}  # requests that nobody waits for, by shape
 
@@ -114,19 +113,15 @@ class OpenVinoRunner:
         free = self._free.setdefault(shape, [])
         request = free.pop() if free else compiled.create_infer_request()
         given = np.require(blurry, requirements=["C", "A", "W"])  # a copy of what lies in a read-only buffer
-        try:
+        with failures_of(PACKAGE, f"OpenVINO failed on shape {shape}"):
             request.start_async({INPUT: openvino.Tensor(given, shared_memory=True)})
-        except Exception as error:  # its own, and Python's where a text is no Unicode
-            raise BackendError(f"OpenVINO failed on shape {shape}: {error}") from error
         return Ticket(shape, request, given)
 
     def result(self, ticket: Ticket) -> npt.NDArray[Any]:
         """See `WorksAhead.result`."""
-        try:
+        with failures_of(PACKAGE, f"OpenVINO failed on shape {ticket.shape}"):
             ticket.request.wait()
             sharp = np.array(ticket.request.get_tensor(OUTPUT).data)
-        except Exception as error:  # its own, and Python's where a text is no Unicode
-            raise BackendError(f"OpenVINO failed on shape {ticket.shape}: {error}") from error
         if ticket.shape in self._free:
             self._free[ticket.shape].append(ticket.request)
         return sharp
@@ -175,6 +170,8 @@ class OpenVinoRunner:
             try:
                 return self._core.import_model(io.BytesIO(data), DEVICE, self._properties)
             except RuntimeError as error:  # it is compiled anew
+                if is_callers(error, PACKAGE):
+                    raise
                 log.warning("OpenVINO %s cannot load what it compiled before: %s", openvino.__version__, error)
         return None
 
@@ -188,9 +185,7 @@ class OpenVinoRunner:
             self._kept.save(shape, compiled.export_model().getvalue())
 
     def _compile(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
-        try:
+        with failures_of(PACKAGE, f"OpenVINO cannot compile the model for shape {shape}"):
             if model.is_dynamic():
                 model.reshape({INPUT: list(shape)})
             return self._core.compile_model(model, DEVICE, self._properties)
-        except Exception as error:  # its own, and Python's where a text is no Unicode
-            raise BackendError(f"OpenVINO cannot compile the model for shape {shape}: {error}") from error

@@ -175,18 +175,15 @@ class _Client:
         return np.array(array)  # the client's buffer is read-only
 
     def _call(self, call: Callable[[], Any], pauses: tuple[float, ...]) -> Any:
-        for pause in pauses:
-            try:
-                return self._thread.submit(call).result()
-            except (InferenceServerException, OSError) as error:
-                if not _busy(error):
-                    raise self._error(error) from error
-                log.warning("%s is busy, asking again in %g s: %s", self._host, pause, error)
-                time.sleep(pause)
-        try:
-            return self._thread.submit(call).result()
-        except (InferenceServerException, OSError) as error:
+        asked = self._thread.submit(call)
+        error = asked.exception()  # the call's alone: what a signal handler raises in this thread goes through
+        if not isinstance(error, (InferenceServerException, OSError)):
+            return asked.result()
+        if not pauses or not _busy(error):
             raise self._error(error) from error
+        log.warning("%s is busy, asking again in %g s: %s", self._host, pauses[0], error)
+        time.sleep(pauses[0])
+        return self._call(call, pauses[1:])
 
     def _error(self, error: Exception) -> Exception:
         said = error.message() if isinstance(error, InferenceServerException) else str(error)

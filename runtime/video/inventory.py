@@ -24,7 +24,7 @@ from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_he
 from runtime.video.fragments import has_clean_aperture, uuids_of
 from runtime.video.muxer import REEL, STATISTICS, reel_of
 from runtime.video.reader import VideoReader, says_something
-from runtime.video.rehearsal import is_made_anew
+from runtime.video.rehearsal import LAYERS, is_made_anew
 from runtime.video.services import programs_of, services_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
@@ -81,7 +81,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
-        streams=tuple((f"{stream.type} stream {stream.index}", codec_name(stream)) for stream in others),
+        streams=tuple((f"{stream.type} stream {stream.index}", _codec(stream)) for stream in others),
         chapters=len(reader.chapters),
         gaps=_gaps(reader),
         overlaps=_overlaps(reader),
@@ -90,7 +90,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         alpha=_has_alpha(reader.info.pixel_format),
         services=services_of(reader.path) if is_format(reader.container, {"mpegts"}) else {},
         details=tuple(
-            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else codec_name(stream), _details(stream))
+            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream))
             for stream in (reader.stream, *others)
         ),
     )
@@ -128,6 +128,12 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     ]
     others = [f"{' and '.join(strangers)}: of another program than the picture, and copied all the same"] if strangers else []
     return [*(f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)), *others]
+
+
+def _codec(stream: Stream) -> str:
+    """One name for all layers of MPEG audio, which some containers do not tell apart; their packets do."""
+    name = codec_name(stream)
+    return "MPEG audio" if name in LAYERS else name
 
 
 def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, written: Path) -> Iterator[tuple[str, str]]:

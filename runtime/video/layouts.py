@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +17,7 @@ from runtime.pixels import rgb
 from runtime.video.format import FULL, Plane, VideoInfo, plane_of
 
 BT601 = 6  # of AVColorSpace
+WIDE = 64  # pixels, divisible by every chroma subsampling
 PLANAR = {  # the same samples in planes of their own
     **{"monow": "gray", "monob": "gray"},
     **{f"gray{bits}be": f"gray{bits}le" for bits in (10, 12, 16)},
@@ -58,13 +62,38 @@ class Layouts:
         return _planar(frame, pixels, self._transparent)
 
 
-def narrowed(planes: Sequence[Plane], pixel_format: str) -> list[Plane]:
-    """Y, U and V of yuv444p16le, full range, as the 8-bit ones of yuv444p, or of yuv420p, where colour is the mean of four."""
-    luma, *colours = (plane.astype(np.float32) / np.float32(257) for plane in planes)
-    if pixel_format == "yuv420p":
-        colours = [plane.reshape(len(plane) // 2, 2, -1, 2).mean((1, 3)) for plane in colours]
-    shift = np.float32(128 - 32768 / 257)  # between the codes of no colour
-    return [np.rint(plane).clip(0, 255).astype(np.uint8) for plane in (luma, *(plane + shift for plane in colours))]
+def fitted(planes: Sequence[Plane], info: VideoInfo, pixel_format: str) -> list[Plane]:
+    """The planes of a video's frame (H, W) as those of another planar format, one that is `narrower` or `finer`.
+
+    Luma and alpha are exact where the format has as many bits or more. Colour that becomes denser is swscale's, 4:4:4 that becomes
+    4:2:0 the mean of four; gray gets no colour.
+    """
+    height, width = planes[0].shape
+    target = av.VideoFormat(pixel_format, width, height)
+    size, bits, full = (target.chroma_height(), target.chroma_width()), target.components[0].bits, info.color_range == "full"
+    luma, *others = planes
+    colours, alpha = others[:2], others[2:]
+    if colours and colours[0].size < math.prod(size):
+        colours = _denser(planes, info, target)
+    levels = [_levels(plane, info.bits, bits, full, 1 << (info.bits - 1)) for plane in colours]
+    if levels and levels[0].size > math.prod(size):
+        levels = [plane.reshape(size[0], 2, size[1], 2).mean((1, 3)) for plane in levels]
+    made = [_levels(luma, info.bits, bits, full), *(levels or [np.full(size, 1 << (bits - 1))] * 2)]
+    made += [_levels(plane, info.bits, bits, True) for plane in alpha]
+    return [np.rint(plane).clip(0, (1 << bits) - 1).astype(np.uint8 if bits == 8 else np.uint16) for plane in made]
+
+
+def finer(info: VideoInfo, offered: Sequence[str]) -> tuple[str, ...]:
+    """Of the formats that an encoder takes, the closest that holds all of the source's samples, or none.
+
+    None where it takes the very samples in another layout: that one would be right, and is not written here.
+    """
+    if info.pixel_format in {PLANAR.get(name) for name in offered}:
+        return ()
+    least = _grain(info.pixel_format, info.rgb_bits)
+    grains = {name: _grain(name) for name in offered if re.fullmatch(r"yuva?4\d\dp(\d+le)?", name)}
+    holding = [name for name, grain in grains.items() if grain[0] == least[0] and all(map(operator.ge, grain, least))]
+    return tuple(sorted(holding, key=grains.__getitem__)[:1])
 
 
 def narrower(info: VideoInfo) -> tuple[str, ...]:
@@ -72,6 +101,32 @@ def narrower(info: VideoInfo) -> tuple[str, ...]:
     if info.rgb_bits != 8 or info.pixel_format != "yuv444p16le":
         return ()
     return ("yuv444p",) if info.width % 2 or info.height % 2 else ("yuv420p", "yuv444p")
+
+
+def _grain(pixel_format: str, bits: int | None = None) -> tuple[bool, int, int, int]:
+    """Whether it has alpha, its colour's columns and rows, and bits."""
+    known = av.VideoFormat(pixel_format, WIDE, WIDE)
+    coloured, alpha = len(known.components) > 2, len(known.components) in (2, 4)
+    return alpha, known.chroma_width() * coloured, known.chroma_height() * coloured, bits or known.components[0].bits
+
+
+def _levels(plane: Plane, before: int, after: int, full: bool, zero: int = 0) -> npt.NDArray[np.float32]:
+    """Codes of so many bits as those of others, not rounded; `zero` is the code of no colour."""
+    factor = ((1 << after) - 1) / ((1 << before) - 1) if full else 2.0 ** (after - before)
+    levels: npt.NDArray[np.float32] = (plane.astype(np.float32) - np.float32(zero)) * np.float32(factor)
+    levels += np.float32(zero * 2.0 ** (after - before))
+    return levels
+
+
+def _denser(planes: Sequence[Plane], info: VideoInfo, target: av.VideoFormat) -> list[Plane]:
+    """The colour of a frame with as many samples as `target` has, of as many bits as before."""
+    name = info.pixel_format.replace("yuvj", "yuv")
+    whole = av.VideoFrame(planes[0].shape[1], planes[0].shape[0], name)
+    for index, plane in enumerate(planes):
+        plane_of(whole, index)[:] = plane
+    pattern = r"4\d\dp"
+    wider = whole.reformat(format=re.sub(pattern, re.findall(pattern, target.name)[0], name), interpolation="BICUBIC")
+    return [plane_of(wider, index) for index in (1, 2)]
 
 
 def _planar(frame: av.VideoFrame, pixels: npt.NDArray[Any], transparent: bool) -> av.VideoFrame:

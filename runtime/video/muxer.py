@@ -25,7 +25,8 @@ from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
 from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
-from runtime.video.layouts import narrower
+from runtime.video.layouts import finer, narrower
+from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
 from runtime.video.reader import VideoReader
 from runtime.video.sources import STANDARD
@@ -274,7 +275,8 @@ class Muxer:
         if plan.coded:
             context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container
         context.options = with_user_data(codec, with_hdr(codec, options, info.hdr), info)
-        stream.metadata.update(metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE, REEL, REEL.upper())))
+        known = metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE, REEL, REEL.upper()))
+        stream.metadata.update(_named(known))
         timecode = timecode_of(plan.reader)  # from which MP4 and QuickTime make a track
         if timecode and not (DROPS in timecode and round(plan.rate) % DROPPED_FRAMES):
             stream.metadata[TIMECODE] = timecode
@@ -321,7 +323,7 @@ class Muxer:
         for index in indices:
             source = self._plan.reader.container.streams[index]
             copies[index] = copy = self.container.add_stream_from_template(source)
-            copy.metadata.update(metadata_of(source.metadata))
+            copy.metadata.update(_named(metadata_of(source.metadata)))
             copy.disposition = source.disposition
             _settle_layout(copy)
         return copies
@@ -385,6 +387,11 @@ def metadata_of(metadata: dict[str, str], without: tuple[str, ...] = ()) -> dict
     }
 
 
+def _named(metadata: dict[str, str]) -> dict[str, str]:
+    """A track's name, which is read as "name" from MP4 and written from "title" to it."""
+    return {"title": metadata["name"], **metadata} if "name" in metadata else metadata
+
+
 def timecode_of(reader: VideoReader) -> str | None:
     """The timecode of the first frame, which containers keep in several places; none of a part that begins later."""
     if reader.part and reader.part.is_cut:
@@ -406,10 +413,10 @@ def is_timecode_track(reader: VideoReader, source: Stream) -> bool:
 
 
 def encoded_format(codec: str, info: VideoInfo) -> str:
-    """The encoder's name for the source's format; yuvj420p is yuv420p with the full range said elsewhere."""
+    """The encoder's name for the source's format, or the closest that holds it; yuvj420p is yuv420p, its range said elsewhere."""
     pixel_format = info.pixel_format
     offered = [known.name for known in av.Codec(codec, "w").video_formats or ()]
-    for name in (pixel_format, pixel_format.replace("yuvj", "yuv"), *narrower(info)):
+    for name in (pixel_format, pixel_format.replace("yuvj", "yuv"), *narrower(info), *finer(info, offered)):
         if not offered or name in offered:
             return name
     raise InputError(f"{codec} does not take {pixel_format}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
@@ -417,7 +424,7 @@ def encoded_format(codec: str, info: VideoInfo) -> str:
 
 @contextmanager
 def explained(path: Path, what: str, remedy: str = "", logged: bool = False) -> Iterator[None]:
-    """Turns FFmpeg's errors into ours; `logged` adds what it says to its log, which costs time."""
+    """Turns FFmpeg's errors into ours, those of a place into PlaceError; `logged` adds what FFmpeg says, which costs time."""
     said: list[str] = []
     try:
         with ffmpeg_says(said) if logged else nullcontext():
@@ -425,8 +432,10 @@ def explained(path: Path, what: str, remedy: str = "", logged: bool = False) -> 
     except VideoError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
+        if not isinstance(error, ValueError) and error.errno in REMEDIES:
+            raise refused(path, what, error) from error
         reason = (said or [getattr(error, "strerror", None) or str(error)])[-1]
-        raise VideoError(f"{path}: {what} ({reason}): {remedy or 'choose another output'}") from error
+        raise VideoError(f"{path}: {what} ({reason}): {remedy or OTHER}") from error
 
 
 def _has(container: OutputContainer, flag: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from runtime.errors import VideoError
 from runtime.files.on_disk import Part
 from runtime.video.format import Frame, Plane
+from runtime.video.output_place import refused
 
 Writer = TypeVar("Writer", bound="OutputWriter")
 
@@ -55,4 +56,4 @@ def own_part(path: Path, place: Path, ending: str | None = None, folder: bool = 
     try:
         return Part(place, f".part{place.suffix}" if ending is None else ending, folder)
     except OSError as error:
-        raise VideoError(f"{path}: cannot be written ({error.strerror}): choose another output") from error
+        raise refused(path, "cannot be written", error) from error

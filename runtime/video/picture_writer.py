@@ -13,7 +13,9 @@ from runtime.files.numbered_names import is_numbered, with_number
 from runtime.files.on_disk import place_of
 from runtime.pixels import rgb
 from runtime.video.format import Frame, Plane, plane_of
+from runtime.video.output_place import refused
 from runtime.video.output_writer import OutputWriter, own_part
+from runtime.video.picture_facts import facts_of
 from runtime.video.reader import VideoReader
 from runtime.video.still_pictures import encode_picture
 
@@ -66,6 +68,9 @@ class PictureWriter(OutputWriter):
                 f"the rotation by {reader.info.rotation} degrees is not in the output: turn the pictures, or take a video"
             )
 
+        self._lost = set(reader.info.side_data).union(*map(facts_of, reader.pictures[:1] or [reader.path]))
+        self._note_lost(self._lost)
+
     def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:
         """See `VideoWriter.write`."""
         picture = _picture(frame, luma, frame.chroma if chroma is None else chroma, self._reader)
@@ -81,6 +86,7 @@ class PictureWriter(OutputWriter):
             for picture in sorted(self._part.path.iterdir()):
                 picture.replace(place_of(self._target / picture.name))
         self._own_folder = False
+        self._note_lost(set(self._reader.side_data) - self._lost)
         self.close()
 
     def close(self) -> None:
@@ -91,6 +97,10 @@ class PictureWriter(OutputWriter):
             if self._own_folder:
                 with suppress(OSError):  # what others put there meanwhile stays
                     self._target.rmdir()
+
+    def _note_lost(self, lost: set[str]) -> None:
+        if lost:
+            self.notes.append(f"side data is not in the output: {SUFFIX} as it is written here lost {', '.join(sorted(lost))}")
 
     def _name(self, number: int) -> str:
         pictures = self._reader.pictures
@@ -113,7 +123,7 @@ class _Explained:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (av.FFmpegError, OSError)):
-            raise VideoError(f"{self._path}: cannot be written ({error.strerror}): choose another output") from error
+            raise refused(self._path, "cannot be written", error) from error
 
 
 def _first_number(pictures: tuple[Path, ...]) -> int:

@@ -645,6 +645,11 @@ def _check_format(path: Path, pixel_format: av.VideoFormat) -> None:
     luma = planar and parts[0].is_luma and not pixel_format.is_bayer
     if luma and 8 <= parts[0].bits <= 16 and not pixel_format.is_big_endian and "f16" not in pixel_format.name:
         return
+    if "f32" in pixel_format.name or "f16" in pixel_format.name:
+        raise VideoError(
+            f"{path}: its samples are {pixel_format.name}, floats of linear light as in EXR, expected codes as screens take them:"
+            " apply a transfer curve first, and write 16-bit PNG or TIFF, with the program that made them"
+        )
     raise VideoError(
         f"{path}: its samples are {pixel_format.name}, expected planar YUV or gray of 8 to 16 bits: convert it first,"
         f" for example {ffmpeg_line(path, '-pix_fmt yuv444p -c:v ffv1', 'converted.mkv')}"

@@ -40,6 +40,7 @@ from runtime.video.muxer import (
     metadata_of,
     timecode_of,
 )
+from runtime.video.output_place import PlaceError
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
 from runtime.video.sync import moved_sound
@@ -74,6 +75,8 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     while True:
         try:
             unsaid, lost = _try(plan, packets, part)
+        except PlaceError:
+            raise
         except VideoError:
             unsaid, lost = _culprits(plan, packets, part), set()
             if not unsaid:
@@ -91,11 +94,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
     if lost:
         notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
-    pixel_format = encoded_format(plan.encoder.codec, plan.reader.info)
-    if pixel_format in narrower(plan.reader.info):
-        colour = ", colour at half the width and height" if pixel_format == "yuv420p" else ""
-        notes.append(f"RGB becomes {pixel_format}, 8 bits{colour}: -c ffv1 in an .mkv keeps it all")
-    return plan, notes
+    return plan, notes + list(_other_samples(plan))
 
 
 def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
@@ -115,6 +114,17 @@ def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
     yield from moved_sound(plan.reader, plan.streams, plan.reader.starts, written)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
+
+
+def _other_samples(plan: OutputPlan) -> Iterator[str]:
+    """What the samples become where the encoder has no format like the source's."""
+    info, codec = plan.reader.info, plan.encoder.codec
+    made, was = encoded_format(codec, info), "RGB" if info.rgb_bits else info.pixel_format
+    if made in narrower(info):
+        colour = ", colour at half the width and height" if made == "yuv420p" else ""
+        yield f"RGB becomes {made}, 8 bits{colour}: -c ffv1 in an .mkv keeps it all"
+    elif made not in (info.pixel_format, info.pixel_format.replace("yuvj", "yuv")):
+        yield f"{was} becomes {made}: {codec} has nothing closer"
 
 
 def _mistimed(plan: OutputPlan, starts: Mapping[int, Fraction], part: Path) -> Iterator[str]:
@@ -197,6 +207,8 @@ def _culprits(plan: OutputPlan, packets: Packets, part: Path) -> list[int]:
     def fails(streams: tuple[int, ...]) -> bool:
         try:
             _try(replace(plan, streams=streams), packets, part)
+        except PlaceError:
+            raise
         except VideoError:
             return True
         return False

@@ -26,7 +26,7 @@ from runtime.files.differences import differences
 from runtime.files.on_disk import file_sha256
 from runtime.files.records import parse_object, read_record
 from runtime.video.format import Frame, Plane, VideoInfo
-from runtime.video.muxer import TAG, segment_shift
+from runtime.video.muxer import TAG, explained, segment_shift
 from runtime.video.output_writer import OutputWriter
 from runtime.video.reader import VideoReader
 from runtime.video.writer import VideoWriter
@@ -79,8 +79,9 @@ class ResumableWriter(OutputWriter):
         Raises InputError when another process is at it, or the folder holds a run that was described differently; VideoError when
         its segments were made by another encoder.
         """
-        self._folder.mkdir(exist_ok=True)
-        journal = (self._folder / JOURNAL).open("a+", encoding="utf-8")
+        with explained(self._folder, "the run cannot be kept there"):
+            self._folder.mkdir(exist_ok=True)
+            journal = (self._folder / JOURNAL).open("a+", encoding="utf-8")
         try:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
             job = json.loads(json.dumps(job))  # as it is read back: tuples are lists
@@ -207,9 +208,10 @@ class ResumableWriter(OutputWriter):
 
     def _append(self, record: Mapping[str, Any]) -> None:
         assert self._journal is not None
-        self._journal.write(json.dumps(record) + "\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+        with explained(self._folder, "the run cannot be kept there"):
+            self._journal.write(json.dumps(record) + "\n")
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
 
 
 class Piece(Protocol):

@@ -17,7 +17,7 @@ from runtime.video.format import ffmpeg_says
 from runtime.video.pipe_end import WatchedPipe
 
 STANDARD = Path("-")  # standard input or output
-PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm"}
+PICTURES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".dpx", ".exr"}
 SAME_KIND = {".jpeg": ".jpg", ".tiff": ".tif"}
 LISTS = {
     "concat",

@@ -16,8 +16,9 @@ from runtime.errors import InputError, VideoError
 from runtime.files.on_disk import place_of
 from runtime.video.format import Frame, Plane, plane_of
 from runtime.video.inventory import settle
-from runtime.video.layouts import narrowed, narrower
+from runtime.video.layouts import fitted
 from runtime.video.muxer import Muxer, OutputPlan, explained, in_order
+from runtime.video.output_place import refused
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
 from runtime.video.rehearsal import losses, rehearse
@@ -73,7 +74,7 @@ class VideoWriter(OutputWriter):
         except BaseException:
             self._drop_part()
             raise
-        self._narrowed = self._muxer.stream.pix_fmt in narrower(reader.info)
+        self._other = self._muxer.stream.pix_fmt not in (reader.info.pixel_format, reader.info.pixel_format.replace("yuvj", "yuv"))
         reader.set_aside(set(plan.streams))
         self._clones = self._clone_graph()
 
@@ -87,7 +88,7 @@ class VideoWriter(OutputWriter):
             raise InputError(f"got luma {luma.shape} {luma.dtype}, expected {shape} {frame.luma.dtype}")
         picture = self._picture(frame)
         planes = (luma, *(frame.chroma if chroma is None else chroma))
-        for index, plane in enumerate(narrowed(planes, picture.format.name) if self._narrowed else planes):
+        for index, plane in enumerate(fitted(planes, self._reader.info, picture.format.name) if self._other else planes):
             plane_of(picture, index)[:] = plane
         with explained(self.path, "writing failed"):
             self._muxer.write(picture, frame.pts, frame.duration)
@@ -140,7 +141,7 @@ class VideoWriter(OutputWriter):
         try:
             self._part.replace(self._place)
         except OSError as error:
-            raise VideoError(f"{self.path}: {error.strerror}: choose another output") from error
+            raise refused(self.path, "cannot get its name", error) from error
         self._open = False
         self._drop_part()
 
