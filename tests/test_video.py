@@ -410,7 +410,8 @@ def test_a_file_that_was_cut_off_is_noticed(name, share, message, tmp_path):
     if name == "fast.mp4":
         rewrite(whole, tmp_path / "index_first.mp4")
         whole = tmp_path / "index_first.mp4"
-    part = cut(whole, tmp_path / f"cut{whole.suffix}", share)
+    part, data = tmp_path / f"cut{whole.suffix}", whole.read_bytes()
+    part.write_bytes(data[: int(len(data) * share) | 1])  # an odd number: nothing tells of a cut between two packets of a stream
     with pytest.raises(VideoError, match=message) as caught, VideoReader(part) as reader:
         list(reader)
     assert part.name in str(caught.value)
