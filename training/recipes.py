@@ -117,7 +117,7 @@ INITIALISATIONS = ("prepared", "kaiming", "paper")
 
 RECIPES: dict[str, Recipe] = {
     "cpu": Recipe(
-        stages=(Stage(0, crop=64, batch=16), Stage(200_000, crop=64, batch=32), Stage(600_000, crop=96, batch=16, stored=144)),
+        stages=(Stage(0, crop=64, batch=32), Stage(600_000, crop=96, batch=16, stored=144)),
         full_rate=8_000,
         coarse_alone=5_000,
     ),
