@@ -83,6 +83,11 @@ def fitted(planes: Sequence[Plane], info: VideoInfo, pixel_format: str) -> list[
     return [np.rint(plane).clip(0, (1 << bits) - 1).astype(np.uint8 if bits == 8 else np.uint16) for plane in made]
 
 
+def has_samples_of(info: VideoInfo, pixel_format: str) -> bool:
+    """Whether a format holds the video's planes as they are; yuvj is yuv that says its range in its name."""
+    return pixel_format in (info.pixel_format, info.pixel_format.replace("yuvj", "yuv"))
+
+
 def finer(info: VideoInfo, offered: Sequence[str]) -> tuple[str, ...]:
     """Of the formats that an encoder takes, the closest that holds all of the source's samples, or none.
 

@@ -46,13 +46,12 @@ from runtime.video.format import (
 from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
-from runtime.video.layouts import Layouts
+from runtime.video.layouts import WIDE, Layouts
 from runtime.video.part import CONTAINER_CLOCK, Part
 from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import open_source
 from runtime.video.user_data import USER_DATA, has_signature, is_signature
 
-WIDE = 64  # pixels, divisible by every chroma subsampling
 SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
 CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures

@@ -26,7 +26,7 @@ from runtime.errors import VideoError
 from runtime.files.on_disk import place_of
 from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cover, why_left_out
 from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_format, plane_of
-from runtime.video.layouts import narrower
+from runtime.video.layouts import has_samples_of, narrower
 from runtime.video.muxer import (
     PICTURE_FIRST,
     STATISTICS,
@@ -123,7 +123,7 @@ def _other_samples(plan: OutputPlan) -> Iterator[str]:
     if made in narrower(info):
         colour = ", colour at half the width and height" if made == "yuv420p" else ""
         yield f"RGB becomes {made}, 8 bits{colour}: -c ffv1 in an .mkv keeps it all"
-    elif made not in (info.pixel_format, info.pixel_format.replace("yuvj", "yuv")):
+    elif not has_samples_of(info, made):
         yield f"{was} becomes {made}: {codec} has nothing closer"
 
 

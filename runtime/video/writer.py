@@ -16,7 +16,7 @@ from runtime.errors import InputError, VideoError
 from runtime.files.on_disk import place_of
 from runtime.video.format import Frame, Plane, plane_of
 from runtime.video.inventory import settle
-from runtime.video.layouts import fitted
+from runtime.video.layouts import fitted, has_samples_of
 from runtime.video.muxer import Muxer, OutputPlan, explained, in_order
 from runtime.video.output_place import refused
 from runtime.video.output_writer import OutputWriter, own_part
@@ -74,7 +74,7 @@ class VideoWriter(OutputWriter):
         except BaseException:
             self._drop_part()
             raise
-        self._other = self._muxer.stream.pix_fmt not in (reader.info.pixel_format, reader.info.pixel_format.replace("yuvj", "yuv"))
+        self._other = not has_samples_of(reader.info, self._muxer.stream.codec_context.pix_fmt or "")
         reader.set_aside(set(plan.streams))
         self._clones = self._clone_graph()
 
