@@ -40,9 +40,11 @@ QUICK = Recipe(
     stages=(Stage(0, crop=32, batch=4, speed=4.0, stored=40),),
     warmup=5,
     bf16=False,
+    initialisation="kaiming",  # takes no time
     pool=1,
     blur=BlurOptions(layers=(1.0,)),
 )
+PREPARED = replace(QUICK, initialisation="prepared")
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +92,7 @@ def small_blocks():
 
 
 def test_fifty_steps_reduce_the_loss(tmp_path, source):
-    result = run_training(options(tmp_path, steps=50, log_every=5), source)
+    result = run_training(options(tmp_path, recipe=PREPARED, steps=50, log_every=5), source)
     assert result.finished
     assert result.steps == 50
     logged = losses(tmp_path)
@@ -100,7 +102,7 @@ def test_fifty_steps_reduce_the_loss(tmp_path, source):
 
 @pytest.mark.parametrize(
     "recipe",
-    [QUICK, replace(QUICK, optimizer="adamw", initialisation="kaiming", ema=None), replace(QUICK, coarse_alone=18)],
+    [QUICK, replace(QUICK, optimizer="adamw", ema=None), replace(PREPARED, coarse_alone=18)],
     ids=["soap", "adamw", "coarse alone"],
 )
 def test_resumed_equals_uninterrupted(tmp_path, source, recipe, monkeypatch):
@@ -219,7 +221,7 @@ def test_the_paper_recipe_is_literal():
 
 def test_a_run_can_begin_from_weights(tmp_path, source):
     first = run_training(options(tmp_path / "first", steps=2), source)
-    still = replace(QUICK, learning_rate=0.0, initialisation="kaiming")
+    still = replace(QUICK, learning_rate=0.0)
     second = run_training(options(tmp_path / "second", steps=1, start=first.checkpoint, recipe=still), source)
     expected, found = load_checkpoint(first.checkpoint).state_dict(), load_checkpoint(second.checkpoint).state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)

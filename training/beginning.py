@@ -9,6 +9,7 @@ what they put out has a set deviation (as LSUV, Mishkin and Matas 2016), so that
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -103,14 +104,25 @@ def _in_order(network: DeblurNetwork, frames: Tensor) -> list[nn.Conv2d]:
 
 
 def _output(network: DeblurNetwork, layer: nn.Conv2d, frames: Tensor) -> Tensor:
-    """What the layer puts out, once its mean is that of what it now reads."""
-    seen: list[tuple[Tensor, Tensor]] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
-    network(frames)
+    """What the layer first puts out, once its mean is that of what it now reads; what comes after it is not computed."""
+    seen: list[Tensor] = []
+
+    def stop(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.extend((inputs[0], output))
+        raise _SeenError
+
+    hook = layer.register_forward_hook(stop)
+    with suppress(_SeenError):
+        network(frames)
     hook.remove()
+    given, output = seen
     if isinstance(layer, CentredConv):
-        layer.mean.copy_(seen[0][0].mean((0, 2, 3)))
-    return seen[0][1]
+        layer.mean.copy_(given.mean((0, 2, 3)))
+    return output
+
+
+class _SeenError(Exception):
+    """Ends a pass through the network."""
 
 
 def _first(generator: Generator) -> nn.Conv2d:

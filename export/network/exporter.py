@@ -67,12 +67,12 @@ def export_onnx(options: ExportOptions, say: Say | None = None) -> ExportResult:
     path = options.output or default_output(options, "" if options.io == "f32" else options.io)
     check_not_input(path, options.checkpoint, options.clip)
     network, sha256 = _network(options)
+    windows = _windows(network.config.frames, options)
     with partial_onnx(path) as partial:
         say("exporting")
         rewritten = apply_rewrites(network, options.rewrites)
         core = _core_graph(rewritten, options)
         contract = _contract(rewritten.config, core, options, sha256)
-        windows = _windows(contract, options)
         say(f"verifying on {len(windows)} windows of {options.clip.name}, {windows.shape[-1]}x{windows.shape[-2]}")
         model, parities = _verified(network, core, contract, windows, partial, options.opset)
         measured = {f"{found.backend}:{found.precision}": round(found.decibels, 2) for found in parities}
@@ -137,12 +137,12 @@ def _contract(config: NetworkConfig, core: onnx.ModelProto, options: ExportOptio
     )
 
 
-def _windows(contract: Contract, options: ExportOptions) -> Floats:
-    height, width = SIZE_COMPARED if contract.io == "f32" else (size - ODD for size in SIZE_COMPARED)
-    height, width = contract.height or height, contract.width or width
-    affordable = max(1, min(VERIFIED_WINDOWS, VERIFIED_SAMPLES // (height * width * contract.frames)))
-    batch = contract.batch or 1
-    return parity.clip_windows(options.clip, contract.frames, -(-affordable // batch) * batch, height, width)
+def _windows(frames: int, options: ExportOptions) -> Floats:
+    height, width = SIZE_COMPARED if options.io == "f32" else (size - ODD for size in SIZE_COMPARED)
+    height, width = options.height or height, options.width or width
+    affordable = max(1, min(VERIFIED_WINDOWS, VERIFIED_SAMPLES // (height * width * frames)))
+    batch = options.batch or 1
+    return parity.clip_windows(options.clip, frames, -(-affordable // batch) * batch, height, width)
 
 
 def _verified(
