@@ -8,7 +8,7 @@ signature does. docs/bundle.md has the manifest's schema.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,15 @@ from runtime.pixels.metrics import psnr
 
 MIN_PARITY_OF_CODES = 50.0  # dB; a code that is rounded the other way costs more than what the arithmetic does
 GOLDEN_BITS, GOLDEN_RANGE = 8, "full"  # what the golden input of float models is stored as
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an earlier process found of a member on this machine, with the same libraries."""
+
+    decibels: float  # that it reached in its test
+    size: tuple[int, int]  # height and width of the frames that will come: what was compiled for them is loaded in the background
+
 
 log = logging.getLogger("videodeblur.bundle")
 log.addHandler(logging.NullHandler())
@@ -128,24 +137,21 @@ def open_member(
     member: Member,
     missing: set[str],
     how: backends.How,
-    keep: bool = False,
-    size: tuple[int, int] | None = None,
+    before: Before | None = None,
 ) -> tuple[backends.Choice, float]:
-    """A member that passed its test, and the dB that it reached. Raises DeployError on any other.
-
-    With `keep` as `keep_compiled` has it: what was kept for frames of `size` (height, width) is loaded during the test.
-    """
+    """A member that passed its test, here and now or `before`, and the dB that it reached. Raises DeployError on any other."""
     golden = manifest.goldens[member.golden]
     for name in (member.file, golden.input, golden.reference):
         if name in missing:
             raise ModelError(f"{folder / name} is missing: copy the bundle again")
     read = reader(folder, manifest)
-    choice = backends.open_model(folder / member.file, how, read)
+    choice = backends.open_model(folder / member.file, how, read, known=before is not None)
     try:
-        if keep:
-            soon = (1, choice.contract.frames, *padding.padded_size(*size, choice.contract.multiple)) if size else None
+        if before:
+            soon = (1, choice.contract.frames, *padding.padded_size(*before.size, choice.contract.multiple))
             keep_compiled(choice.runner, manifest.files[member.file], soon)
-        return replace(choice, file=folder / member.file), self_test(folder, golden, choice, read)
+        decibels = before.decibels if before else self_test(folder, golden, choice, read)
+        return replace(choice, file=folder / member.file), decibels
     except BaseException:
         choice.runner.close()
         raise

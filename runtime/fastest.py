@@ -2,7 +2,7 @@
 
 Every way to run one (member, backend, arithmetic) must pass the bundle's own test, then computes a few windows, all ways in turn.
 What was found is kept in the user's cache, by bundle, CPU, libraries and size, so that the next run opens one member alone.
-What was compiled of that is kept too, unless the bundle must be signed: the cache is not.
+What was compiled of that is kept too, and its test is not run again, unless the bundle must be signed: the cache is not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,13 +19,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from runtime import backends
-from runtime.bundle import checked_bundle, keep_compiled, open_member, run_golden
+from runtime.bundle import Before, checked_bundle, keep_compiled, open_member, run_golden
 from runtime.errors import BackendError, DeployError, InputError
 from runtime.files.arrays import read_array
 from runtime.files.engine_record import SUFFIXES
 from runtime.files.manifest import MANIFEST, Manifest, Member
 from runtime.files.on_disk import cache_folder, file_sha256, partial_file
-from runtime.machine.hardware import cpu_name, multiplies_bf16, usable_cores
+from runtime.machine.hardware import cpu_extensions, cpu_name, multiplies_bf16, usable_cores
 from runtime.machine.packages import installed_version
 
 EXACT, PROMISED, ANY = 0.0, 0.05, math.inf  # dB of PSNR against the truth that a member may lose; EXACT: fp32 alone
@@ -34,6 +35,7 @@ ROUNDS = 2  # after the first, of the ways that are near the best
 NEAR = 2.0  # times the best time of the first round
 AHEAD = 1.05  # times as fast as one that loses less, for its loss to be taken
 KEY_LENGTH = 16  # characters of a SHA-256
+SWITCHES = ("DNNL_", "ONEDNN_", "ORT_", "OV_")  # how the names of variables begin that change how the backends compute
 
 log = logging.getLogger("videodeblur.fastest")
 log.addHandler(logging.NullHandler())
@@ -58,6 +60,7 @@ class Found:
     ways: tuple[Way, ...]
     rates: tuple[float, ...]
     size: tuple[int, int]  # pixels, height and width
+    decibels: float  # that the choice reached in the bundle's own test
 
     def __str__(self) -> str:
         words = f"{self.rates[0]:.3g} frames/s at {self.size[1]}x{self.size[0]}"
@@ -88,7 +91,8 @@ def open_fastest(
     place = _place(folder, how, timed, budget)
     if found := _remembered(place, ways):
         with suppress(DeployError):
-            chosen = _opened(folder, manifest, missing, found.ways[0], how, trust is None, size)
+            before = Before(found.decibels, size) if trust is None else None
+            chosen = _opened(folder, manifest, missing, found.ways[0], how, before)
             return _told(chosen, found, "measured here before")
     candidates, refused = _candidates(folder, manifest, missing, ways, how)
     if not candidates:
@@ -118,18 +122,12 @@ def _ways(member: Member, how: backends.How, budget: float) -> Iterator[Way]:
 
 
 def _opened(
-    folder: Path,
-    manifest: Manifest,
-    missing: set[str],
-    way: Way,
-    how: backends.How,
-    keep: bool = False,
-    size: tuple[int, int] | None = None,
+    folder: Path, manifest: Manifest, missing: set[str], way: Way, how: backends.How, before: Before | None = None
 ) -> _Candidate:
     member = next(member for member in manifest.members if member.file == way.file)
     arithmetic = "auto" if way.backend == "onnxruntime" else way.arithmetic  # it computes in the graph's own types
     asked = replace(how, backend=way.backend, precision=arithmetic, fallback=False)
-    return _Candidate(way, member, *open_member(folder, manifest, member, missing, asked, keep, size))
+    return _Candidate(way, member, *open_member(folder, manifest, member, missing, asked, before))
 
 
 def _candidates(
@@ -159,7 +157,7 @@ def _measured(candidates: list[_Candidate], manifest: Manifest, folder: Path, si
     best = min(close, key=lambda one: (one.member.loss or 0.0, min(one.times)))
     candidates.sort(key=lambda one: (one is not best, min(one.times)))
     rates = tuple(one.choice.contract.frames / min(one.times) for one in candidates)
-    return Found(tuple(one.way for one in candidates), rates, size)
+    return Found(tuple(one.way for one in candidates), rates, size, best.decibels)
 
 
 def _seconds(candidate: _Candidate, manifest: Manifest, folder: Path, size: tuple[int, int], warm: bool) -> float:
@@ -185,9 +183,10 @@ def _timed_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _place(folder: Path, how: backends.How, size: tuple[int, int], budget: float) -> Path:
-    versions = [installed_version(package) for package in backends.CPU_BACKENDS]
+    machine = [cpu_name(), cpu_extensions(), usable_cores(), *map(installed_version, backends.CPU_BACKENDS)]
+    machine += [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(SWITCHES)]
     asked = [how.backend, how.precision, how.threads, size, str(budget)]
-    described = json.dumps([file_sha256(folder / MANIFEST), cpu_name(), usable_cores(), versions, asked])
+    described = json.dumps([file_sha256(folder / MANIFEST), machine, asked])
     return cache_folder() / f"fastest-{hashlib.sha256(described.encode()).hexdigest()[:KEY_LENGTH]}.json"
 
 
@@ -199,6 +198,7 @@ def _remembered(place: Path, ways: list[Way]) -> Found | None:
             tuple(Way(**way) for way in values["ways"]),
             tuple(float(rate) for rate in values["rates"]),
             (int(values["size"][0]), int(values["size"][1])),
+            float(values["decibels"]),
         )
     except (OSError, ValueError, TypeError, KeyError, IndexError):
         return None

@@ -6,6 +6,7 @@ from concurrent.futures import wait
 import numpy as np
 import pytest
 
+from runtime import BackendError, ModelError
 from runtime.backends.openvino_runner import OpenVinoRunner
 from runtime.files import compiled_files
 from runtime.files.compiled_files import CompiledFiles
@@ -57,6 +58,21 @@ def test_what_was_expected_and_is_not_there_is_compiled(tiny_model, window, monk
     runner, compiled = opened(tiny_model, monkeypatch, soon=SHAPE)
     runner.run(window)
     assert compiled == [SHAPE]
+
+
+def test_a_known_file_is_read_when_there_is_something_to_compile(tiny_model, window, tmp_path, monkeypatch):
+    expected = opened(tiny_model, monkeypatch)[0].run(window)
+    copy = tmp_path / "copy.onnx"
+    runner = OpenVinoRunner(copy, "fp32", known=True)
+    runner.keep_compiled(file_sha256(tiny_model))
+    assert np.array_equal(runner.run(window), expected)
+    with pytest.raises(ModelError, match=r"cannot load .*copy.onnx"):
+        runner.run(window[:, :, :16])
+    copy.write_bytes(tiny_model.read_bytes())
+    assert runner.run(window[:, :, :16]).shape == (1, 5, 16, 32)
+    runner.close()
+    with pytest.raises(BackendError, match="closed"):
+        runner.run(window)
 
 
 def test_closing_waits_for_what_is_loaded(tiny_model, window, monkeypatch):

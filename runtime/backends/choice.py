@@ -63,21 +63,22 @@ class Decision:
     reason: str
 
 
-def open_model(path: Path, how: How, read: Read = Path.read_bytes) -> Choice:
+def open_model(path: Path, how: How, read: Read = Path.read_bytes, known: bool = False) -> Choice:
     """The runner for an ONNX file or an engine file. Raises ModelError on a broken, changed or foreign file.
 
-    The bytes that are checked are those that the backend gets.
+    The bytes that are checked are those that the backend gets. Of an ONNX file that is `known`, since it ran here before, a backend
+    may take what it compiled then.
     """
     if path.suffix in SUFFIXES:
         return _open_engine(path, how, read)
     if path.suffix != ".onnx":
         raise ModelError(f"{path} is not an .onnx file, an engine or a bundle's folder: make one with export/to_onnx.py")
     contract, data = read_model(path, read)
-    return open_runner(path, contract, how, data)
+    return open_runner(path, contract, how, data, known)
 
 
-def open_runner(path: Path, contract: Contract, how: How, data: bytes | None = None) -> Choice:
-    """The runner for an ONNX file, or for `data`, which was read from it; see `decide`."""
+def open_runner(path: Path, contract: Contract, how: How, data: bytes | None = None, known: bool = False) -> Choice:
+    """The runner for an ONNX file, or for `data`, which was read from it; see `decide` and `open_model`."""
     if how.precision not in PRECISIONS:
         raise InputError(f"precision is {how.precision!r}, expected one of {', '.join(PRECISIONS)}")
     if how.backend == "tensorrt":
@@ -90,7 +91,8 @@ def open_runner(path: Path, contract: Contract, how: How, data: bytes | None = N
             f"device {how.device} is a GPU, and {path.name} runs on {chosen.backend}, on the CPU: leave out the device"
         )
     if chosen.backend == "openvino":
-        return Choice(_load("openvino").OpenVinoRunner(path, chosen.precision, how.threads, data), contract, chosen.reason)
+        runner = _load("openvino").OpenVinoRunner(path, chosen.precision, how.threads, data, known)
+        return Choice(runner, contract, chosen.reason)
     if chosen.backend == "onnxruntime-cuda":
         runner = _load(chosen.backend).OnnxRuntimeCudaRunner(path, contract.precision, how.device, chosen.precision, data=data)
         return Choice(runner, contract, chosen.reason)

@@ -86,19 +86,22 @@ class OpenVinoRunner:
     """A `Runner` that compiles the model once per shape, since fixed shapes run faster.
 
     `precision` is "fp32" or "bf16", the arithmetic of everything the graph does not quantise; `threads` the number of cores it
-    may use, all when None; `data` the bytes of the file where it was read already.
+    may use, all when None; `data` the bytes of the file where it was read already. A file that is `known`, since an earlier process
+    ran it, is not looked at before there is something to compile.
     """
 
     name = "openvino"
 
-    def __init__(self, path: Path, precision: str, threads: int | None = None, data: bytes | None = None) -> None:
+    def __init__(
+        self, path: Path, precision: str, threads: int | None = None, data: bytes | None = None, known: bool = False
+    ) -> None:
         self.precision = precision
         self._properties = settings(precision, threads)
         self._core = core()
+        self._path, self._data, self._closed = path, data, False
         self._kept: CompiledFiles | None = None
         self._loading: dict[tuple[int, ...], Future[openvino.CompiledModel | None]] = {}  # what was kept, by shape
-        with failures_of(PACKAGE, f"OpenVINO {openvino.__version__} cannot load {path}", ModelError):
-            self._model: openvino.Model | None = self._core.read_model(path if data is None else data)
+        self._model: openvino.Model | None = None if known else self._read()
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
         self._free: dict[tuple[int, ...], list[openvino.InferRequest]] = {}  # requests that nobody waits for, by shape
 
@@ -128,10 +131,10 @@ class OpenVinoRunner:
 
     def compiled(self, shape: tuple[int, ...]) -> openvino.CompiledModel:
         """The compiled model for an input shape; tools read its runtime graph and its profile."""
-        if self._model is None:
+        if self._closed:
             raise BackendError("the runner is closed")
         if shape not in self._compiled:
-            self._compiled[shape] = self._kept_model(shape) or self._compile_and_keep(self._model.clone(), shape)
+            self._compiled[shape] = self._kept_model(shape) or self._compile_and_keep(shape)
         self._compiled.move_to_end(shape)
         while self._too_many():
             self._free.pop(self._compiled.popitem(last=False)[0], None)
@@ -152,7 +155,7 @@ class OpenVinoRunner:
         """Frees the model and everything compiled from it."""
         wait(self._loading.values())
         self._loading.clear()
-        self._model = None
+        self._model, self._data, self._closed = None, None, True
         self._compiled.clear()
         self._free.clear()
 
@@ -175,8 +178,13 @@ class OpenVinoRunner:
                 log.warning("OpenVINO %s cannot load what it compiled before: %s", openvino.__version__, error)
         return None
 
-    def _compile_and_keep(self, model: openvino.Model, shape: tuple[int, ...]) -> openvino.CompiledModel:
-        compiled = self._compile(model, shape)
+    def _read(self) -> openvino.Model:
+        with failures_of(PACKAGE, f"OpenVINO {openvino.__version__} cannot load {self._path}", ModelError):
+            return self._core.read_model(self._path if self._data is None else self._data)
+
+    def _compile_and_keep(self, shape: tuple[int, ...]) -> openvino.CompiledModel:
+        self._model = self._model or self._read()
+        compiled = self._compile(self._model.clone(), shape)
         self._keep(shape, compiled)
         return compiled
 
