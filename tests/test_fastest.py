@@ -1,4 +1,4 @@
-"""The fastest member of a bundle within a budget: by measurement, and only what has passed the bundle's own test on this machine."""
+"""The fastest member of a bundle within a budget: by measurement, of what has passed the bundle's own test on this machine."""
 
 import json
 import math
