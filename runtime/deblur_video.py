@@ -113,6 +113,7 @@ def deblur_video(
             looked = meanwhile.submit(look_ahead, reader)
             opened = nullcontext(engine) if engine else open_engine(options, (info.height, info.width), say)
             with opened as engine, metrics_file(engine, options.metrics):
+                looked.result()
                 stop_if_told()
                 grid = grid_for(options, info, engine)
                 done, grid = _begin(writer, options, info, engine, grid)
@@ -134,12 +135,7 @@ def deblur_video(
                 segment = options.resume_every if options.resume else None
                 started = time.perf_counter()
                 left = take_up(scenes, stream, done, engine.contract.frames)
-
-                def work(frames: Iterator[Frame]) -> Iterator[tuple[Frame, Plane]]:
-                    looked.result()  # before the first window, while the first frames are decoded
-                    return sharpen(frames, stream, segment)
-
-                overlap(left, work, sink, engine.contract.frames)
+                overlap(left, lambda frames: sharpen(frames, stream, segment), sink, engine.contract.frames)
             _check_count(reader, writer)
             writer.finish()
             seconds = time.perf_counter() - started

@@ -156,7 +156,8 @@ def test_an_encoder_without_the_format_gets_the_closest_that_holds_it(source, co
     frame = smooth(source)
     video(tmp_path / "in.mkv", "ffv1", source, [frame] * 3)
     notes = copied(tmp_path / "in.mkv", tmp_path / f"out{suffix}", EncoderOptions(codec))
-    assert f"{source} becomes {becomes}: {codec} has nothing closer" in notes
+    levels = ", the colour range limited" if source == "gray" else ""
+    assert f"{source} becomes {becomes}{levels}: {codec} has nothing closer" in notes
     with av.open(str(tmp_path / f"out{suffix}")) as container:
         frames = [frame.format.name for frame in container.decode(video=0)]
     assert len(frames) == 3
@@ -165,7 +166,7 @@ def test_an_encoder_without_the_format_gets_the_closest_that_holds_it(source, co
 
 @pytest.mark.parametrize("before", [8, 10])
 def test_luma_of_a_finer_format_is_the_same_codes_shifted(before):
-    """In the limited range; in the full one white stays white. Colour goes where swscale puts it."""
+    """In limited range; of full range white becomes white. Colour goes where swscale puts it."""
     source, target = f"yuv420p{'10le' if before == 10 else ''}", f"yuv422p{before + 2}le"
     frame = smooth(source)
     planes = planes_of(frame)
@@ -176,7 +177,7 @@ def test_luma_of_a_finer_format_is_the_same_codes_shifted(before):
     assert max(np.abs(made.astype(int) - known).max() for made, known in zip(colours, planes_of(wider)[1:])) <= 4
     white = np.full_like(planes[0], (1 << before) - 1)
     full = fitted([white, *planes[1:]], SimpleNamespace(**{**vars(info), "color_range": "full"}), target)
-    assert (full[0] == (1 << before + 2) - 1).all()
+    assert (full[0] == 235 << before + 2 - 8).all()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,40 @@ def test_rgb_goes_to_prores_with_all_its_colour(tmp_path):
     for number in range(3):
         save_picture(tmp_path / "in" / f"{number}.png", pixels, "rgb24")
     notes = copied(tmp_path / "in", tmp_path / "out.mov", EncoderOptions("prores_ks"))
-    assert "RGB becomes yuv444p10le: prores_ks has nothing closer" in notes
+    assert notes == ["RGB becomes yuv444p10le, the colour range limited: prores_ks has nothing closer"]
+    assert np.abs(shown(tmp_path / "out.mov").astype(int) - pixels).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix", "becomes"),
+    [("prores_ks", ".mov", "yuv444p10le"), ("libx265", ".mkv", "yuv444p12le"), ("libx264", ".mp4", "yuv444p10le")],
+)
+def test_deep_rgb_goes_to_encoders_of_fewer_bits(codec, suffix, becomes, tmp_path):
+    """As a scan in DPX does to ProRes."""
+    (tmp_path / "in").mkdir()
+    pixels = np.stack(np.broadcast_arrays(np.arange(64), np.arange(48)[:, None], 128), -1).astype(np.uint8)
+    for number in range(3):
+        save_picture(tmp_path / "in" / f"{number}.png", pixels.astype(np.uint16) * 257, "rgb48be")
+    notes = copied(tmp_path / "in", tmp_path / f"out{suffix}", EncoderOptions(codec))
+    assert notes == [f"RGB becomes {becomes}, the colour range limited: -c ffv1 in an .mkv keeps it all"]
+    assert np.abs(shown(tmp_path / f"out{suffix}").astype(int) - pixels).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", [".mov", ".mkv", ".mp4"])
+def test_full_range_that_becomes_another_format_looks_the_same(suffix, tmp_path):
+    """QuickTime files do not say the range, and players take ProRes for limited."""
+    video(tmp_path / "in.mkv", "mjpeg", "yuvj420p", [smooth("yuvj420p") for _ in range(3)])
+    codec = "libsvtav1" if suffix == ".mp4" else "prores_ks"
+    notes = copied(tmp_path / "in.mkv", tmp_path / f"out{suffix}", EncoderOptions(codec))
+    if codec == "prores_ks":
+        assert notes == ["yuvj420p becomes yuv422p10le, the colour range limited: prores_ks has nothing closer"]
+    assert np.abs(shown(tmp_path / f"out{suffix}").astype(int) - shown(tmp_path / "in.mkv")).max() <= 6
+
+
+def shown(path):
+    """The second picture as a player shows it."""
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))[1].to_ndarray(format="rgb24")
 
 
 def smooth(pixel_format):

@@ -8,6 +8,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from test_pictures import copied
 from video_clips import Clip
 
+from runtime.video import VideoReader, VideoWriter
 from runtime.video.picture_facts import facts_of
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8))
@@ -50,6 +51,20 @@ def test_what_pictures_to_pictures_lose_is_noted(suffix, said, facts, tmp_path):
     (note,) = copied(tmp_path / "in", tmp_path / "out").notes
     assert note.startswith("side data is not in the output: .png as it is written here lost ")
     assert facts <= set(note.rpartition("lost ")[2].split(", "))
+
+
+@pytest.mark.parametrize(("suffix", "said", "facts"), [each for each in SAVED if each[0] == ".png"])
+def test_what_pictures_to_a_video_lose_is_noted(suffix, said, facts, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        PICTURE.save(tmp_path / "in" / f"{number}{suffix}", **said)
+    with VideoReader(tmp_path / "in") as reader, VideoWriter(tmp_path / "out.mkv", reader) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+        writer.finish()
+        notes = writer.notes
+    lost = [note.rpartition("lost ")[2].split(", ") for note in notes if note.startswith("side data is not in the output: ")]
+    assert facts == set(*lost)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])

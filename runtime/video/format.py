@@ -27,7 +27,7 @@ from runtime.video.hdr import Hdr
 
 Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
 
-NOT_STATED, FULL = 0, 2  # of AVColorRange; 1 is limited
+NOT_STATED, LIMITED, FULL = 0, 1, 2  # of AVColorRange
 FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
 UNNAMED = {28: "LCEVC", 29: "VIEW_ID", 30: "3D_REFERENCE_DISPLAYS", 31: "EXIF"}  # side data of FFmpeg 8, not in PyAV's list
 UNKNOWN_CODEC = "unknown codec"

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from runtime.errors import VideoError
 from runtime.pixels import rgb
+from runtime.pixels.sample_codes import scale
 from runtime.video.format import FULL, Plane, VideoInfo, plane_of
 
 BT601 = 6  # of AVColorSpace
+LIMITED = "limited"
 WIDE = 64  # pixels, divisible by every chroma subsampling
 PLANAR = {  # the same samples in planes of their own
     **{"monow": "gray", "monob": "gray"},
@@ -63,24 +65,30 @@ class Layouts:
 
 
 def fitted(planes: Sequence[Plane], info: VideoInfo, pixel_format: str) -> list[Plane]:
-    """The planes of a video's frame (H, W) as those of another planar format, one that is `narrower` or `finer`.
+    """The planes of a video's frame (H, W) as those of another planar format, one that is `narrower` or `finer`, in limited range.
 
-    Luma and alpha are exact where the format has as many bits or more. Colour that becomes denser is swscale's, 4:4:4 that becomes
-    4:2:0 the mean of four; gray gets no colour.
+    Luma and alpha are exact where the format has as many bits or more, luma of full range where it has two more. Colour that
+    becomes denser is swscale's, 4:4:4 that becomes 4:2:0 the mean of four; gray gets no colour.
     """
     height, width = planes[0].shape
     target = av.VideoFormat(pixel_format, width, height)
-    size, bits, full = (target.chroma_height(), target.chroma_width()), target.components[0].bits, info.color_range == "full"
+    size, bits = (target.chroma_height(), target.chroma_width()), target.components[0].bits
     luma, *others = planes
     colours, alpha = others[:2], others[2:]
     if colours and colours[0].size < math.prod(size):
         colours = _denser(planes, info, target)
-    levels = [_levels(plane, info.bits, bits, full, 1 << (info.bits - 1)) for plane in colours]
+    given = info.bits, info.color_range
+    levels = [_levels(plane, _of_colour(*given), _of_colour(bits, LIMITED)) for plane in colours]
     if levels and levels[0].size > math.prod(size):
         levels = [plane.reshape(size[0], 2, size[1], 2).mean((1, 3)) for plane in levels]
-    made = [_levels(luma, info.bits, bits, full), *(levels or [np.full(size, 1 << (bits - 1))] * 2)]
-    made += [_levels(plane, info.bits, bits, True) for plane in alpha]
+    made = [_levels(luma, scale(*given), scale(bits, LIMITED)), *(levels or [np.full(size, 1 << (bits - 1))] * 2)]
+    made += [_levels(plane, scale(info.bits, "full"), scale(bits, "full")) for plane in alpha]
     return [np.rint(plane).clip(0, (1 << bits) - 1).astype(np.uint8 if bits == 8 else np.uint16) for plane in made]
+
+
+def range_of(info: VideoInfo, pixel_format: str) -> str:
+    """ "limited" or "full": of samples that are kept, theirs; what becomes another format gets the one that all players expect."""
+    return info.color_range if has_samples_of(info, pixel_format) else LIMITED
 
 
 def has_samples_of(info: VideoInfo, pixel_format: str) -> bool:
@@ -102,8 +110,12 @@ def finer(info: VideoInfo, offered: Sequence[str]) -> tuple[str, ...]:
 
 
 def narrower(info: VideoInfo) -> tuple[str, ...]:
-    """What an encoder may get instead of 8-bit RGB's 16-bit YUV: what every player shows, where the size allows it."""
-    if info.rgb_bits != 8 or info.pixel_format != "yuv444p16le":
+    """What an encoder may get instead of RGB's 16-bit YUV: of 8 bits what every player shows, where the size allows it."""
+    if info.rgb_bits is None:
+        return ()
+    if info.rgb_bits > 8:
+        return tuple(info.pixel_format.replace("16", bits) for bits in ("12", "10"))
+    if info.pixel_format != "yuv444p16le":
         return ()
     return ("yuv444p",) if info.width % 2 or info.height % 2 else ("yuv420p", "yuv444p")
 
@@ -115,12 +127,17 @@ def _grain(pixel_format: str, bits: int | None = None) -> tuple[bool, int, int, 
     return alpha, known.chroma_width() * coloured, known.chroma_height() * coloured, bits or known.components[0].bits
 
 
-def _levels(plane: Plane, before: int, after: int, full: bool, zero: int = 0) -> npt.NDArray[np.float32]:
-    """Codes of so many bits as those of others, not rounded; `zero` is the code of no colour."""
-    factor = ((1 << after) - 1) / ((1 << before) - 1) if full else 2.0 ** (after - before)
-    levels: npt.NDArray[np.float32] = (plane.astype(np.float32) - np.float32(zero)) * np.float32(factor)
-    levels += np.float32(zero * 2.0 ** (after - before))
+def _levels(plane: Plane, before: tuple[float, float], after: tuple[float, float]) -> npt.NDArray[np.float32]:
+    """Codes of one (offset, span) as those of another, not rounded."""
+    levels: npt.NDArray[np.float32] = plane.astype(np.float32) - np.float32(before[0])
+    levels *= np.float32(after[1] / before[1])
+    levels += np.float32(after[0])
     return levels
+
+
+def _of_colour(bits: int, color_range: str) -> tuple[float, float]:
+    """As `scale`, of a colour difference."""
+    return 2.0 ** (bits - 1), 2.0**bits - 1 if color_range == "full" else 224.0 * 2 ** (bits - 8)
 
 
 def _denser(planes: Sequence[Plane], info: VideoInfo, target: av.VideoFormat) -> list[Plane]:

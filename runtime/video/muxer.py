@@ -22,10 +22,10 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.machine.scheduling import own_scheduling
 from runtime.video.cover_art import attach
-from runtime.video.format import FALLBACK_RATE, FULL, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
+from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
 from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
-from runtime.video.layouts import finer, narrower
+from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
 from runtime.video.reader import VideoReader
@@ -270,7 +270,8 @@ class Muxer:
         if info.sample_aspect_ratio:
             context.sample_aspect_ratio = info.sample_aspect_ratio
         stated, context.colorspace, context.color_primaries, context.color_trc = info.color_tags
-        context.color_range = FULL if info.color_range == "full" else stated
+        written = range_of(info, context.pix_fmt)
+        context.color_range = FULL if written == "full" else stated if written == info.color_range else LIMITED
         context.flags |= av.codec.context.Flags.frame_duration
         if plan.coded:
             context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container

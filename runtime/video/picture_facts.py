@@ -11,9 +11,10 @@ EXIF, ICC, DPI, TEXT = "EXIF", "ICC_PROFILE", "DPI", "text"  # the first two as 
 PNG, RIFF, JPEG = b"\x89PNG\r\n\x1a\n", b"RIFF", b"\xff\xd8"
 HEAD, MOST = 12, 256 << 20  # bytes, of which the first tell the kind
 TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # with the order of bytes
+COLOURS = "cICP"  # which FFmpeg reads as the video's colour tags
 OF_CHUNKS = {
     **{b"iCCP": ICC, b"ICCP": ICC, b"eXIf": EXIF, b"EXIF": EXIF, b"XMP ": "XMP"},
-    **{b"gAMA": "gAMA", b"cHRM": "cHRM", b"cICP": "cICP", b"tEXt": TEXT, b"zTXt": TEXT, b"iTXt": TEXT},
+    **{b"gAMA": "gAMA", b"cHRM": "cHRM", b"cICP": COLOURS, b"tEXt": TEXT, b"zTXt": TEXT, b"iTXt": TEXT},
 }
 OF_SEGMENTS = {
     **{(0xE1, b"Exif"): EXIF, (0xE1, b"http://ns.adobe.com/xap"): "XMP", (0xE2, b"ICC_PROFILE"): ICC},

@@ -68,7 +68,7 @@ class PictureWriter(OutputWriter):
                 f"the rotation by {reader.info.rotation} degrees is not in the output: turn the pictures, or take a video"
             )
 
-        self._lost = set(reader.info.side_data).union(*map(facts_of, reader.pictures[:1] or [reader.path]))
+        self._lost = set(reader.info.side_data) | facts_of(reader.first_file)
         self._note_lost(self._lost)
 
     def write(self, frame: Frame, luma: Plane, chroma: tuple[Plane, ...] | None = None) -> None:

@@ -123,6 +123,11 @@ class VideoReader:
             raise
 
     @property
+    def first_file(self) -> Path:
+        """That of the first picture, or of the video."""
+        return self.pictures[0] if self.pictures else self.path
+
+    @property
     def notes(self) -> list[str]:
         """What is worth telling about the file, complete after the last frame."""
         counted = {

@@ -26,7 +26,7 @@ from runtime.errors import VideoError
 from runtime.files.on_disk import place_of
 from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cover, why_left_out
 from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_format, plane_of
-from runtime.video.layouts import has_samples_of, narrower
+from runtime.video.layouts import has_samples_of, narrower, range_of
 from runtime.video.muxer import (
     PICTURE_FIRST,
     STATISTICS,
@@ -41,6 +41,7 @@ from runtime.video.muxer import (
     timecode_of,
 )
 from runtime.video.output_place import PlaceError
+from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
 from runtime.video.sync import moved_sound
@@ -102,12 +103,12 @@ def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
         yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
-    if now.color_range != before.color_range:
+    if now.color_range != range_of(before, encoded_format(codec, before)):
         yield f"the colour range is not in the output: {codec} in {suffix} lost it"
     if now.color_tags[1:] != before.color_tags[1:]:
         yield f"the colour tags are not all in the output: {codec} in {suffix} lost some"
-    if before.side_data - now.side_data:
-        lost = ", ".join(REMEDY if name == USER_DATA else name for name in sorted(before.side_data - now.side_data))
+    if gone := (before.side_data | facts_of(plan.reader.first_file) - {COLOURS}) - now.side_data:
+        lost = ", ".join(REMEDY if name == USER_DATA else name for name in sorted(gone))
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
@@ -120,11 +121,14 @@ def _other_samples(plan: OutputPlan) -> Iterator[str]:
     """What the samples become where the encoder has no format like the source's."""
     info, codec = plan.reader.info, plan.encoder.codec
     made, was = encoded_format(codec, info), "RGB" if info.rgb_bits else info.pixel_format
+    if has_samples_of(info, made):
+        return
+    levels = "" if range_of(info, made) == info.color_range else ", the colour range limited"
     if made in narrower(info):
         colour = ", colour at half the width and height" if made == "yuv420p" else ""
-        yield f"RGB becomes {made}, 8 bits{colour}: -c ffv1 in an .mkv keeps it all"
-    elif not has_samples_of(info, made):
-        yield f"{was} becomes {made}: {codec} has nothing closer"
+        yield f"RGB becomes {made}{levels}{colour}: -c ffv1 in an .mkv keeps it all"
+    else:
+        yield f"{was} becomes {made}{levels}: {codec} has nothing closer"
 
 
 def _mistimed(plan: OutputPlan, starts: Mapping[int, Fraction], part: Path) -> Iterator[str]:
