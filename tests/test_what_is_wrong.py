@@ -1,6 +1,7 @@
 """What is not broken is not called so: encrypted files, and an index behind the pictures in a pipe; chapters that overlap."""
 
 import os
+import struct
 from fractions import Fraction
 
 import av
@@ -8,23 +9,59 @@ import pytest
 from test_field_streams import copied
 from video_clips import Clip
 
+from runtime.encoder_options import EncoderOptions
 from runtime.errors import VideoError
-from runtime.video import VideoReader
+from runtime.video import VideoReader, VideoWriter
 from runtime.video.pipe_end import WatchedPipe
 
 RATE = Fraction(1, 25)
 KEY = "00112233445566778899aabbccddeeff"
+ENCRYPTED = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": KEY, "encryption_kid": KEY}
+
+
+def remuxed(source, target, options):
+    with av.open(str(source)) as before, av.open(str(target), "w", options=options) as after:
+        streams = {stream.index: after.add_stream_from_template(stream) for stream in before.streams}
+        for packet in before.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                after.mux(packet)
+    return target.read_bytes()
+
+
+def box(data, wanted, start=0):
+    """The first byte of an MP4's first box of that name from there on, and the byte after its last."""
+    while True:
+        size, name = struct.unpack_from(">I4s", data, start)
+        if name == wanted:
+            return start, start + size
+        start += size
+
+
+def test_encrypted_sound_is_not_copied_as_noise(tmp_path):
+    """The muxer encrypts all tracks: that of the picture is exchanged, and what is left of its place filled."""
+    clip = Clip(times=list(range(5)), time_base=RATE, audio=["aac"]).write(tmp_path / "clip.mp4")
+    plain, mixed = remuxed(clip, tmp_path / "plain.mp4", {}), bytearray(remuxed(clip, tmp_path / "in.mp4", ENCRYPTED))
+    index = box(plain, b"moov")[0]
+    assert box(mixed, b"moov")[0] == index  # samples lie in front, at the same places
+    (was, until), (begin, end) = (box(data, b"trak", index + 8) for data in (plain, mixed))
+    left = end - begin - (until - was)
+    mixed[begin:end] = plain[was:until] + struct.pack(">I4s", left, b"free").ljust(left, b"\0")
+    mixed[:index] = plain[:index]
+    (tmp_path / "in.mp4").write_bytes(mixed)
+    with VideoReader(tmp_path / "in.mp4") as reader:
+        with pytest.raises(VideoError, match=r"its audio \(stream 1\) is encrypted.*--no-copy-audio-streams"):
+            VideoWriter(tmp_path / "out.mp4", reader)
+        with VideoWriter(tmp_path / "out.mp4", reader, EncoderOptions(leave_out=("audio",))) as writer:
+            for frame in reader:
+                writer.write(frame, frame.luma)
+            writer.finish()
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.mp4"]
 
 
 def test_an_encrypted_picture_is_called_encrypted(tmp_path):
     clip = Clip(times=list(range(5)), time_base=RATE).write(tmp_path / "clip.mp4")
-    options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": KEY, "encryption_kid": KEY}
-    with av.open(str(clip)) as before, av.open(str(tmp_path / "in.mp4"), "w", options=options) as after:
-        stream = after.add_stream_from_template(before.streams.video[0])
-        for packet in before.demux(video=0):
-            if packet.size:
-                packet.stream = stream
-                after.mux(packet)
+    remuxed(clip, tmp_path / "in.mp4", ENCRYPTED)
     with pytest.raises(VideoError, match=r"in\.mp4: its picture is encrypted \(CENC\).*decrypt it"):
         VideoReader(tmp_path / "in.mp4")
 

@@ -68,8 +68,14 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     hold sound or subtitles that are to be in it.
     """
     _check_name(plan.path)
-    packets = _first_packets(plan.reader)
+    packets: Packets = {}
+    encrypted: set[int] = set()
+    for packet in _first_packets(plan.reader):
+        packets.setdefault(packet.stream_index, []).append(_copy(packet))
+        if packet.has_sidedata("encryption_info"):
+            encrypted.add(packet.stream_index)
     plan, notes = _with_streams(plan)
+    _check_encryption(plan, encrypted)
     if plan.is_format({Y4M}) and not plan.reader.even:
         notes.append(plan.without_times)
     plainly_lost: set[str] | None = None
@@ -252,20 +258,25 @@ def _write(plan: OutputPlan, packets: Packets, target: Path | BinaryIO) -> None:
         muxer.abandon()
 
 
-def _first_packets(reader: VideoReader) -> Packets:
+def _first_packets(reader: VideoReader) -> Iterator[av.Packet[Any]]:
     """Of every stream that has any, from the file once more where the frames that were read so far had none beside them."""
-    found: Packets = {}
-    for index, packets in reader.first_packets().items():
-        if heard := [_copy(packet) for packet in packets if not packet.is_discard]:
-            found[index] = heard
-    missing = {stream.index for stream in reader.container.streams} - {reader.stream.index, *found}
+    heard = [packet for packets in reader.first_packets().values() for packet in packets if not packet.is_discard]
+    yield from heard
+    missing = {stream.index for stream in reader.container.streams} - {reader.stream.index, *(p.stream_index for p in heard)}
     if not missing or reader.path == STANDARD or reader.pictures:
-        return found
+        return
     with suppress(av.FFmpegError), open_source(reader.path, reader.playlist).container as again:
         for packet in islice(again.demux(), LOOK_THROUGH):
             if packet.stream_index in missing and packet.size and not packet.is_discard:
-                found.setdefault(packet.stream_index, []).append(_copy(packet))
-    return found
+                yield packet
+
+
+def _check_encryption(plan: OutputPlan, encrypted: set[int]) -> None:
+    if stream := next((plan.reader.container.streams[index] for index in plan.streams if index in encrypted), None):
+        raise VideoError(
+            f"{plan.reader.path}: its {stream.type} (stream {stream.index}) is encrypted (CENC), expected one that is not: "
+            f"decrypt it with its key first, or leave it out (--no-copy-{stream.type}-streams)"
+        )
 
 
 def _repeated(packets: list[av.Packet[Any]], most: int, least: Fraction) -> Iterator[av.Packet[Any]]:
