@@ -49,7 +49,7 @@ class Engine:
     picks the GPU. `reason` says in a sentence what was chosen and why.
 
     A bundle's members are tried in its order until one passes the bundle's own test; with `fallback` False the first must. With
-    `fastest_at` (height, width in pixels) they are timed instead, once on a machine and size, and the fastest of those is taken
+    `fastest_at` (height, width in pixels) they are tested and timed, once on a machine and size, and the fastest of those is taken
     that lose at most `budget` dB of PSNR against the truth (0.0: fp32 alone; infinity: any). `trust` is a file with a public key:
     only a bundle that its owner signed is opened then, see docs/bundle.md.
 
