@@ -240,7 +240,8 @@ def _as_array(frame: Any) -> Frame:
     except TypeError as error:  # on a GPU
         raise InputError(f"got {type(frame).__name__} ({error}), expected a frame in host memory: copy it there first") from error
     if array.ndim != 2:
-        raise InputError(f"got a frame of shape {array.shape}, expected (H, W) luma: take one plane")
+        kind = "" if isinstance(frame, np.ndarray) else f" ({type(frame).__name__})"
+        raise InputError(f"got a frame{kind} of shape {array.shape}, expected (H, W) luma: take one plane")
     return array
 
 

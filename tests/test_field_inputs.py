@@ -10,11 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from test_pictures import save
 from video_clips import Clip
 
 from runtime.deblur_video import deblur_video
-from runtime.errors import VideoError
+from runtime.encoder_options import EncoderOptions
+from runtime.errors import InputError, VideoError
 from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 from runtime.video.fragments import samples_in_fragments
@@ -223,3 +225,84 @@ def test_a_video_of_one_kind_passes_the_look_ahead(long):
     with VideoReader(long) as reader:
         look_ahead(reader)
         assert next(iter(reader)).number == 0
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
+@pytest.mark.parametrize("rate", [Fraction(60), Fraction(30000, 1001)])
+def test_a_raw_stream_has_the_rate_that_it_says(codec, rate, tmp_path):
+    """FFmpeg gives its frames no time, and an average of 25."""
+    suffix = {"libx264": ".h264", "libx265": ".hevc", "mpeg2video": ".m2v"}[codec]
+    with av.open(str(tmp_path / f"in{suffix}"), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options={"x265-params": "log-level=none"} if codec == "libx265" else {})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), "yuv420p")))
+        container.mux(stream.encode(None))
+    with VideoReader(tmp_path / f"in{suffix}") as reader:
+        assert float(reader.info.frame_rate) == pytest.approx(float(rate), abs=1e-3)
+        times = [frame.pts * reader.info.time_base for frame in reader]
+    assert [float(time - times[0]) for time in times] == pytest.approx([float(number / rate) for number in range(12)], abs=1e-4)
+
+
+@pytest.mark.parametrize("hidden", [2, 32])
+def test_columns_that_are_hidden_at_the_left_stay_so(hidden, tmp_path):
+    clip = Clip(times=list(range(8)), time_base=RATE, size=(96, 64), moving=True).write(tmp_path / "clip.mp4")
+    with av.open(str(clip)) as before, av.open(str(tmp_path / "in.mp4"), "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        cropping = BitStreamFilterContext(f"h264_metadata=crop_left={hidden}", before.streams.video[0], stream)
+        for packet in before.demux(video=0):
+            for cropped in cropping.filter(packet if packet.size else None):
+                cropped.stream = stream
+                after.mux(cropped)
+    deblur_video(DeblurOptions(str(tmp_path / "in.mp4"), str(tmp_path / "out.mkv"), strength=0.0, encoder=EncoderOptions("ffv1")))
+    with av.open(str(clip)) as whole, av.open(str(tmp_path / "out.mkv")) as written:
+        for frame, made in zip(whole.decode(video=0), written.decode(video=0)):
+            assert np.array_equal(made.to_ndarray(format="gray"), frame.to_ndarray(format="gray")[:, hidden:])
+
+
+def test_a_pipe_with_a_name_and_a_device_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "a pipe")
+    with pytest.raises(VideoError, match=r"a pipe: is a pipe, expected a video file: give it as -, .*< '.*a pipe'"):
+        VideoReader(tmp_path / "a pipe")
+    with pytest.raises(VideoError, match=r"/dev/zero: is a device"):
+        VideoReader("/dev/zero")
+
+
+@pytest.mark.parametrize(("arguments", "closed"), [(("-", "out.mkv"), "<&-"), (("in.mp4", "-"), ">&-")])
+def test_what_is_closed_is_called_so(arguments, closed, tmp_path):
+    Clip(times=list(range(5)), time_base=RATE).write(tmp_path / "in.mp4")
+    line = f"{sys.executable} {ROOT / 'videodeblur'} run {' '.join(arguments)} {closed}"
+    found = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 1
+    assert f"error: -: standard {'input' if closed[0] == '<' else 'output'} is closed" in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_few_frames_a_second_keep_their_shape_and_rate(tmp_path):
+    """FFmpeg has not seen one when it says what a transport stream holds."""
+    with av.open(str(tmp_path / "in.ts"), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(1, 2))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        sound = container.add_stream("mp2", rate=48000)
+        for number in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), "yuv420p")
+            container.mux(stream.encode(frame))
+        for number in range(20 * 42):
+            heard = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1152), np.int16), "s16", "stereo")
+            heard.rate, heard.pts = 48000, number * 1152
+            container.mux(sound.encode(heard))
+        container.mux(stream.encode(None))
+    with VideoReader(tmp_path / "in.ts") as reader:
+        assert reader.info.sample_aspect_ratio == Fraction(4, 3)
+        assert reader.info.frame_rate in (None, Fraction(1, 2))
+    summary = deblur_video(DeblurOptions(tmp_path / "in.ts", tmp_path / "out.mp4"))
+    assert not [note for note in summary.notes if "aspect" in note or "rate" in note]
+    with VideoReader(tmp_path / "out.mp4") as reader:
+        assert reader.info.sample_aspect_ratio == Fraction(4, 3)
+
+
+@pytest.mark.parametrize("wrong", [None, b"in.mp4", 3])
+def test_a_path_is_a_str_or_a_path(wrong, tmp_path):
+    with pytest.raises(InputError, match=r"source is .*, expected a file's name"):
+        DeblurOptions(wrong, tmp_path / "out.mp4")

@@ -68,7 +68,15 @@ class DeblurOptions:
     metrics: Path | None = None  # see metrics_file
 
     def __post_init__(self) -> None:
-        """Raises InputError where the output is the source, or exists and may not be replaced, or options contradict each other."""
+        """Raises InputError where the output is the source, or exists and may not be replaced, or options contradict each other.
+
+        A path may be given as a str.
+        """
+        for name in ("source", "output", "model", "mask", "metrics"):
+            given = getattr(self, name)
+            if not isinstance(given, (str, Path)) and (given is not None or name in ("source", "output")):
+                raise InputError(f"{name} is {given!r:.80}, expected a file's name: a str or a Path")
+            object.__setattr__(self, name, None if given is None else Path(given))
         if self.output.exists() and self.source.exists() and self.output.samefile(self.source):
             raise InputError(f"{self.output} is the input too, expected another file: the input is never changed")
         if self.resume and (self.to_pictures or self._source_folder or "-" in (str(self.source), str(self.output))):

@@ -23,6 +23,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
@@ -266,7 +267,7 @@ class VideoReader:
     def _described(self, first: av.VideoFrame, rate: Fraction) -> VideoInfo:
         self._stated = _stated(first, self._decoder)
         self.gop_timecode = _gop_timecode(first)  # what MPEG-2 says of the first picture in its own code; None elsewhere
-        info = replace(_describe(self.container, self.stream, first, self._indexed), rgb_bits=self._layouts.rgb_bits)
+        info = replace(_describe(self.container, self.stream, self._decoder, first, self._indexed), rgb_bits=self._layouts.rgb_bits)
         if self.pictures:
             return replace(info, time_base=1 / rate, frame_rate=rate, first_pts=0, duration=None)
         return info
@@ -586,7 +587,9 @@ def _check_encryption(path: Path, packet: av.Packet[Any]) -> None:
         raise VideoError(f"{path}: its picture is encrypted (CENC), expected one that is not: decrypt it with its key first")
 
 
-def _describe(container: InputContainer, stream: av.VideoStream, first: av.VideoFrame, indexed: int) -> VideoInfo:
+def _describe(
+    container: InputContainer, stream: av.VideoStream, decoder: av.VideoCodecContext, first: av.VideoFrame, indexed: int
+) -> VideoInfo:
     assert stream.time_base is not None  # FFmpeg gives every video stream one
     name, stated = first.format.name, first.color_range
     full = stated == FULL or (stated == NOT_STATED and name.startswith(("yuvj", "gray")))
@@ -603,10 +606,10 @@ def _describe(container: InputContainer, stream: av.VideoStream, first: av.Video
         codec=stream.codec_context.name,
         time_base=stream.time_base,
         first_pts=first.pts or 0,
-        frame_rate=_rate(stream),
+        frame_rate=_rate(stream, first, raw=bool(container.format.flags & Flags.no_timestamps.value)),
         frames=indexed or stream.frames or None,
         duration=float(duration) or None,
-        sample_aspect_ratio=stream.sample_aspect_ratio,
+        sample_aspect_ratio=stream.sample_aspect_ratio or decoder.sample_aspect_ratio,
         rotation=first.rotation,
         display_matrix=_display_matrix(first),
         hdr=_hdr(first),
@@ -633,12 +636,20 @@ def _joined(colour: tuple[int, ...]) -> str:
     return "-".join(map(str, colour))
 
 
-def _rate(stream: av.VideoStream) -> Fraction | None:
-    """The one that all frames fit where the average is about that, or cannot be, as a clock of AVI that is taken for a rate."""
+def _rate(stream: av.VideoStream, first: av.VideoFrame, raw: bool) -> Fraction | None:
+    """The one that all frames fit where the average is about that, or cannot be, as a clock of AVI that is taken for a rate.
+
+    The average of a `raw` stream, which has no times, is a guess of FFmpeg's, and what fits is what the stream says. Where so few
+    frames came at the beginning that there is no average, one lasts as long as the first.
+    """
     average, fitting = stream.average_rate, stream.guessed_rate
+    if raw:
+        return fitting or average
     if average and fitting:
         near = abs(average - fitting) <= SAME_RATE * fitting
         return fitting if near or (average > MOST_FRAMES and fitting < MOST_AVERAGE) else average
+    if not average and fitting and fitting > MOST_FRAMES and stream.time_base and first.duration:
+        return 1 / (first.duration * stream.time_base)
     return average or fitting
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 
 from runtime.errors import VideoError
@@ -62,6 +65,8 @@ def open_source(path: Path, playlist: bool = False, live: bool = False) -> Sourc
     if URL.match(path.as_posix()) and not path.exists():  # with one slash, as a Path has it
         raise VideoError(f"{path}: is a URL, expected a video file: networks are not read, so download it, or pipe it to -")
     if path == STANDARD:
+        if sys.__stdin__ is None:  # Python found it closed; its number may be another file's by now
+            raise VideoError(f"{path}: standard input is closed, expected a video: give a file's name, or < FILE")
         pipe = WatchedPipe()
         return Source(_open(path, pipe, options={**ONE_FILE, **(AS_STATED if live else {})}), pipe=pipe)
     if path.is_dir() or is_sequence(path):
@@ -74,7 +79,12 @@ def open_source(path: Path, playlist: bool = False, live: bool = False) -> Sourc
         return Source(_open(path, io.BytesIO(f"ffconcat version 1.0\n{listed}".encode()), "concat", _of_ours(pictures)), pictures)
     if not path.exists():
         raise VideoError(f"{path}: no such file, expected a video file")
-    if path.is_file() and _is_animated_webp(path):
+    if not path.is_file():
+        remedy = (
+            f"give it as -, videodeblur run - ... < {shlex.quote(str(path))}" if path.is_fifo() else "record from it into a file"
+        )
+        raise VideoError(f"{path}: is a {'pipe' if path.is_fifo() else 'device'}, expected a video file: {remedy}")
+    if _is_animated_webp(path):
         raise VideoError(f"{path}: is an animated WebP, which FFmpeg does not decode, expected a video: make a GIF of it first")
     return Source(_open(path, str(path.absolute()), options=LIST_ASKED_FOR if playlist else _alone(path)))
 
@@ -131,6 +141,9 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
         with ffmpeg_says(said):
             known = {**WITH_XMP, **(options or {})}
             opened: InputContainer = av.open(target, "r", format=kind, options=known, metadata_errors="surrogateescape")
+            for stream in opened.streams.video:
+                if stream.codec_context:
+                    cropping_at_the_left(stream.codec_context)
             return opened
     except (av.FFmpegError, OSError) as error:
         if kind is None and any("not on whitelist" in line for line in said):
@@ -140,6 +153,11 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
             raise VideoError(f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: {remedy}") from error
         reason = (said or [error.strerror or str(error)])[-1].partition(" on whitelist")[0]
         raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
+
+
+def cropping_at_the_left(decoder: av.VideoCodecContext) -> None:
+    """Lets it hide columns at the left whatever their number; FFmpeg shows those that would leave rows where no vector begins."""
+    decoder.flags |= Flags.unaligned
 
 
 def _quoted(path: Path) -> str:

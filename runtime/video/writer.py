@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -61,6 +62,8 @@ class VideoWriter(OutputWriter):
         self._reader, self._width = reader, width or reader.info.width
         self._written_until = Fraction(0)
         self._piped = self.path == STANDARD
+        if self._piped and sys.__stdout__ is None:  # Python found it closed; its number may be another file's by now
+            raise VideoError(f"{path}: standard output is closed, expected one that is read: give a file's name, or > FILE")
         self._place = self.path if self._piped else place_of(self.path)
         self._open = True
         plan = in_order(OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded, spliced=spliced))
