@@ -7,6 +7,8 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from runtime.machine.scheduling import own_scheduling
+
 VARIABLE = [0, 1001, 2503, 4505, 5506, 7008, 9010, 10011, 11513, 13515, 14516, 16018]  # of 1/30000 s
 
 
@@ -42,7 +44,7 @@ class Clip:
         exact = {"movie_timescale": str(self.time_base.denominator), "video_track_timescale": str(self.time_base.denominator)}
         if self.audio_first:
             exact["max_interleave_delta"] = "1"
-        with av.open(str(path), "w", container_options=exact) as container:
+        with own_scheduling(), av.open(str(path), "w", container_options=exact) as container:
             video = self._add_video(container)
             sounds = [self._add_audio(container, codec) for codec in self.audio]
             if len(sounds) > 1:

@@ -606,7 +606,7 @@ def _describe(
         codec=stream.codec_context.name,
         time_base=stream.time_base,
         first_pts=first.pts or 0,
-        frame_rate=_rate(stream, first, raw=bool(container.format.flags & Flags.no_timestamps.value)),
+        frame_rate=_rate(stream, first, raw=_is_raw(container)),
         frames=indexed or stream.frames or None,
         duration=float(duration) or None,
         sample_aspect_ratio=stream.sample_aspect_ratio or decoder.sample_aspect_ratio,
@@ -634,6 +634,11 @@ def _colour(told: av.VideoFrame | av.VideoCodecContext) -> tuple[int, int, int]:
 
 def _joined(colour: tuple[int, ...]) -> str:
     return "-".join(map(str, colour))
+
+
+def _is_raw(container: InputContainer) -> bool:
+    flag: Any = Flags.no_timestamps
+    return bool(container.format.flags & flag.value)
 
 
 def _rate(stream: av.VideoStream, first: av.VideoFrame, raw: bool) -> Fraction | None:
