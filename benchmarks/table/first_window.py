@@ -18,6 +18,7 @@ from runtime.errors import BackendError
 
 WINDOW = 5  # frames
 CACHE = "XDG_CACHE_HOME"
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # an installed program has its bytecode, the second start of any other too
 FRAME = b"FRAME"  # what each begins with in y4m
 
 
@@ -59,9 +60,10 @@ def empty_cache() -> Iterator[None]:
 
 def _seconds(clip: Path, model: Path) -> float:
     program = [sys.executable, str(ROOT / "videodeblur"), "run", str(clip), "-", "--model", str(model), "--no-progress"]
+    environment = {name: value for name, value in os.environ.items() if name != NO_BYTECODE}
     with tempfile.TemporaryFile("w+") as complaints:
         begun = time.perf_counter()
-        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=complaints) as process:
+        with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=complaints, env=environment) as process:
             found = any(line.startswith(FRAME) for line in process.stdout or ())
             seconds = time.perf_counter() - begun
             process.communicate()
