@@ -31,6 +31,9 @@ from runtime.pixels.metrics import psnr
 MIN_PARITY_OF_CODES = 50.0  # dB; a code that is rounded the other way costs more than what the arithmetic does
 GOLDEN_BITS, GOLDEN_RANGE = 8, "full"  # what the golden input of float models is stored as
 
+log = logging.getLogger("videodeblur.bundle")
+log.addHandler(logging.NullHandler())
+
 
 @dataclass(frozen=True)
 class Before:
@@ -38,10 +41,6 @@ class Before:
 
     decibels: float  # that it reached in its test
     size: tuple[int, int]  # height and width of the frames that will come: what was compiled for them is loaded in the background
-
-
-log = logging.getLogger("videodeblur.bundle")
-log.addHandler(logging.NullHandler())
 
 
 def open_bundle(folder: Path, how: backends.How, trust: Path | None = None) -> backends.Choice:

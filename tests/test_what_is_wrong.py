@@ -1,12 +1,12 @@
 """What is not broken is not called so: encrypted files, and an index behind the pictures in a pipe; chapters that overlap."""
 
 import os
-import struct
 from fractions import Fraction
 
 import av
 import pytest
 from test_field_streams import copied
+from test_hidden_sound import box, boxes
 from video_clips import Clip
 
 from runtime.encoder_options import EncoderOptions
@@ -29,26 +29,17 @@ def remuxed(source, target, options):
     return target.read_bytes()
 
 
-def box(data, wanted, start=0):
-    """The first byte of an MP4's first box of that name from there on, and the byte after its last."""
-    while True:
-        size, name = struct.unpack_from(">I4s", data, start)
-        if name == wanted:
-            return start, start + size
-        start += size
-
-
 def test_encrypted_sound_is_not_copied_as_noise(tmp_path):
     """The muxer encrypts all tracks: that of the picture is exchanged, and what is left of its place filled."""
     clip = Clip(times=list(range(5)), time_base=RATE, audio=["aac"]).write(tmp_path / "clip.mp4")
-    plain, mixed = remuxed(clip, tmp_path / "plain.mp4", {}), bytearray(remuxed(clip, tmp_path / "in.mp4", ENCRYPTED))
-    index = box(plain, b"moov")[0]
-    assert box(mixed, b"moov")[0] == index  # samples lie in front, at the same places
-    (was, until), (begin, end) = (box(data, b"trak", index + 8) for data in (plain, mixed))
-    left = end - begin - (until - was)
-    mixed[begin:end] = plain[was:until] + struct.pack(">I4s", left, b"free").ljust(left, b"\0")
-    mixed[:index] = plain[:index]
-    (tmp_path / "in.mp4").write_bytes(mixed)
+    plain, mixed = remuxed(clip, tmp_path / "plain.mp4", {}), remuxed(clip, tmp_path / "in.mp4", ENCRYPTED)
+    at = plain.index(b"moov") - 4
+    assert mixed.index(b"moov") - 4 == at  # samples lie in front, at the same places
+    track = next(part for kind, part in boxes(plain[at:]) if kind == b"trak")
+    parts = [part for _, part in boxes(mixed[at:])]
+    first = next(number for number, (kind, _) in enumerate(boxes(mixed[at:])) if kind == b"trak")
+    parts[first] = track + box(b"free", bytes(len(parts[first]) - len(track) - 8))
+    (tmp_path / "in.mp4").write_bytes(plain[:at] + box(b"moov", b"".join(parts)))
     with VideoReader(tmp_path / "in.mp4") as reader:
         with pytest.raises(VideoError, match=r"its audio \(stream 1\) is encrypted.*--no-copy-audio-streams"):
             VideoWriter(tmp_path / "out.mp4", reader)

@@ -180,7 +180,9 @@ class OpenVinoRunner:
 
     def _read(self) -> openvino.Model:
         with failures_of(PACKAGE, f"OpenVINO {openvino.__version__} cannot load {self._path}", ModelError):
-            return self._core.read_model(self._path if self._data is None else self._data)
+            model = self._core.read_model(self._path if self._data is None else self._data)
+        self._data = None
+        return model
 
     def _compile_and_keep(self, shape: tuple[int, ...]) -> openvino.CompiledModel:
         self._model = self._model or self._read()

@@ -10,7 +10,6 @@ import av
 
 from runtime.errors import VideoError
 from runtime.video.format import ffmpeg_line
-from runtime.video.sources import cropping_at_the_left
 
 SEEING = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders that do, by the name of the usual one
 BESIDE: Literal["matroska_block_additional"] = "matroska_block_additional"  # the number of the addition, and its bytes
@@ -24,9 +23,7 @@ def decoder_for(stream: av.VideoStream) -> av.VideoCodecContext:
         if "1" in (stream.metadata.get("alpha_mode"), stream.metadata.get("ALPHA_MODE")):
             seeing = av.CodecContext.create(SEEING[codec.name], "r")
             seeing.extradata = codec.extradata
-            found = cast("av.VideoCodecContext", seeing)
-            cropping_at_the_left(found)
-            return found
+            return cast("av.VideoCodecContext", seeing)
     return codec
 
 

@@ -135,6 +135,16 @@ def is_format(container: InputContainer | OutputContainer, formats: set[str]) ->
     return bool(formats & set(container.format.name.split(",")))
 
 
+def has_flag(container: InputContainer | OutputContainer, flag: Any) -> bool:
+    """Whether the container's format has this one of av.format.Flags."""
+    return bool(container.format.flags & flag.value)
+
+
+def is_encrypted(packet: av.Packet[Any]) -> bool:
+    """As CENC has it, which nothing here decrypts."""
+    return packet.has_sidedata("encryption_info")
+
+
 @contextmanager
 def ffmpeg_says(said: list[str]) -> Iterator[None]:
     """Collects FFmpeg's error log: the reason behind its errors, which say no more than 'Invalid argument'.

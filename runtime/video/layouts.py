@@ -18,7 +18,6 @@ from runtime.pixels.sample_codes import scale
 from runtime.video.format import FULL, Plane, VideoInfo, plane_of
 
 BT601 = 6  # of AVColorSpace
-LIMITED = "limited"
 WIDE = 64  # pixels, divisible by every chroma subsampling
 PLANAR = {  # the same samples in planes of their own
     **{"monow": "gray", "monob": "gray"},
@@ -78,17 +77,17 @@ def fitted(planes: Sequence[Plane], info: VideoInfo, pixel_format: str) -> list[
     if colours and colours[0].size < math.prod(size):
         colours = _denser(planes, info, target)
     given = info.bits, info.color_range
-    levels = [_levels(plane, _of_colour(*given), _of_colour(bits, LIMITED)) for plane in colours]
+    levels = [_levels(plane, _of_colour(*given), _of_colour(bits, "limited")) for plane in colours]
     if levels and levels[0].size > math.prod(size):
         levels = [plane.reshape(size[0], 2, size[1], 2).mean((1, 3)) for plane in levels]
-    made = [_levels(luma, scale(*given), scale(bits, LIMITED)), *(levels or [np.full(size, 1 << (bits - 1))] * 2)]
+    made = [_levels(luma, scale(*given), scale(bits, "limited")), *(levels or [np.full(size, 1 << (bits - 1))] * 2)]
     made += [_levels(plane, scale(info.bits, "full"), scale(bits, "full")) for plane in alpha]
     return [np.rint(plane).clip(0, (1 << bits) - 1).astype(np.uint8 if bits == 8 else np.uint16) for plane in made]
 
 
 def range_of(info: VideoInfo, pixel_format: str) -> str:
     """ "limited" or "full": of samples that are kept, theirs; what becomes another format gets the one that all players expect."""
-    return info.color_range if has_samples_of(info, pixel_format) else LIMITED
+    return info.color_range if has_samples_of(info, pixel_format) else "limited"
 
 
 def has_samples_of(info: VideoInfo, pixel_format: str) -> bool:

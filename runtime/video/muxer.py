@@ -22,7 +22,7 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.machine.scheduling import own_scheduling
 from runtime.video.cover_art import attach
-from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, ffmpeg_says, is_format
+from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, ffmpeg_says, has_flag, is_format
 from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import finer, narrower, range_of
@@ -140,7 +140,7 @@ class Muxer:
                 self.container.metadata.update(told)
                 self.container.set_chapters(_moved(plan.reader.chapters, self.start))
                 self.container.start_encoding()
-            strict = not _has(self.container, Flags.ts_nonstrict)
+            strict = not has_flag(self.container, Flags.ts_nonstrict)
             self.times = {stream.index: RisingTimes(strict) for stream in self.container.streams}
             self._headers = self._repeated_headers()
         except BaseException:
@@ -315,7 +315,7 @@ class Muxer:
 
     def _states_rate(self) -> bool:
         """Whether the container's clock is its frame rate, as in y4m and AVI; uneven times are kept where it can have them."""
-        variable = _has(self.container, Flags.variable_fps)
+        variable = has_flag(self.container, Flags.variable_fps)
         return self._plan.is_format({Y4M}) or (not variable and self._plan.reader.even)
 
     def _add_copies(self, indices: Iterable[int]) -> dict[int, Stream]:
@@ -336,7 +336,7 @@ class Muxer:
 
     def _repeated_headers(self) -> BitStreamFilterContext | None:
         """Segments say what is common to all pictures once; containers without a place for it want it at every keyframe."""
-        if not self._plan.coded or (_has(self.container, Flags.global_header) and not self._plan.spliced):
+        if not self._plan.coded or (has_flag(self.container, Flags.global_header) and not self._plan.spliced):
             return None
         return BitStreamFilterContext("dump_extra", self.stream) if self.stream.codec_context.extradata else None
 
@@ -437,10 +437,6 @@ def explained(path: Path, what: str, remedy: str = "", logged: bool = False) -> 
             raise refused(path, what, error) from error
         reason = (said or [getattr(error, "strerror", None) or str(error)])[-1]
         raise VideoError(f"{path}: {what} ({reason}): {remedy or OTHER}") from error
-
-
-def _has(container: OutputContainer, flag: Any) -> bool:
-    return bool(container.format.flags & flag.value)
 
 
 def _counted(encoder: av.Codec, plan: OutputPlan) -> FrameTimes | None:

@@ -40,6 +40,8 @@ from runtime.video.format import (
     Frame,
     VideoInfo,
     ffmpeg_line,
+    has_flag,
+    is_encrypted,
     is_format,
     plane_of,
     side_data_of,
@@ -583,7 +585,7 @@ def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
 
 
 def _check_encryption(path: Path, packet: av.Packet[Any]) -> None:
-    if packet.has_sidedata("encryption_info"):
+    if is_encrypted(packet):
         raise VideoError(f"{path}: its picture is encrypted (CENC), expected one that is not: decrypt it with its key first")
 
 
@@ -606,7 +608,7 @@ def _describe(
         codec=stream.codec_context.name,
         time_base=stream.time_base,
         first_pts=first.pts or 0,
-        frame_rate=_rate(stream, first, raw=_is_raw(container)),
+        frame_rate=_rate(stream, first, raw=has_flag(container, Flags.no_timestamps)),
         frames=indexed or stream.frames or None,
         duration=float(duration) or None,
         sample_aspect_ratio=stream.sample_aspect_ratio or decoder.sample_aspect_ratio,
@@ -636,11 +638,6 @@ def _joined(colour: tuple[int, ...]) -> str:
     return "-".join(map(str, colour))
 
 
-def _is_raw(container: InputContainer) -> bool:
-    flag: Any = Flags.no_timestamps
-    return bool(container.format.flags & flag.value)
-
-
 def _rate(stream: av.VideoStream, first: av.VideoFrame, raw: bool) -> Fraction | None:
     """The one that all frames fit where the average is about that, or cannot be, as a clock of AVI that is taken for a rate.
 
@@ -653,7 +650,7 @@ def _rate(stream: av.VideoStream, first: av.VideoFrame, raw: bool) -> Fraction |
     if average and fitting:
         near = abs(average - fitting) <= SAME_RATE * fitting
         return fitting if near or (average > MOST_FRAMES and fitting < MOST_AVERAGE) else average
-    if not average and fitting and fitting > MOST_FRAMES and stream.time_base and first.duration:
+    if fitting and fitting > MOST_FRAMES and stream.time_base and first.duration:
         return 1 / (first.duration * stream.time_base)
     return average or fitting
 

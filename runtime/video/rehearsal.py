@@ -25,7 +25,7 @@ from av.stream import Stream
 from runtime.errors import VideoError
 from runtime.files.on_disk import place_of
 from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cover, why_left_out
-from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_format, plane_of
+from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_encrypted, is_format, plane_of
 from runtime.video.layouts import has_samples_of, narrower, range_of
 from runtime.video.muxer import (
     PICTURE_FIRST,
@@ -72,7 +72,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     encrypted: set[int] = set()
     for packet in _first_packets(plan.reader):
         packets.setdefault(packet.stream_index, []).append(_copy(packet))
-        if packet.has_sidedata("encryption_info"):
+        if is_encrypted(packet):
             encrypted.add(packet.stream_index)
     plan, notes = _with_streams(plan)
     _check_encryption(plan, encrypted)

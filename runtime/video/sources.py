@@ -142,8 +142,8 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
             known = {**WITH_XMP, **(options or {})}
             opened: InputContainer = av.open(target, "r", format=kind, options=known, metadata_errors="surrogateescape")
             for stream in opened.streams.video:
-                if stream.codec_context:
-                    cropping_at_the_left(stream.codec_context)
+                if stream.codec_context:  # else columns that are hidden at the left are shown, where rows would begin unaligned
+                    stream.codec_context.flags |= Flags.unaligned
             return opened
     except (av.FFmpegError, OSError) as error:
         if kind is None and any("not on whitelist" in line for line in said):
@@ -153,11 +153,6 @@ def _open(path: Path, target: Any, kind: str | None = None, options: dict[str, s
             raise VideoError(f"{path}: is a list of other files (as of HLS, DASH, concat), expected a video: {remedy}") from error
         reason = (said or [error.strerror or str(error)])[-1].partition(" on whitelist")[0]
         raise VideoError(f"{path}: not a video that FFmpeg can read ({reason}): check the file") from error
-
-
-def cropping_at_the_left(decoder: av.VideoCodecContext) -> None:
-    """Lets it hide columns at the left whatever their number; FFmpeg shows those that would leave rows where no vector begins."""
-    decoder.flags |= Flags.unaligned
 
 
 def _quoted(path: Path) -> str:
