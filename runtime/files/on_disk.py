@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -75,6 +76,7 @@ def partial_onnx(path: Path) -> Iterator[Path]:
 def partial_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     """The same for a folder. One of that name is in the way, or with `overwrite` gone, but not before the new one is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.absolute()
     part, old = Part(path, folder=True), path.with_name(part_name(path, ".old"))
     try:
         yield part.path
@@ -134,7 +136,7 @@ def place_of(path: Path) -> Path:
 
     Raises InputError where a device, a pipe or a socket has the name, which a file would replace.
     """
-    place = Path(os.path.realpath(path)) if path.is_symlink() else path
+    place = Path(os.path.realpath(path)) if path.is_symlink() else path.absolute()  # whatever the working directory is by then
     try:
         mode = path.stat().st_mode
     except OSError:  # there is none yet, or writing will tell
@@ -145,6 +147,30 @@ def place_of(path: Path) -> Path:
             f"{path} is {found[0]}, which a file would replace: name a file, or write to standard output where that is -"
         )
     return place
+
+
+def take_name(part: Path, place: Path) -> bool:
+    """Gives a finished `part` the name `place`, unless something has it by now, which stays. Whether it did. Raises OSError."""
+    try:
+        os.link(part, place)  # refused where the name is taken, without a moment between asking and taking
+    except FileExistsError:
+        return False
+    except OSError:  # a folder, or a file system without links
+        if os.path.lexists(place):
+            return False
+        part.rename(place)
+    else:
+        part.unlink()
+    return True
+
+
+def free_name(part: Path, place: Path) -> Path:
+    """Gives a finished `part` the first free name beside `place`: clip.1.mp4, clip.2.mp4. Raises OSError."""
+    for number in itertools.count(1):
+        name = place.with_name(f"{place.stem}.{number}{place.suffix}")
+        if take_name(part, name):
+            return name
+    raise AssertionError("numbers end")
 
 
 def _clear(path: Path, ending: str) -> None:

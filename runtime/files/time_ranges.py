@@ -15,7 +15,7 @@ SECONDS = re.compile(r"(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(s|ms|us)?", re.ASCII
 CLOCK = re.compile(r"(?:(\d{1,9}):)?([0-5]?\d):([0-5]?\d(?:\.\d{0,15})?)", re.ASCII)
 SYNTAX = "seconds (83.5), [HH:]MM:SS.mmm (1:23.5), or a number of ms or us (83500ms)"
 MOST_RANGES = 10_000  # of a file
-COMMENT = "#"
+COMMENTS = "#\\"  # what a line begins with that is no range
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,16 @@ def time_range(start: str | None, end: str | None, length: str | None) -> TimeRa
 def read_ranges(path: Path) -> tuple[TimeRange, ...]:
     """Named ranges from a text file, in order, a line each: START END NAME, with blanks or tabs between, as Audacity's labels.
 
-    The name may have blanks, or be left out; lines that are empty or begin with # do not count. Raises InputError, with the line,
+    The name may have blanks, or be left out; lines that are empty or begin with # do not count, nor those with a backslash, which
+    are frequencies in Audacity's labels. Raises InputError, with the line,
     where the file cannot be read, a line is none, or two ranges overlap.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise InputError(f"{path}: {reason}, expected a text file with a line for each range: START END NAME") from error
-    found = [_range(path, number, line) for number, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != COMMENT]
+    found = [_range(path, number, line) for number, line in enumerate(lines, 1) if line.strip() and line.strip()[0] not in COMMENTS]
     if not 1 <= len(found) <= MOST_RANGES:
         raise InputError(f"{path}: has {len(found)} ranges, expected 1 to {MOST_RANGES}, a line each: START END NAME")
     return in_order(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from runtime.errors import InputError, VideoError
 from runtime.files.numbered_names import is_numbered, with_number
-from runtime.files.on_disk import place_of
+from runtime.files.on_disk import free_name, place_of
 from runtime.pixels import rgb
 from runtime.video.format import Frame, Plane, plane_of
 from runtime.video.output_place import refused
@@ -35,8 +36,8 @@ class PictureWriter(OutputWriter):
 
     `path` is a name with %d or %05d, numbered from 1 or as the source's pictures are, or a folder, in which pictures have the
     names of the source's, or numbers. Gray stays gray and RGB stays RGB; other YUV becomes RGB; alpha stays. 16 bits where the
-    source has more than 8. They appear when all are complete; of an existing folder, those of the same name are replaced. Sound
-    and all else is left out.
+    source has more than 8. They appear when all are complete; those of the same name that the folder had are replaced, what came
+    there meanwhile is not. Sound and all else is left out.
     """
 
     def __init__(self, path: Path, reader: VideoReader, width: int | None = None) -> None:
@@ -44,7 +45,7 @@ class PictureWriter(OutputWriter):
         self.notes: list[str] = []
         self._reader, self._width = reader, width or reader.info.width
         self._sequence = is_numbered(path)
-        self._target = path.parent if self._sequence else path
+        self._target = (path.parent if self._sequence else path).absolute()  # whatever the working directory is by then
         if self._sequence and path.suffix.lower() != SUFFIX:
             found = path.suffix or "without a suffix"
             raise InputError(f"{path}: %d numbers pictures, and pictures are written as {SUFFIX}, not {found}: change the name")
@@ -53,6 +54,7 @@ class PictureWriter(OutputWriter):
         self._own_folder = not self._target.exists()
         with self._explained():
             self._target.mkdir(exist_ok=True)
+            self._there = set(os.listdir(self._target))
         self._part = own_part(path, self._target / "pictures", ".part", folder=True)  # in the folder, which may be a mount point
         self._open = True
         reader.set_aside(set())
@@ -83,9 +85,10 @@ class PictureWriter(OutputWriter):
         if not self._open:
             return
         with self._explained():
+            self._own_folder = False
+            self._check_names()
             for picture in sorted(self._part.path.iterdir()):
                 picture.replace(place_of(self._target / picture.name))
-        self._own_folder = False
         self._note_lost(set(self._reader.side_data) - self._lost)
         self.close()
 
@@ -97,6 +100,16 @@ class PictureWriter(OutputWriter):
             if self._own_folder:
                 with suppress(OSError):  # what others put there meanwhile stays
                     self._target.rmdir()
+
+    def _check_names(self) -> None:
+        """What came into the folder since the run began stays; the pictures are kept in a folder of their own then."""
+        for picture in sorted(self._part.path.iterdir()):
+            if picture.name not in self._there and os.path.lexists(self._target / picture.name):
+                kept = free_name(self._part.path, self._target / "pictures")
+                self.close()
+                raise VideoError(
+                    f"{self.path}: {picture.name} has appeared since the run began, and stays as it is: the result is in {kept}"
+                )
 
     def _note_lost(self, lost: set[str]) -> None:
         if lost:

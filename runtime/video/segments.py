@@ -61,14 +61,15 @@ class ResumableWriter(OutputWriter):
         self.path, self.frames = path, 0  # frames written so far, earlier processes' included
         self.notes: list[str] = []
         self._reader, self._encoder, self._width = reader, encoder, width
-        self._folder = path.with_name(f"{path.name}.resume")
+        self._folder = path.absolute().with_name(f"{path.name}.resume")
         self._segments: list[Segment] = []
         self._current: VideoWriter | None = None
         self._journal: TextIO | None = None
         self._last_duration = 0
         trial = VideoWriter(path, reader, encoder, width, coded=True)  # what it refuses is refused now, not at the join
-        self._extradata, self._encoder = trial.extradata, trial.encoder
+        self._extradata, self._encoder, self._replaces = trial.extradata, trial.encoder, trial.replaces
         trial.close()
+        self._source, self._place = reader.path.absolute(), path.absolute()  # whatever the working directory is by then
         reader.set_aside(set())  # the packets that it would have copied are copied at the join
 
     def begin(self, job: Mapping[str, Any], tile: tuple[int, int]) -> tuple[int, tuple[int, int]]:
@@ -123,13 +124,13 @@ class ResumableWriter(OutputWriter):
         self._end_segment()
         salvaged = self._reader.broke_off
         with VideoReader(
-            self._reader.path,
+            self._source,
             self.frames if salvaged else self._reader.limit,
             salvage=salvaged,
             playlist=self._reader.playlist,
             part=self._reader.asked,
         ) as source:
-            with VideoWriter(self.path, source, self._encoder, self._width, coded=True) as joined:
+            with VideoWriter(self._place, source, self._encoder, self._width, coded=True, replaces=self._replaces) as joined:
                 join([(self._folder / segment.file, segment) for segment in self._segments], source, joined)
             self.notes += joined.notes
         self._segments = []

@@ -82,14 +82,14 @@ def open_splicer(
     if reason is None:
         pictures = _Pictures(reader)
         trial = VideoWriter(path, reader, encoder, width, coded=True, spliced=pictures.codec in IN_BAND)
-        extradata, fitting = trial.extradata, trial.encoder
+        extradata, fitting, replaces = trial.extradata, trial.encoder, trial.replaces
         trial.close()
         if pictures.codec == "h264" and (_profile(extradata) == ODD_PROFILE) != (_profile(settings_of(reader)) == ODD_PROFILE):
             reason = "FFmpeg mistakes lossless H.264 beside other H.264"
         elif pictures.codec not in IN_BAND and extradata != settings_of(reader):
             reason = f"{encoder.codec} is set up otherwise here than where the source was encoded"
         elif spans := pictures.spans(ranges):
-            return SplicingWriter(path, reader, fitting, spans, pictures, extradata)
+            return SplicingWriter(path, reader, fitting, spans, pictures, extradata, replaces)
         else:
             reason = "no group of pictures stands alone outside the ranges"
     writer = VideoWriter(path, reader, encoder, width)
@@ -108,12 +108,14 @@ class SplicingWriter(OutputWriter):
         spans: Sequence[Span],
         pictures: _Pictures,
         extradata: bytes | None,
+        replaces: bool,
     ) -> None:
         self.path, self.frames = path, 0
+        self._source, self._place = reader.path.absolute(), path.absolute()  # whatever the working directory is by then
         self.notes: list[str] = []
         self._reader, self._encoder, self._spans = reader, encoder, spans
-        self._pictures, self._extradata = pictures, extradata
-        self._folder = own_part(path, path.absolute().with_name(f"{path.name}.pieces"), ".part", folder=True)
+        self._pictures, self._extradata, self._replaces = pictures, extradata, replaces
+        self._folder = own_part(path, self._place.with_name(f"{path.name}.pieces"), ".part", folder=True)
         self._pieces: list[Piece] = []
         self._current: VideoWriter | None = None
         self._span: Span | None = None  # that is being passed
@@ -141,10 +143,9 @@ class SplicingWriter(OutputWriter):
         if not self._open:
             return
         self._end_piece()
-        reader = self._reader
-        with VideoReader(reader.path, part=reader.asked) as source:
+        with VideoReader(self._source, part=self._reader.asked) as source:
             spliced = self._pictures.codec in IN_BAND
-            with VideoWriter(self.path, source, self._encoder, coded=True, spliced=spliced) as joined:
+            with VideoWriter(self._place, source, self._encoder, coded=True, spliced=spliced, replaces=self._replaces) as joined:
                 join_pieces(self._pieces, source, joined)
             self.notes += joined.notes
         anew = self.frames - self._copied
@@ -182,7 +183,7 @@ class _Pictures:
     """The coded pictures of a file."""
 
     def __init__(self, reader: VideoReader) -> None:
-        self._path, self._index = reader.path, reader.stream.index
+        self._path, self._index = reader.path.absolute(), reader.stream.index
         self._reader = reader
         self.codec = str(av.Codec(reader.info.codec, "r").canonical_name)
         settings = settings_of(reader) or b""

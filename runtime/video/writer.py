@@ -14,7 +14,7 @@ from av.filter import Graph
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
-from runtime.files.on_disk import place_of
+from runtime.files.on_disk import free_name, place_of, take_name
 from runtime.video.format import Frame, Plane, plane_of
 from runtime.video.inventory import settle
 from runtime.video.layouts import fitted, has_samples_of
@@ -32,8 +32,9 @@ class VideoWriter(OutputWriter):
     """Writes sharpened frames with all the rest of the source; a context manager.
 
     `path` may be "-" for standard output, with the encoder's `format` "nut", "matroska", or "yuv4mpegpipe" and codec
-    "wrapped_avframe". Leaving the `with` block completes the file and gives it its final name, replacing what had that name;
-    leaving it by an exception, Ctrl-C too, deletes it. Until then it is `.NAME.TOKEN.part.EXT` in the same folder. Where a link
+    "wrapped_avframe". Leaving the `with` block completes the file and gives it its final name, replacing what had that name when
+    it was entered; what came there since stays, the file gets another name, and VideoError says which. Leaving the block by an
+    exception, Ctrl-C too, deletes it. Until then it is `.NAME.TOKEN.part.EXT` in the same folder. Where a link
     had the name, the file that it leads to is replaced; a device or a pipe is refused.
 
     Carried over: times, colour tags, sample aspect ratio, display matrix, chapters, metadata, captions and other side data of
@@ -42,7 +43,7 @@ class VideoWriter(OutputWriter):
 
     `width` is the output's, when it is wider than the source; `part` another name until it is complete. A `segment` has the
     picture alone, its times moved by `segment_shift`, for `write_coded` of another writer, which is told that it is `coded`, and
-    `spliced` where pictures of the source are among them. Raises VideoError when the encoder or the container refuses, the file
+    `spliced` where pictures of the source are among them. `replaces` says what was asked when an earlier block was entered. Raises VideoError when the encoder or the container refuses, the file
     cannot be written, or the trial of it all that `rehearse` makes first cannot be read back.
     """
 
@@ -56,6 +57,7 @@ class VideoWriter(OutputWriter):
         segment: bool = False,
         coded: bool = False,
         spliced: bool = False,
+        replaces: bool | None = None,
     ) -> None:
         self.path, self.frames = Path(path), 0  # frames written so far
         self.notes: list[str] = []
@@ -65,6 +67,7 @@ class VideoWriter(OutputWriter):
         if self._piped and sys.__stdout__ is None:  # Python found it closed; its number may be another file's by now
             raise VideoError(f"{path}: standard output is closed, expected one that is read: give a file's name, or > FILE")
         self._place = self.path if self._piped else place_of(self.path)
+        self.replaces = self._place.exists() if replaces is None else replaces
         self._open = True
         plan = in_order(OutputPlan(self.path, reader, encoder or EncoderOptions(), self._width, segment, coded, spliced=spliced))
         self._own = None if part or self._piped else own_part(self.path, self._place)
@@ -141,12 +144,13 @@ class VideoWriter(OutputWriter):
             found = losses(self._plan, self._part, self.frames)
             self.notes += [note for note in found if note not in self.notes]  # the trial may have told
             self.notes += settle(self._reader, self._part, self.notes, self._plan.encoder.leave_out)
+        self._open = False
         try:
-            self._part.replace(self._place)
+            self._take_name()
         except OSError as error:
             raise refused(self.path, "cannot get its name", error) from error
-        self._open = False
-        self._drop_part()
+        finally:
+            self._drop_part()
 
     def close(self) -> None:
         """Deletes the file unless it is finished; calling it again does nothing."""
@@ -155,6 +159,13 @@ class VideoWriter(OutputWriter):
         self._open = False
         self._muxer.abandon()
         self._drop_part()
+
+    def _take_name(self) -> None:
+        if self.replaces or not self._own:  # several may make the same `part`
+            self._part.replace(self._place)
+        elif not take_name(self._part, self._place):
+            kept = free_name(self._part, self._place)
+            raise VideoError(f"{self.path}: has appeared since the run began, and stays as it is: the result is {kept}")
 
     def _drop_part(self) -> None:
         if self._own:
