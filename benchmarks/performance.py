@@ -27,7 +27,7 @@ from benchmarks.peers import PEERS
 from benchmarks.roofline import Roofline
 from benchmarks.shared.arguments import size
 from benchmarks.shared.cpu_class import CLASSES, cpu_class
-from benchmarks.shared.marked_text import fill
+from benchmarks.shared.marked_text import check, fill
 from benchmarks.shared.other_work import OtherWork
 from benchmarks.shared.timing import Effort
 from benchmarks.shared.windows import BLURRY, SHARP, VIDEO
@@ -45,6 +45,7 @@ from runtime.run.options import engine_named
 
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("default", "bench", "roofline", "scaling", "ideas")
+BLOCKS = {"bench": ("bench", "goals"), "roofline": ("roofline", "goals"), "ideas": ("ideas", "up_and_convolve")}  # that it fills
 MAKERS = ("model", "export", "calibration")  # folders whose sources decide what the models are
 MODEL, SPLIT, JOINED = "model.onnx", "split_heads.onnx", "joined.onnx"
 INT8 = "int8.onnx"
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(argv)
     steps = QUICK if given.quick else FULL
+    check(given.page, [each for part in given.only for each in BLOCKS.get(part, (part,))])
     name = "_".join((file_sha256(_checkpoint())[:12], sources_sha256()[:12], str(steps.calibration)))
     work = given.work / name  # other weights, another exporter, or another calibration: other files
     if set(given.only) != {"default"}:

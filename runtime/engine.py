@@ -312,7 +312,12 @@ class Engine:
                 raise InputError("got NaN in the window, expected luma in [0, 1]: look at what decoded these frames")
             if low < -UNIT_TOLERANCE or high > 1 + UNIT_TOLERANCE:
                 raise InputError(f"got float samples from {low:.4g} to {high:.4g}, expected luma in [0, 1]: divide codes by 255")
-
+        depth = bits or self.contract.bits
+        if window.dtype == np.uint16 and depth and (highest := int(window.max())) >= 1 << depth:
+            raise InputError(
+                f"got codes up to {highest}, expected {(1 << depth) - 1} at most in {depth} bits: name their depth in bits, or"
+                f" shift codes that begin at the highest bit (P010, P016) right by {16 - depth}"
+            )
         if out is not None:
             _check_out(out, window)
 

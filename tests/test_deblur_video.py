@@ -16,6 +16,7 @@ from video_clips import VARIABLE, Clip, cut, read, same
 from runtime import Engine, InputError, StreamDeblurrer
 from runtime.deblur_video import deblur_video, main
 from runtime.encoder_options import EncoderOptions
+from runtime.run.arguments import read_arguments
 from runtime.run.frames_in_step import sharpen
 from runtime.run.options import DeblurOptions, open_engine
 from runtime.video import VideoReader
@@ -483,3 +484,13 @@ def test_ffmpegs_crf_is_answered_with_ours(slip, meant, capsys):
 def test_a_url_is_told_that_networks_are_not_read(url, run, tmp_path):
     status, _, err = run(url, tmp_path / "out.mp4")
     assert_one_error(status, err, "is a URL, expected a video file: networks are not read", url.partition("://")[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "codec"),
+    [("out.y4m", "wrapped_avframe"), ("OUT.Y4M", "wrapped_avframe"), ("out.mkv", "libx264"), ("-", "wrapped_avframe")],
+)
+def test_raw_outputs_are_raw_by_default(given, codec):
+    options, _ = read_arguments(["in.mp4", given])
+    assert options.encoder.codec == codec
+    assert read_arguments(["in.mp4", given, "-c", "ffv1"])[0].encoder.codec == "ffv1"

@@ -205,6 +205,13 @@ def test_codes_of_a_depth_that_would_come_back_in_another_dtype_are_refused(engi
         call(engine, np.ones((1, 5, 16, 16), dtype), bits)
 
 
+def test_codes_above_their_depth_are_refused(engine):
+    window = np.full((1, 5, 16, 24), 1023, np.uint16)
+    engine.run(window, bits=10)
+    with pytest.raises(InputError, match=r"got codes up to 65472, expected 1023 at most in 10 bits: .* \(P010, P016\) right by 6"):
+        engine.run(window << 6, bits=10)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

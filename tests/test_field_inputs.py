@@ -306,3 +306,16 @@ def test_few_frames_a_second_keep_their_shape_and_rate(tmp_path):
 def test_a_path_is_a_str_or_a_path(wrong, tmp_path):
     with pytest.raises(InputError, match=r"source is .*, expected a file's name"):
         DeblurOptions(wrong, tmp_path / "out.mp4")
+
+
+def test_raw_samples_above_their_depth_are_refused(tmp_path):
+    luma = np.full((3, 48, 64), 1023, "<u2")
+    luma[2, 5, 7] = 1024
+    gray = np.full((24, 64), 512, "<u2").tobytes()
+    frames = b"".join(b"FRAME\n" + picture.tobytes() + gray for picture in luma)
+    (tmp_path / "in.y4m").write_bytes(b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C420p10 XYSCSS=420P10\n" + frames)
+    with (
+        VideoReader(tmp_path / "in.y4m") as reader,
+        pytest.raises(VideoError, match="frame 2 has samples up to 1024, expected 1023"),
+    ):
+        list(reader)

@@ -60,12 +60,14 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(there, clip, tmp_path):
 @pytest.mark.parametrize("make", [VideoWriter, ResumableWriter])
 def test_what_appears_during_a_run_stays_and_so_does_the_result(make, clip, tmp_path):
     (tmp_path / "out.1.mp4").write_text("the result of another day")
-    with pytest.raises(VideoError, match=r"out\.mp4: has appeared since the run began, .* the result is .*out\.2\.mp4"):
-        with VideoReader(clip) as reader, make(tmp_path / "out.mp4", reader) as writer:
-            writer.begin({}, (0, 0))
-            for frame in reader:
-                writer.write(frame, frame.luma)
-            (tmp_path / "out.mp4").write_text("another program's")
+    with VideoReader(clip) as reader, make(tmp_path / "out.mp4", reader) as writer:
+        writer.begin({}, (0, 0))
+        for frame in reader:
+            writer.write(frame, frame.luma)
+        (tmp_path / "out.mp4").write_text("another program's")
+        with pytest.raises(VideoError, match=r"out\.mp4: has appeared since the run began, .* the result is .*out\.2\.mp4"):
+            writer.finish()
+        writer.close()
     assert [name for name in names(tmp_path) if name.endswith(".mp4")] == ["out.1.mp4", "out.2.mp4", "out.mp4"]
     assert (tmp_path / "out.mp4").read_text() == "another program's"
     assert (tmp_path / "out.1.mp4").read_text() == "the result of another day"
@@ -87,11 +89,12 @@ def test_a_file_system_without_links_tells_too(clip, tmp_path, monkeypatch):
 
 def test_pictures_that_appear_during_a_run_stay_and_so_do_the_results(clip, tmp_path):
     folder = tmp_path / "sharp"
-    with pytest.raises(VideoError, match=r"00000002\.png has appeared since the run began, .* the result is in .*pictures\.1"):
-        with VideoReader(clip) as reader, PictureWriter(folder, reader) as writer:
-            for frame in reader:
-                writer.write(frame, frame.luma)
-            (folder / "00000002.png").write_text("another program's")
+    with VideoReader(clip) as reader, PictureWriter(folder, reader) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+        (folder / "00000002.png").write_text("another program's")
+        with pytest.raises(VideoError, match=r"00000002\.png has appeared since the run began, .* the result is in .*pictures\.1"):
+            writer.finish()
     assert names(folder) == ["00000002.png", "pictures.1"]
     assert (folder / "00000002.png").read_text() == "another program's"
     assert len(names(folder / "pictures.1")) == 3
@@ -204,7 +207,6 @@ def test_a_name_that_no_disk_takes_is_an_error_in_one_line(clip, tmp_path, tiny_
 def test_parts_of_one_process_id_are_not_shared(clip, tmp_path):
     """Containers whose only process has the id 1 may write to one folder."""
     with (
-        pytest.raises(VideoError, match=r"the result is .*out\.1\.mp4"),
         VideoReader(clip) as reader,
         VideoReader(clip) as other,
         VideoWriter(tmp_path / "out.mp4", reader, LOSSLESS) as first,
@@ -214,6 +216,9 @@ def test_parts_of_one_process_id_are_not_shared(clip, tmp_path):
         for writer, source in ((first, reader), (second, other)):
             for frame in source:
                 writer.write(frame, frame.luma)
+        first.finish()
+        with pytest.raises(VideoError, match=r"the result is .*out\.1\.mp4"):
+            second.finish()
     assert names(tmp_path) == ["out.1.mp4", "out.mp4"]
     assert all(len(read(tmp_path / name).times) == 3 for name in names(tmp_path))
 

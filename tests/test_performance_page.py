@@ -95,7 +95,7 @@ def test_the_block_of_a_class_is_added_and_replaced_and_no_other_is_touched(tmp_
     assert page.read_text().endswith(f"newer\n<!-- /a avx2 -->\n\n<!-- a amx -->\na third\n<!-- /a amx -->\n{after}")
     fill(page, "a", "avx512", "again")
     assert page.read_text().startswith("before\n<!-- a avx512 -->\nagain\n<!-- /a avx512 -->\n\n<!-- a avx2 -->\nnewer\n")
-    with pytest.raises(InputError, match="has no <!-- c amx -->"):
+    with pytest.raises(InputError, match="has no <!-- c CLASS -->"):
         fill(page, "c", "amx", "text")
 
 
@@ -119,6 +119,16 @@ def test_the_page_has_a_place_for_every_part():
     text = performance.PAGE.read_text()
     for part in (*performance.PARTS, "goals", "up_and_convolve"):
         assert re.search(rf"(?s)<!-- {part} (\w+) -->\n#### .*?<!-- /{part} \1 -->", text)
+
+
+@pytest.mark.parametrize("content", [None, "<!-- default amx -->\n<!-- /default amx -->\n", b"\xff"])
+def test_a_page_without_a_place_is_told_before_anything_is_measured(content, tmp_path, monkeypatch, capsys):
+    if content is not None:
+        (tmp_path / "page.md").write_bytes(content if isinstance(content, bytes) else content.encode())
+    for name in ("make_models", "make_paper", "write_default"):
+        monkeypatch.setattr(performance, name, lambda *_: pytest.fail("begun"))
+    assert performance.main(["--only", "default", "bench", "--page", str(tmp_path / "page.md"), "--work", str(tmp_path)]) == 1
+    assert "page.md" in capsys.readouterr().err
 
 
 def test_goals_are_of_one_run_or_not_judged(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from runtime.run.options import DEFAULT_RATE, DEFAULT_SCENE_THRESHOLD, DEFAULT_S
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PLAYLIST = "read the files that INPUT lists, if it is a list (HLS, DASH, concat), instead of refusing it"
 PIPES = {"y4m": "yuv4mpegpipe", "mkv": "matroska"}  # usual names of FFmpeg's formats
+RAW_SUFFIXES = {".y4m": PIPES["y4m"]}  # of files that hold nothing but raw pictures
 RAW_CODECS = {"yuv4mpegpipe": "wrapped_avframe", "nut": "ffv1"}  # of formats made for pipes
 
 SLIPS = {  # -crf20 reads as -c rf20: what follows a flag of one letter, and what is meant
@@ -262,7 +263,8 @@ def output_encoder(arguments: argparse.Namespace) -> EncoderOptions:
     kind = PIPES.get(arguments.format, arguments.format)
     if kind is None and str(arguments.output) == "-":
         kind = PIPES["y4m"]
-    return encoder_options(arguments, RAW_CODECS.get(kind or "", DEFAULT_CODEC), kind)
+    meant = kind or RAW_SUFFIXES.get(arguments.output.suffix.lower(), "")
+    return encoder_options(arguments, RAW_CODECS.get(meant, DEFAULT_CODEC), kind)
 
 
 def _codec(text: str) -> str:

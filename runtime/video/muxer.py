@@ -90,7 +90,11 @@ class OutputPlan:
         if usual in NO_VIDEO and found != "matroska":
             raise InputError(f"{self.path}: {self.kind or self.path.suffix} has no place for video: take .mp4, .mkv or .mov")
         if found.startswith("image2"):
-            raise InputError(f"{self.path}: {self.path.suffix} is a picture, expected a video format: take .mp4, .mkv or .mov")
+            numbered = self.path.with_name(f"{self.path.stem}_%05d.png")
+            raise InputError(
+                f"{self.path}: {self.path.suffix} is a picture, expected a video format: take .mp4, .mkv or .mov, or for pictures"
+                f" a name with a number, such as {numbered}"
+            )
         return found
 
     @property
@@ -134,7 +138,7 @@ class Muxer:
             self.stream = self._add_picture()
             self._copies.update(self._add_copies([index for index in plan.streams if index not in first]))
             self._attach_covers()
-            with explained(plan.path, "cannot be written", logged=True):
+            with explained(plan.path, "cannot be written", self._another_codec(), logged=True):
                 told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
                 self._xmp = told.pop(XMP, "") if plan.is_format(MP4_LIKE - {"mov"}) else ""
                 self.container.metadata.update(told)
@@ -313,6 +317,15 @@ class Muxer:
                 f"{plan.path.suffix} cannot hold {codec} video (usual there: {usual}): change -c or the suffix"
             ) from error
 
+    def _another_codec(self) -> str:
+        """What helps where a container refuses a codec only when it is begun, as y4m and Ogg do."""
+        usual = self.container.default_video_codec
+        return (
+            ""
+            if usual in (self.stream.codec_context.name, self._plan.encoder.codec)
+            else f"change -c (usual there: {usual}) or the suffix"
+        )
+
     def _states_rate(self) -> bool:
         """Whether the container's clock is its frame rate, as in y4m and AVI; uneven times are kept where it can have them."""
         variable = has_flag(self.container, Flags.variable_fps)
@@ -433,6 +446,8 @@ def explained(path: Path, what: str, remedy: str = "", logged: bool = False) -> 
     except VideoError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:  # not the system's: a signal handler's own, such as TimeoutError
+            raise
         if not isinstance(error, ValueError) and error.errno in REMEDIES:
             raise refused(path, what, error) from error
         reason = (said or [getattr(error, "strerror", None) or str(error)])[-1]

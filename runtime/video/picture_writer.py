@@ -54,7 +54,7 @@ class PictureWriter(OutputWriter):
         self._own_folder = not self._target.exists()
         with self._explained():
             self._target.mkdir(exist_ok=True)
-            self._there = set(os.listdir(self._target))
+            self._there = {path.name for path in self._target.iterdir()}
         self._part = own_part(path, self._target / "pictures", ".part", folder=True)  # in the folder, which may be a mount point
         self._open = True
         reader.set_aside(set())

@@ -68,6 +68,7 @@ TRIED = 40  # packets of a stream before the part that are kept, since a rehears
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 SAYS_NOTHING = {0, 2}  # primaries, transfer and matrix in ITU-T H.273: reserved, or RGB, and not known
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX"}  # side data told elsewhere
+RAW, BITS = "rawvideo", 16  # a codec that hands out whatever bits are there; what a sample has room for
 EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
 
@@ -477,6 +478,13 @@ class VideoReader:
         if frame.is_corrupt:
             raise self._broken(number)
         self.check_kind(frame, f"frame {number}")
+        depth = frame.format.components[0].bits
+        raw = self.stream.codec_context.name == RAW and 8 < depth < BITS
+        if raw and (highest := int(plane_of(frame, 0).max())) >= 1 << depth:
+            raise VideoError(
+                f"{self.path}: frame {number} has samples up to {highest}, expected {(1 << depth) - 1} at most in {depth} bits:"
+                " write it with the pixel format that its samples have"
+            )
         if frame.format.name != self._first[2]:
             raise VideoError(
                 f"{self.path}: changes from {self._first[2]} to {frame.format.name} at frame {number}: cut it there into two files"

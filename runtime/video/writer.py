@@ -34,8 +34,8 @@ class VideoWriter(OutputWriter):
     `path` may be "-" for standard output, with the encoder's `format` "nut", "matroska", or "yuv4mpegpipe" and codec
     "wrapped_avframe". Leaving the `with` block completes the file and gives it its final name, replacing what had that name when
     it was entered; what came there since stays, the file gets another name, and VideoError says which. Leaving the block by an
-    exception, Ctrl-C too, deletes it. Until then it is `.NAME.TOKEN.part.EXT` in the same folder. Where a link
-    had the name, the file that it leads to is replaced; a device or a pipe is refused.
+    exception, Ctrl-C too, deletes it. Until then it is `.NAME.TOKEN.part.EXT` in the same folder. Where a link had the name, the
+    file that it leads to is replaced; a device or a pipe is refused.
 
     Carried over: times, colour tags, sample aspect ratio, display matrix, chapters, metadata, captions and other side data of
     the frames, HDR10's static metadata by the encoders in `hdr`; audio, subtitle, data and attachment streams packet by packet.
@@ -43,8 +43,9 @@ class VideoWriter(OutputWriter):
 
     `width` is the output's, when it is wider than the source; `part` another name until it is complete. A `segment` has the
     picture alone, its times moved by `segment_shift`, for `write_coded` of another writer, which is told that it is `coded`, and
-    `spliced` where pictures of the source are among them. `replaces` says what was asked when an earlier block was entered. Raises VideoError when the encoder or the container refuses, the file
-    cannot be written, or the trial of it all that `rehearse` makes first cannot be read back.
+    `spliced` where pictures of the source are among them. `replaces` is that of an earlier writer of the same output, where there
+    was one. Raises VideoError when the encoder or the container refuses, the file cannot be written, or the trial of it all that
+    `rehearse` makes first cannot be read back.
     """
 
     def __init__(
