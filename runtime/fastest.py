@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,7 +24,7 @@ from runtime.files.arrays import read_array
 from runtime.files.engine_record import SUFFIXES
 from runtime.files.manifest import MANIFEST, Manifest, Member
 from runtime.files.on_disk import cache_folder, file_sha256, partial_file
-from runtime.machine.hardware import cpu_extensions, cpu_name, multiplies_bf16, usable_cores
+from runtime.machine.hardware import computing_here, multiplies_bf16
 from runtime.machine.packages import installed_version
 
 EXACT, PROMISED, ANY = 0.0, 0.05, math.inf  # dB of PSNR against the truth that a member may lose; EXACT: fp32 alone
@@ -35,7 +34,6 @@ ROUNDS = 2  # after the first, of the ways that are near the best
 NEAR = 2.0  # times the best time of the first round
 AHEAD = 1.05  # times as fast as one that loses less, for its loss to be taken
 KEY_LENGTH = 16  # characters of a SHA-256
-SWITCHES = ("DNNL_", "ONEDNN_", "ORT_", "OV_")  # how the names of variables begin that change how the backends compute
 
 log = logging.getLogger("videodeblur.fastest")
 log.addHandler(logging.NullHandler())
@@ -183,8 +181,7 @@ def _timed_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _place(folder: Path, how: backends.How, size: tuple[int, int], budget: float) -> Path:
-    machine = [cpu_name(), cpu_extensions(), usable_cores(), *map(installed_version, backends.CPU_BACKENDS)]
-    machine += [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(SWITCHES)]
+    machine = [*computing_here(), *map(installed_version, backends.CPU_BACKENDS)]
     asked = [how.backend, how.precision, how.threads, size, str(budget)]
     described = json.dumps([file_sha256(folder / MANIFEST), machine, asked])
     return cache_folder() / f"fastest-{hashlib.sha256(described.encode()).hexdigest()[:KEY_LENGTH]}.json"

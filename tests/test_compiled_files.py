@@ -44,6 +44,14 @@ def test_the_next_process_takes_what_was_compiled(tiny_model, window, monkeypatc
     assert compiled == []
 
 
+def test_what_was_compiled_for_other_switches_is_not_taken(tiny_model, window, monkeypatch):
+    opened(tiny_model, monkeypatch)[0].run(window)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    runner, compiled = opened(tiny_model, monkeypatch)
+    runner.run(window)
+    assert compiled == [SHAPE]
+
+
 def test_what_is_needed_soon_is_loaded_in_the_background(tiny_model, window, cache, monkeypatch):
     expected = opened(tiny_model, monkeypatch)[0].run(window)
     runner, compiled = opened(tiny_model, monkeypatch, soon=SHAPE)

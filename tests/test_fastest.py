@@ -168,7 +168,7 @@ def test_on_another_machine_it_is_tested_and_timed_again(made, timed, change, mo
     if change == "variable":
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     elif change == "extensions":
-        monkeypatch.setattr(fastest, "cpu_extensions", lambda: {"AVX2": True})
+        monkeypatch.setattr(hardware, "cpu_extensions", lambda: {"AVX2": True})
     elif change == "version":
         monkeypatch.setattr(fastest, "installed_version", lambda package: "0.1")
     else:

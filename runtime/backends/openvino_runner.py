@@ -21,7 +21,7 @@ from runtime.errors import BackendError, ModelError
 from runtime.files.compiled_files import CompiledFiles
 from runtime.files.contract import INPUT, OUTPUT
 from runtime.machine.forks import never_free_in_a_fork
-from runtime.machine.hardware import cpu_extensions, cpu_name, usable_cores
+from runtime.machine.hardware import computing_here
 from runtime.machine.no_telemetry import without_openvino_telemetry
 
 with without_openvino_telemetry():
@@ -142,8 +142,7 @@ class OpenVinoRunner:
 
     def keep_compiled(self, sha256: str, soon: tuple[int, ...] | None = None) -> None:
         """See `KeepsCompiled.keep_compiled`."""
-        machine = openvino.__version__, cpu_name(), cpu_extensions(), usable_cores()  # one name may have several extensions
-        self._kept = CompiledFiles([sha256, *machine, self._properties])
+        self._kept = CompiledFiles([sha256, openvino.__version__, *computing_here(), self._properties])
         for shape, compiled in self._compiled.items():
             self._keep(shape, compiled)
         if soon and soon not in self._compiled:

@@ -10,6 +10,7 @@ from pathlib import Path
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 CPUINFO = Path("/proc/cpuinfo")
 NOTABLE = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512_vnni", "avx2")
+SWITCHES = ("DNNL_", "ONEDNN_", "ORT_", "OV_")  # how the names of variables begin that change how the backends compute
 EXTENSIONS = {  # what networks gain from: the kernel's names, of which one is enough
     "AVX2": ("avx2",),
     "AVX512": ("avx512f",),
@@ -46,6 +47,12 @@ def multiplies_bf16() -> bool:
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def computing_here() -> list[object]:
+    """What decides how the backends compute, as JSON values: what is kept for the next process is of these."""
+    switches = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(SWITCHES)]
+    return [cpu_name(), cpu_extensions(), usable_cores(), *switches]  # one name may have several extensions
 
 
 def nvidia_driver() -> str | None:
