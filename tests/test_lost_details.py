@@ -196,7 +196,8 @@ def test_sound_in_front_of_the_picture_stays_there(suffix, tmp_path):
             if packet.size:
                 packet.stream = copies[packet.stream_index]
                 after.mux(packet)
-    assert rewrite(source, tmp_path / f"out{suffix}") == []
+    unsaid = ["audio stream 0 begins with 21 ms that are not to be heard, which .ts does not say"]
+    assert rewrite(source, tmp_path / f"out{suffix}") == (unsaid if suffix == ".ts" else [])
     assert [kind for kind, *_ in read(tmp_path / f"out{suffix}").streams] == ["audio", "video"]
 
 

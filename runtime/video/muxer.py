@@ -21,14 +21,15 @@ from av.stream import Stream
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.machine.scheduling import own_scheduling
+from runtime.video.codec_delay import delayed
 from runtime.video.cover_art import attach
-from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, ffmpeg_says, has_flag, is_format
+from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, codec_name, ffmpeg_says, has_flag, is_format
 from runtime.video.fragments import append_xmp
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
-from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
-from runtime.video.reader import VideoReader
+from runtime.video.packet_times import MATROSKA, FrameTimes, RisingTimes, common_start
+from runtime.video.reader import HIDES, VideoReader
 from runtime.video.sources import STANDARD
 from runtime.video.user_data import with_user_data
 
@@ -48,6 +49,7 @@ TAGS = ({"hevc": "hvc1"}, {"hevc": "hev1", "h264": "avc3"})  # of MP4; the secon
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE, REEL, XMP = "timecode", "reel_name", "xmp"
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
+SAY_THEIR_DELAY = {"opus", "libopus"}  # codecs whose own header does
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
 DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
 
@@ -120,6 +122,7 @@ class Muxer:
         self._handed = 0  # pictures to the encoder
         self._first: int | None = None  # when the first picture is shown, as the source counts
         self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
+        self.begins: dict[int, Fraction] = {}  # seconds, as the source counts, of the first packet that was copied of each stream
         self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
         self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._reordered = False  # whether pictures are coded in another order than they are shown
@@ -187,14 +190,20 @@ class Muxer:
             return
         elif self._is_early(packet, index):
             return
+        if packet.pts is not None:
+            self.begins.setdefault(index, packet.pts * packet.time_base + self.start)
         self._send(packet, self._copies[index])
 
     def _is_early(self, packet: av.Packet[Any], index: int) -> bool:
         """Whether a hidden packet, its time moved, would be heard, or come long before what is."""
-        source = self._plan.reader.container.streams[index]
-        begin = (source.start_time or 0) * (source.time_base or 0) - self.start
+        begin = self._begin_of(index) - self.start
         early = packet.pts is not None and packet.pts * packet.time_base < begin - WARM_UP
         return early and not (self._plan.is_format(MP4_LIKE) and begin <= 0)
+
+    def _begin_of(self, index: int) -> Fraction:
+        """Seconds, as the source counts, at which something of a stream is heard."""
+        source = self._plan.reader.container.streams[index]
+        return (source.start_time or 0) * (source.time_base or Fraction(0))
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and the trailer."""
@@ -323,11 +332,31 @@ class Muxer:
         copies = {}
         for index in indices:
             source = self._plan.reader.container.streams[index]
-            copies[index] = copy = self.container.add_stream_from_template(source)
+            copies[index] = copy = self._add_copy(index)
             copy.metadata.update(_named(metadata_of(source.metadata)))
             copy.disposition = source.disposition
             _settle_layout(copy)
         return copies
+
+    def _add_copy(self, index: int) -> Stream:
+        source = self._plan.reader.container.streams[index]
+        hidden = self._hidden_in_front(index) if self._plan.is_format(MATROSKA) else Fraction(0)
+        if not hidden:
+            return self.container.add_stream_from_template(source)
+        with delayed(source, hidden) as template:
+            return self.container.add_stream_from_template(template, time_base=source.time_base)
+
+    def _hidden_in_front(self, index: int) -> Fraction:
+        """Seconds at the beginning of sound that an edit list hides, and that are copied all the same."""
+        reader = self._plan.reader
+        source, begins = reader.container.streams[index], self._begin_of(index)
+        if source.type != "audio" or not is_format(reader.container, MP4_LIKE) or codec_name(source) in SAY_THEIR_DELAY:
+            return Fraction(0)
+        if reader.part and reader.part.is_cut:
+            return Fraction(0)
+        hidden = (packet for packet in reader.first_packets().get(index, []) if packet.is_discard or packet.has_sidedata(HIDES))
+        times = (packet.pts * packet.time_base for packet in hidden if packet.pts is not None)
+        return next((begins - time for time in times if begins - WARM_UP <= time < begins), Fraction(0))
 
     def _attach_covers(self) -> None:
         first = self._plan.reader.first_packets() if self._plan.covers else {}

@@ -18,10 +18,11 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.format import Flags
 from av.sidedata.sidedata import SideData
@@ -64,6 +65,8 @@ AFTER_A_JUMP = 2  # packets; FFmpeg marks the last one before a jump of the coun
 AT_THE_END = 2  # packets; what is left of a piece of sound that is not whole comes as another
 INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one moment are found, whatever wrote it
 HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
+HIDES: Final = "skip_samples"  # side data of packets of sound
+HIDDEN_AT_END = slice(4, 8)  # bytes of it
 TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 SAYS_NOTHING = {0, 2}  # primaries, transfer and matrix in ITU-T H.273: reserved, or RGB, and not known
@@ -110,6 +113,8 @@ class VideoReader:
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._packet_bytes = 0  # of the first packet of the picture
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
+        self.begins: dict[int, Fraction] = {}  # the same of the first packet, heard or not
+        self.hidden_at_end: dict[int, Fraction] = {}  # seconds of sound at the end of what was read that are not to be heard
         self._repeats = 0  # packets of the picture without a byte
         self._repeated: int | None = None  # when the last one of them is shown
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
@@ -453,6 +458,7 @@ class VideoReader:
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         self._note_start(packet)
+        self._note_hidden(packet)
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             kept = self._packets.setdefault(packet.stream_index, deque())
             if len(kept) < TRIED or self.part is None or not self.part.is_before(_end(packet)):
@@ -461,6 +467,13 @@ class VideoReader:
     def _note_start(self, packet: av.Packet[Any]) -> None:
         if packet.size and not packet.is_discard and not (self.part and self.part.begins_after(_start(packet))):
             self.starts.setdefault(packet.stream_index, _start(packet))
+
+    def _note_hidden(self, packet: av.Packet[Any]) -> None:
+        if packet.size:
+            self.begins.setdefault(packet.stream_index, _start(packet))
+        if isinstance(packet.stream, AudioStream) and packet.has_sidedata(HIDES) and packet.stream.sample_rate:
+            samples = int.from_bytes(bytes(packet.get_sidedata(HIDES))[HIDDEN_AT_END], "little")
+            self.hidden_at_end[packet.stream_index] = Fraction(samples, packet.stream.sample_rate)
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
         if packet.size:

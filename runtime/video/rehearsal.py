@@ -44,7 +44,7 @@ from runtime.video.output_place import PlaceError
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
-from runtime.video.sync import moved_sound
+from runtime.video.sync import IN_A_TRIAL, moved_sound, unhidden_sound
 from runtime.video.user_data import REMEDY, USER_DATA
 
 FRAMES = 3  # that are tried: encoders that reorder want so many
@@ -104,8 +104,11 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     return plan, notes + list(_other_samples(plan))
 
 
-def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
-    """What the encoder and the container dropped of the picture's facts, a line each; the file has so many frames."""
+def losses(plan: OutputPlan, written: Path, frames: int, begins: Mapping[int, Fraction]) -> Iterator[str]:
+    """What the encoder and the container dropped of the picture's facts and of the place of sound, a line each.
+
+    The file has so many frames; `begins` has the time of the first packet that was copied of each stream, in seconds of the source.
+    """
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
         yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
@@ -118,7 +121,8 @@ def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
-    yield from moved_sound(plan.reader, plan.streams, plan.reader.starts, written)
+    yield from moved_sound(plan.reader, plan.streams, begins, written)
+    yield from unhidden_sound(plan.reader, plan.streams, begins, written)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 
@@ -145,7 +149,7 @@ def _mistimed(plan: OutputPlan, starts: Mapping[int, Fraction], part: Path) -> I
     if plan.reader.even and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
     if plan.reader.part is None or not plan.reader.part.is_cut:  # the packets that were tried are of the file's start
-        yield from moved_sound(plan.reader, plan.streams, starts, part)
+        yield from moved_sound(plan.reader, plan.streams, starts, part, IN_A_TRIAL)
 
 
 def _other_rate(plan: OutputPlan, now: VideoInfo) -> str:
