@@ -301,3 +301,23 @@ def test_names_of_the_tracks_of_an_mp4_are_kept(suffix, key, tmp_path):
     assert rewrite(tmp_path / "in.mp4", tmp_path / f"out{suffix}") == []
     with av.open(str(tmp_path / f"out{suffix}")) as container:
         assert [stream.metadata[key] for stream in container.streams] == ["track 0", "track 1"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "lost"), [("5.1(side)", True), ("3.0", True), ("5.1", False), ("stereo", False), ("mono", False)]
+)
+def test_which_channels_there_are_is_told_where_it_is_lost(layout, lost, tmp_path):
+    """Matroska counts those of PCM; players take the usual ones for their number."""
+    source = tmp_path / "in.mov"
+    with av.open(str(source), "w") as container:
+        video, sound = (
+            container.add_stream("libx264", rate=25, options=FAST.options),
+            container.add_stream("pcm_s16le", layout=layout),
+        )
+        video.width, video.height = 64, 48
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1920 * sound.layout.nb_channels), np.int16), "s16", layout)
+        samples.sample_rate, samples.pts = 48000, 0
+        container.mux(video.encode(noise(0)) + video.encode(None) + sound.encode(samples))
+    notes = [f"channel layout {layout} of audio stream 1 (said of the streams): not in the output as it was"] if lost else []
+    assert rewrite(source, tmp_path / "out.mkv") == notes
+    assert rewrite(source, tmp_path / "out.mov") == []

@@ -369,7 +369,7 @@ def test_a_change_of_what_an_output_says_once_is_told_once(change, said, tmp_pat
         assert float(near[2]) == int(near[1]) / 25
     with VideoReader(tmp_path / "in.h264", limit=2) as reader:
         assert len(list(reader)) == 2
-        assert reader.notes == []
+        assert not [note for note in reader.notes if "changes" in note]
 
 
 def test_a_container_that_contradicts_its_picture_is_told(tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.audio.stream import AudioStream
 from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
@@ -195,14 +196,23 @@ def _of_other_programs(reader: VideoReader) -> Iterator[str]:
 
 
 def _details(stream: Stream) -> dict[str, str]:
-    """Metadata and dispositions, without what containers and encoders make up."""
+    """Metadata, dispositions and the places of loudspeakers, without what containers and encoders make up, or players suppose."""
     metadata = {
         name: value
         for name, value in stream.metadata.items()
         if value and name.lower() not in NOT_OF_A_STREAM and not name.startswith(STATISTICS) and (name, value) != NO_LANGUAGE
     }
     flags = [flag.name or "" for flag in Disposition if flag & stream.disposition and (flag.name or "") not in OF_A_CONTAINER]
-    return {**metadata, **{f"disposition {flag}": f"disposition {flag}" for flag in flags}}
+    told = [f"disposition {flag}" for flag in flags]
+    if isinstance(stream, AudioStream) and (layout := _unusual_layout(stream)):
+        told.append(f"channel layout {layout}")
+    return {**metadata, **{fact: fact for fact in told}}
+
+
+def _unusual_layout(stream: AudioStream) -> str | None:
+    """FFmpeg's name of which channels there are, where it is not the usual one for their number."""
+    name, count = str(stream.layout.name), stream.layout.nb_channels
+    return None if name == f"{count} channels" or name == av.AudioLayout(f"{count}c").name else name
 
 
 def _overlaps(reader: VideoReader) -> int:
