@@ -268,7 +268,8 @@ class VideoReader:
             raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
         self.info = self._described(self._ahead, rate)
         coded = _colour(self._ahead)
-        if any(one != other and not SAYS_NOTHING & {one, other} for one, other in zip(by_container, coded)):
+        judged = coded[:-1] if self._layouts.rgb_bits else coded  # RGB has no matrix but the one that is made of it here
+        if any(one != other and not SAYS_NOTHING & {one, other} for one, other in zip(by_container, judged)):
             said = f"the container says {_joined(by_container)}, the coded picture {_joined(coded)}"
             self._said.append(f"{said} (primaries-transfer-matrix): the output has the picture's")
         if self.info.frame_rate and not self.pictures and self._is_without_rate():
