@@ -11,6 +11,7 @@ from video_clips import Clip, read
 
 from runtime.encoder_options import EncoderOptions
 from runtime.video import VideoReader, VideoWriter
+from runtime.video.fragments import gamma_of
 from runtime.video.segments import ResumableWriter
 from runtime.video.services import programs_of, services_of
 
@@ -122,6 +123,20 @@ def test_a_clean_aperture_is_told_where_it_is_lost(tmp_path):
     source.write_bytes(grown)
     assert rewrite(tmp_path / "plain.mp4", tmp_path / "out.mkv") == []
     assert "the clean aperture (clap): not in the output as it was" in rewrite(source, tmp_path / "out.mkv")
+
+
+def test_the_gamma_of_a_quicktime_file_is_kept_in_another_and_told_elsewhere(tmp_path):
+    source = tmp_path / "in.mov"
+    with av.open(str(source), "w", container_options={"movflags": "+write_gama", "mov_gamma": "1.8"}) as container:
+        stream = container.add_stream("libx264", rate=25, options=FAST.options)
+        stream.width, stream.height = 64, 48
+        container.mux(stream.encode(noise(0)) + stream.encode(None))
+    assert gamma_of(source) == Fraction(round(1.8 * (1 << 16)), 1 << 16)
+    assert rewrite(source, tmp_path / "out.mov") == []
+    assert gamma_of(tmp_path / "out.mov") == gamma_of(source)
+    for suffix in (".mp4", ".mkv"):
+        assert rewrite(source, tmp_path / f"out{suffix}") == ["the gamma (gama): not in the output as it was"]
+        assert gamma_of(tmp_path / f"out{suffix}") is None
 
 
 def noise(number, size=(72, 64)):

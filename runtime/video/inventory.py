@@ -22,7 +22,7 @@ from av.audio.stream import AudioStream
 from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
-from runtime.video.fragments import has_clean_aperture, uuids_of
+from runtime.video.fragments import picture_boxes_of, uuids_of
 from runtime.video.muxer import REEL, STATISTICS, reel_of
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, is_made_anew
@@ -72,8 +72,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
     if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
-        if has_clean_aperture(reader.path):
-            facts["the clean aperture (clap)"] = True
+        facts.update(picture_boxes_of(reader.path))
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
     if reel := reel_of(reader):
         facts["the reel name"] = reel

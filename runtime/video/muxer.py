@@ -24,7 +24,7 @@ from runtime.machine.scheduling import own_scheduling
 from runtime.video.codec_delay import delayed
 from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, codec_name, ffmpeg_says, has_flag, is_format
-from runtime.video.fragments import append_xmp
+from runtime.video.fragments import append_xmp, gamma_of
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
@@ -380,6 +380,9 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
     options, time_base = {"movflags": "+faststart"}, plan.reader.info.time_base  # the index in front: players start at once
     if plan.any_key:
         options["movflags"] += "+use_metadata_tags"
+    if gamma := _gamma_for(plan):
+        options["movflags"] += "+write_gama"
+        options["mov_gamma"] = str(float(gamma))
     if time_base.numerator == 1:  # exact times; by default start times are rounded to milliseconds
         options.update(movie_timescale=str(time_base.denominator), video_track_timescale=str(time_base.denominator))
     if plan.is_format({Y4M}):
@@ -392,6 +395,12 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
         options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
     file = ("pipe:1" if piped else str(target.absolute())) if isinstance(target, Path) else target
     return av.open(file, "w", format=plan.format, container_options=options, metadata_errors="surrogateescape")
+
+
+def _gamma_for(plan: OutputPlan) -> Fraction | None:
+    reader = plan.reader
+    kept = is_format(reader.container, MP4_LIKE) and reader.path.is_file() and plan.is_format({"mov"})
+    return gamma_of(reader.path) if kept and not plan.segment else None
 
 
 def in_order(plan: OutputPlan) -> OutputPlan:
