@@ -28,7 +28,7 @@ from runtime.video.fragments import append_xmp, gamma_of
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
-from runtime.video.packet_times import MATROSKA, FrameTimes, RisingTimes, common_start
+from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
 from runtime.video.sources import STANDARD
 from runtime.video.user_data import with_user_data
@@ -42,6 +42,7 @@ NO_VIDEO = {"none", "png"}  # usual video codecs of containers of sound, some of
 WARM_UP = Fraction(1, 10)  # seconds of hidden sound that decoders may need, and muxers tell of in their own ways
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
+MOST_TICKS, MOST_REPEATS = (1 << 31) - 1, 60000  # that FFmpeg lets a picture last in MP4, and be repeated in AVI
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and nearly any size"
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
@@ -410,6 +411,13 @@ def in_order(plan: OutputPlan) -> OutputPlan:
     if chosen or not plan.is_format(DECODING_TIMES_ONLY):
         return plan
     return replace(plan, encoder=replace(plan.encoder, options={**options, "bf": "0"}))
+
+
+def longest_still(plan: OutputPlan) -> Fraction | None:
+    """Seconds that a picture may be shown at most, until the next one; None where there is no bound that matters."""
+    if plan.is_format(MP4_LIKE):
+        return MOST_TICKS * plan.reader.info.time_base
+    return MOST_REPEATS / plan.rate if plan.is_format(ALL_AT_ONCE) else None
 
 
 def segment_shift(reader: VideoReader) -> int:
