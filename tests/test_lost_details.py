@@ -13,7 +13,7 @@ from runtime.encoder_options import EncoderOptions
 from runtime.video import VideoReader, VideoWriter
 from runtime.video.fragments import gamma_of
 from runtime.video.segments import ResumableWriter
-from runtime.video.services import programs_of, services_of
+from runtime.video.services import Program, program_with, programs_of, services_of
 
 FAST = EncoderOptions(options={"preset": "ultrafast", "bf": "0"})
 TIMES = {"times": [number * 40 for number in range(12)], "time_base": Fraction(1, 1000), "options": FAST.options}
@@ -45,8 +45,25 @@ def broadcast(path, **service):
 def test_the_service_of_a_transport_stream_is_told_where_it_is_lost(tmp_path):
     source = broadcast(tmp_path / "in.ts", **SERVICE)
     assert services_of(source) == {77: ("NRK", "Kanal \u00e5tte")}
-    for name in ("out.mkv", "out.ts"):
-        assert rewrite(source, tmp_path / name) == ["the service (77, Kanal \u00e5tte of NRK): not in the output as it was"]
+    assert rewrite(source, tmp_path / "out.mkv") == ["the service (77, Kanal \u00e5tte of NRK): not in the output as it was"]
+
+
+def test_names_and_numbers_of_a_transport_stream_are_kept_in_another(tmp_path):
+    numbers = {"mpegts_start_pid": "4113", "mpegts_pmt_start_pid": "256", "mpegts_transport_stream_id": "9"}
+    source = broadcast(tmp_path / "in.ts", **SERVICE, **numbers)
+    for name in ("out.ts", "out.m2ts"):
+        assert rewrite(source, tmp_path / name) == []
+        assert services_of(tmp_path / name) == services_of(source)
+        assert programs_of(tmp_path / name) == programs_of(source) == {77: {4113}}
+        assert program_with(tmp_path / name, 4113) == Program(77, 256, 9, ("NRK", "Kanal \u00e5tte"))
+
+
+def test_numbers_that_another_transport_stream_cannot_have_are_told(tmp_path, monkeypatch):
+    source = broadcast(tmp_path / "in.ts", mpegts_start_pid="4113", mpegts_service_id="5")
+    monkeypatch.setattr("runtime.video.muxer.NUMBERS", range(0x20, 0x100))
+    assert rewrite(source, tmp_path / "out.ts") == [
+        "numbers of streams and programs (PID 0x1011, program 5): not in the output as it was"
+    ]
 
 
 def test_a_service_that_ffmpeg_made_up_is_not_missed(tmp_path):

@@ -30,6 +30,7 @@ from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
+from runtime.video.services import NUMBERS, Program, program_with
 from runtime.video.sources import STANDARD
 from runtime.video.user_data import with_user_data
 
@@ -49,6 +50,7 @@ COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the ra
 TAGS = ({"hevc": "hvc1"}, {"hevc": "hev1", "h264": "avc3"})  # of MP4; the second where settings may stand beside the pictures
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE, REEL, XMP = "timecode", "reel_name", "xmp"
+MPEG_TS = {"mpegts"}
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
 SAY_THEIR_DELAY = {"opus", "libopus"}  # codecs whose own header does
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
@@ -96,6 +98,17 @@ class OutputPlan:
             raise InputError(f"{self.path}: {self.path.suffix} is a picture, expected a video format: take .mp4, .mkv or .mov")
         return found
 
+    @cached_property
+    def program(self) -> Program | None:
+        """The program of a transport stream whose numbers another can have."""
+        container, picture = self.reader.container, self.reader.stream
+        if not (is_format(container, MPEG_TS) and self.is_format(MPEG_TS) and self.reader.path.is_file()):
+            return None
+        if (program := program_with(self.reader.path, picture.id)) is None:
+            return None
+        numbers = [program.table, *(container.streams[index].id for index in (picture.index, *self.streams))]
+        return program if len({*numbers}) == len(numbers) and all(number in NUMBERS for number in numbers) else None
+
     @property
     def without_times(self) -> str:
         """The note where frames come at other times than an output that only counts them says."""
@@ -129,6 +142,7 @@ class Muxer:
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
         self._counted: FrameTimes | None = None
+        self._program = plan.program
         self.container = self._open(target)
         try:
             self.start = Fraction(0) if plan.segment else common_start(plan.reader, self.container)
@@ -141,7 +155,7 @@ class Muxer:
             with explained(plan.path, "cannot be written", logged=True):
                 told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
                 self._xmp = told.pop(XMP, "") if plan.is_format(MP4_LIKE - {"mov"}) else ""
-                self.container.metadata.update(told)
+                self.container.metadata.update({**told, **(self._program.metadata if self._program else {})})
                 self.container.set_chapters(_moved(plan.reader.chapters, self.start))
                 self.container.start_encoding()
             strict = not has_flag(self.container, Flags.ts_nonstrict)
@@ -268,6 +282,8 @@ class Muxer:
     def _add_picture(self) -> av.VideoStream:
         plan, info, codec = self._plan, self._info, self._plan.encoder.codec
         stream = self._new_stream(codec)
+        if self._program:
+            stream.id = plan.reader.stream.id
         context, options = stream.codec_context, plan.encoder.resolved()
         tags = TAGS[plan.spliced] if plan.is_format(MP4_LIKE) else {}
         tag = options.pop(TAG, tags.get(str(av.Codec(codec, "w").canonical_name), ""))
@@ -334,6 +350,8 @@ class Muxer:
         for index in indices:
             source = self._plan.reader.container.streams[index]
             copies[index] = copy = self._add_copy(index)
+            if self._program:
+                copy.id = source.id
             copy.metadata.update(_named(metadata_of(source.metadata)))
             copy.disposition = source.disposition
             _settle_layout(copy)
@@ -392,6 +410,8 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
         options["flush_packets"] = "1"  # whoever reads has a frame when it is written
     if plan.reader.live:
         options["max_interleave_delta"] = "1"  # microsecond: no frame waits for sound or subtitles that come later
+    if plan.program:
+        options.update(plan.program.options)
     if plan.segment:
         options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
     file = ("pipe:1" if piped else str(target.absolute())) if isinstance(target, Path) else target
