@@ -46,7 +46,7 @@ from runtime.video.output_place import PlaceError
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
-from runtime.video.sync import IN_A_TRIAL, moved_sound, unhidden_sound
+from runtime.video.sync import changed_sound, moved_sound
 from runtime.video.time_jumps import time_jump
 from runtime.video.user_data import REMEDY, USER_DATA
 
@@ -125,8 +125,7 @@ def losses(plan: OutputPlan, written: Path, frames: int, begins: Mapping[int, Fr
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
-    yield from moved_sound(plan.reader, plan.streams, begins, written)
-    yield from unhidden_sound(plan.reader, plan.streams, begins, written)
+    yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 
@@ -153,7 +152,7 @@ def _mistimed(plan: OutputPlan, starts: Mapping[int, Fraction], part: Path) -> I
     if plan.reader.even and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
     if plan.reader.part is None or not plan.reader.part.is_cut:  # the packets that were tried are of the file's start
-        yield from moved_sound(plan.reader, plan.streams, starts, part, IN_A_TRIAL)
+        yield from moved_sound(plan.reader, plan.streams, starts, part)
 
 
 def _other_rate(plan: OutputPlan, now: VideoInfo) -> str:

@@ -1,5 +1,5 @@
-"""Sound of an output beside that of its source: `moved_sound`, whether it begins as long before or behind the picture;
-`unhidden_sound`, whether what nobody is to hear at its ends stays so."""
+"""Sound of an output beside that of its source: `moved_sound` tells whether it begins as long before or behind the picture;
+`changed_sound` that, and whether what nobody is to hear at its ends stays so."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.video.reader import VideoReader
 NOTICED = Fraction(6, 1000)  # seconds; less is the ticks of two clocks, or AC-3's delay
 IN_A_TRIAL = Fraction(1, 10)  # seconds, where what is hidden in front was not written
 LOOKED_THROUGH = 1000  # pictures of the output, for the first packets of all sound
-SHORTER_AT_THE_END = {"opus", "libopus"}  # codecs whose last packet's duration says in MP4 how much of it is heard
+OPUS = {"opus", "libopus"}  # names of its decoders
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,34 @@ class _Sounds:
     hidden: tuple[Fraction, ...]  # how much at the beginning of each nobody hears
     shown: Fraction  # when the first picture is
     early: Fraction  # by how much that is before its time, where the second one is not
+    hides_ends: bool  # whether all sound can end before its last packet does
+    ends_of_opus: bool  # the same of Opus
 
 
-def moved_sound(
-    reader: VideoReader, copied: tuple[int, ...], begins: Mapping[int, Fraction], written: Path, least: Fraction = NOTICED
+def moved_sound(reader: VideoReader, copied: tuple[int, ...], begins: Mapping[int, Fraction], written: Path) -> Iterator[str]:
+    """A line for each stream of sound that was, in a trial.
+
+    Of those `copied`, by their indices in the source, and when the first packet of each `begins` there that was copied.
+    """
+    if indices := _sounds(reader, copied, begins):
+        yield from _moved(reader, indices, begins, _sounds_of(reader, written), IN_A_TRIAL)
+
+
+def changed_sound(
+    reader: VideoReader, copied: tuple[int, ...], begins: Mapping[int, Fraction], written: Path, where: str
 ) -> Iterator[str]:
-    """A line for each stream of sound that was by `least` seconds or more; of those `copied`, by their indices in the source, and
-    when the first packet of each `begins` there that was copied."""
-    shown, indices = reader.info.first_pts * reader.info.time_base, _sounds(reader, copied)
-    if not begins.keys() & set(indices):
-        return
-    there = _sounds_of(reader, written)
+    """A line for each stream of sound that was moved, and for each end of one where the output, `where` users know its container
+    by, has more to be heard, as a decoder's delay; the other arguments as above."""
+    if indices := _sounds(reader, copied, begins):
+        there = _sounds_of(reader, written)
+        yield from _moved(reader, indices, begins, there, NOTICED)
+        yield from _unhidden(reader, indices, begins, there, where)
+
+
+def _moved(
+    reader: VideoReader, indices: list[int], begins: Mapping[int, Fraction], there: _Sounds, least: Fraction
+) -> Iterator[str]:
+    shown = reader.info.first_pts * reader.info.time_base
     for index, begin in zip(indices, there.begins):
         if begin is None or index not in begins:
             continue
@@ -52,34 +69,26 @@ def moved_sound(
         yield f"the first picture begins with the sound, {_told(there.early)} earlier than it did, and lasts until the second"
 
 
-def unhidden_sound(reader: VideoReader, copied: tuple[int, ...], begins: Mapping[int, Fraction], written: Path) -> Iterator[str]:
-    """A line for each end of a stream of sound where an output has more to be heard, as a decoder's delay; arguments as above."""
-    indices = _sounds(reader, copied)
-    if not begins.keys() & set(indices):
-        return
-    there, output = _sounds_of(reader, written), written.suffix
+def _unhidden(reader: VideoReader, indices: list[int], begins: Mapping[int, Fraction], there: _Sounds, where: str) -> Iterator[str]:
     for index, hidden in zip(indices, there.hidden):
-        more = _heard_from(reader, index) - begins[index] - hidden if index in begins else Fraction(0)
-        if more >= NOTICED:
-            yield f"audio stream {index} begins with {_told(more)} that are not to be heard, which {output} does not say"
-        end = reader.hidden_at_end.get(index, Fraction(0))
-        if end >= NOTICED and not _hides_ends(reader, index, written):
-            yield f"audio stream {index} ends with {_told(end)} that are not to be heard, which {output} does not say"
+        start = _heard_from(reader, index) - begins[index] - hidden if index in begins else Fraction(0)
+        opus = codec_name(reader.container.streams[index]) in OPUS
+        kept = there.hides_ends or (opus and there.ends_of_opus)
+        end = Fraction(0) if kept else reader.hidden_at_end.get(index, Fraction(0))
+        for verb, more in (("begins", start), ("ends", end)):
+            if more >= NOTICED:
+                yield f"audio stream {index} {verb} with {_told(more)} that are not to be heard, which {where} does not say"
 
 
-def _sounds(reader: VideoReader, copied: tuple[int, ...]) -> list[int]:
-    return [index for index in copied if reader.container.streams[index].type == "audio"]
+def _sounds(reader: VideoReader, copied: tuple[int, ...], begins: Mapping[int, Fraction]) -> list[int]:
+    """None where the packets of none were come by."""
+    found = [index for index in copied if reader.container.streams[index].type == "audio"]
+    return found if begins.keys() & set(found) else []
 
 
 def _heard_from(reader: VideoReader, index: int) -> Fraction:
     stream = reader.container.streams[index]
     return (stream.start_time or 0) * (stream.time_base or Fraction(0))
-
-
-def _hides_ends(reader: VideoReader, index: int, written: Path) -> bool:
-    with VideoReader(written) as output:
-        shorter = is_format(output.container, MP4_LIKE) and codec_name(reader.container.streams[index]) in SHORTER_AT_THE_END
-        return shorter or is_format(output.container, MATROSKA)
 
 
 def _sounds_of(reader: VideoReader, written: Path) -> _Sounds:
@@ -97,6 +106,8 @@ def _sounds_of(reader: VideoReader, written: Path) -> _Sounds:
             hidden=tuple(_heard_from(output, index) - (begin or 0) for index, begin in zip(sounds, begins)),
             shown=output.info.first_pts * output.info.time_base,
             early=early,
+            hides_ends=is_format(output.container, MATROSKA),
+            ends_of_opus=is_format(output.container, MP4_LIKE),  # by the length of the last packet
         )
 
 
