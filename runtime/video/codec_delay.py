@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 
 import av
 from av.stream import Stream
 
+from runtime.video.format import codec_name
 from runtime.video.pipe_end import CLUSTER, EBML, LONGEST_HEAD, SEGMENT, head_of
 
 INFO, TRACKS, TRACK, CODEC_DELAY, TIME = 0x1549A966, 0x1654AE6B, 0xAE, 0x56AA, 0xE7
@@ -23,8 +24,20 @@ FIRST_CLUSTER = b"\0"  # without which a header has no end
 
 
 @contextmanager
-def delayed(source: Stream, seconds: Fraction) -> Iterator[Stream]:
-    """`source` as Matroska would have it whose first `seconds` are hidden; a template for as long as the block lasts."""
+def delayed(source: Stream, seconds: Fraction) -> Iterator[Stream | None]:
+    """`source` as Matroska would have it whose first `seconds` are hidden; a template for as long as the block lasts.
+
+    None where FFmpeg takes what it reads there for another codec, or for none.
+    """
+    with ExitStack() as stack:
+        made: Stream | None = None
+        with suppress(av.FFmpegError, KeyError):
+            header = io.BytesIO(_header(source, seconds))
+            made = stack.enter_context(av.open(header, "r", format="matroska")).streams[0]
+        yield made if made is not None and codec_name(made) == codec_name(source) else None
+
+
+def _header(source: Stream, seconds: Fraction) -> bytes:
     plain = io.BytesIO()
     with av.open(plain, "w", format="matroska") as container:
         container.add_stream_from_template(source)
@@ -34,8 +47,7 @@ def delayed(source: Stream, seconds: Fraction) -> Iterator[Stream]:
     delay = _element(CODEC_DELAY, round(seconds / NANOSECOND).to_bytes(SIZE, "big"))
     track = _element(TRACK, dict(_inside(segment[TRACKS]))[TRACK] + delay)
     told = _element(INFO, segment[INFO]) + _element(TRACKS, track) + _element(CLUSTER, _element(TIME, FIRST_CLUSTER))
-    with av.open(io.BytesIO(_element(EBML, file[EBML]) + _element(SEGMENT, told)), "r", format="matroska") as made:
-        yield made.streams[0]
+    return _element(EBML, file[EBML]) + _element(SEGMENT, told)
 
 
 def _inside(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -363,7 +363,7 @@ class Muxer:
         if not hidden:
             return self.container.add_stream_from_template(source)
         with delayed(source, hidden) as template:
-            return self.container.add_stream_from_template(template, time_base=source.time_base)
+            return self.container.add_stream_from_template(template or source, time_base=source.time_base)
 
     def _hidden_in_front(self, index: int) -> Fraction:
         """Seconds at the beginning of sound that an edit list hides, and that are copied all the same."""
