@@ -228,7 +228,7 @@ def test_a_video_of_one_kind_passes_the_look_ahead(long):
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg2video"])
-@pytest.mark.parametrize("rate", [Fraction(60), Fraction(30000, 1001)])
+@pytest.mark.parametrize("rate", [Fraction(60), Fraction(30000, 1001), Fraction(24)])
 def test_a_raw_stream_has_the_rate_that_it_says(codec, rate, tmp_path):
     """FFmpeg gives its frames no time, and an average of 25."""
     suffix = {"libx264": ".h264", "libx265": ".hevc", "mpeg2video": ".m2v"}[codec]
@@ -242,6 +242,51 @@ def test_a_raw_stream_has_the_rate_that_it_says(codec, rate, tmp_path):
         assert float(reader.info.frame_rate) == pytest.approx(float(rate), abs=1e-3)
         times = [frame.pts * reader.info.time_base for frame in reader]
     assert [float(time - times[0]) for time in times] == pytest.approx([float(number / rate) for number in range(12)], abs=1e-4)
+
+
+def raw(path, codec, pixel_format="yuv420p", kind=None, rate=12, **options):
+    """Six frames without a container."""
+    with av.open(str(path), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 128, 96, pixel_format, 2_000_000
+        for number in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((144, 128), 9 * number, np.uint8), "yuv420p").reformat(format=pixel_format)
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+WITHOUT_RATE = "the stream says no rate: 25 frames per second are taken for it, as FFmpeg does"
+
+
+def test_a_raw_stream_without_a_rate_has_a_note(tmp_path):
+    raw(tmp_path / "in.mjpeg", "mjpeg", "yuvj420p")
+    raw(tmp_path / "in.hevc", "libx265", **{"x265-params": "log-level=none:vui-timing-info=0"})
+    for name in ("in.mjpeg", "in.hevc"):
+        with VideoReader(tmp_path / name) as reader:
+            assert (reader.info.frame_rate, reader.notes) == (25, [WITHOUT_RATE])
+
+
+def test_pictures_in_a_pipe_have_a_note_on_their_rate(tmp_path):
+    save(tmp_path / "1.png", np.full((48, 64), 9, np.uint8), "gray")
+    assert WITHOUT_RATE in read_from_pipe((tmp_path / "1.png").read_bytes() * 3).stdout.decode()
+
+
+def test_a_raw_stream_of_few_frames_a_second_has_no_more(tmp_path):
+    """FFmpeg's guess is twice as many for H.264."""
+    with VideoReader(raw(tmp_path / "in.h264", "libx264")) as reader:
+        assert (reader.info.frame_rate, reader.even, reader.notes) == (12, True, [])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("in.drc", "dirac"), ("in.ts", "mpegts")])
+def test_frames_of_dirac_have_times(name, kind, tmp_path):
+    """In a raw stream FFmpeg has their numbers instead; what marks the end is no frame."""
+    source = raw(tmp_path / name, "vc2", "yuv422p", kind, strict="-2")
+    with VideoReader(source) as reader:
+        times = [frame.pts * reader.info.time_base for frame in reader]
+    assert [float(time - times[0]) for time in times] == pytest.approx([number / 12 for number in range(6)], abs=1e-4)
+    assert reader.notes == []
 
 
 @pytest.mark.parametrize("hidden", [2, 32])

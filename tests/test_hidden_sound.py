@@ -1,12 +1,15 @@
-"""Sound that an edit list hides stays hidden: in front of what is heard, and between two pieces of it."""
+"""Sound that an edit list hides stays hidden: in front of what is heard, and between two pieces; AVI has all begin at once."""
 
 import struct
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 from test_field_streams import LOSSLESS, copied
 from video_clips import Clip
+
+from runtime.video import VideoReader
 
 SECOND = 1000  # ticks of the movie's clock; the sound's has 48000
 AT_ONCE = 1 << 16  # an edit's rate of 1
@@ -76,3 +79,73 @@ def test_what_a_decoder_needs_at_the_start_has_no_note(tmp_path):
     assert copied(source, tmp_path / "out.mp4", LOSSLESS) == []
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert [packet.is_discard for packet in container.demux(audio=0)][:2] == [True, False]
+
+
+def samples(path):
+    with av.open(str(path)) as container:
+        return sum(frame.samples for frame in container.decode(audio=0))
+
+
+def with_sound(path, codec="aac", picture=0, sound=0):
+    """A second of both, which begin so many milliseconds after 0."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"bf": "0", "preset": "ultrafast"})
+        video.width, video.height = 64, 48
+        audio = container.add_stream(codec, rate=48000, layout="stereo")
+        audio.codec_context.open()
+        size, packets = audio.codec_context.frame_size, []
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((72, 64), 9 * number, np.uint8), "yuv420p")
+            frame.pts, frame.time_base = picture + 40 * number, Fraction(1, 1000)
+            packets += video.encode(frame)
+        for number in range(48000 // size):
+            length = size if number + 1 < 48000 // size else size // 4
+            frame = av.AudioFrame.from_ndarray(np.zeros((2, length), np.float32), "fltp", "stereo")
+            frame.sample_rate, frame.pts = 48000, 48 * sound + number * size
+            packets += audio.encode(frame)
+        packets += video.encode(None) + audio.encode(None)
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(("codec", "hidden"), [("aac", 1024), ("libmp3lame", 1105)])
+def test_what_an_edit_list_hides_at_the_start_is_hidden_in_matroska_too(codec, hidden, tmp_path):
+    source = with_sound(tmp_path / "in.mp4", codec)
+    assert copied(source, tmp_path / "out.mkv", LOSSLESS) == []
+    assert samples(tmp_path / "out.mkv") == samples(source)
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        first = next(container.demux(audio=0))
+        assert int.from_bytes(bytes(first.get_sidedata("skip_samples"))[:4], "little") == hidden
+        assert first.pts == pytest.approx(-hidden / 48, abs=1)
+        assert container.streams.video[0].start_time == 0
+    (note,) = copied(source, tmp_path / "out.nut", LOSSLESS)
+    assert note == f"audio stream 1 begins with {round(hidden / 48)} ms that are not to be heard, which .nut does not say"
+
+
+@pytest.mark.parametrize(
+    ("codec", "target", "told"), [("libmp3lame", ".mp4", True), ("libopus", ".mp4", False), ("libopus", ".ts", True)]
+)
+def test_what_is_hidden_at_the_end_is_told_where_it_is_lost(codec, target, told, tmp_path):
+    source = with_sound(tmp_path / "in.mkv", codec)
+    notes = copied(source, tmp_path / f"out{target}", LOSSLESS)
+    assert bool([note for note in notes if note.startswith("audio stream 1 ends with ")]) == told
+    assert copied(source, tmp_path / "out.mkv", LOSSLESS) == []
+    assert samples(tmp_path / "out.mkv") == samples(source)
+
+
+@pytest.mark.parametrize("suffix", [".flv", ".mkv", ".ts", ".mp4"])
+def test_avi_has_all_begin_at_once_which_is_told(suffix, tmp_path):
+    (note, *_) = copied(with_sound(tmp_path / f"in{suffix}", "ac3", sound=80), tmp_path / "out.avi", LOSSLESS)
+    assert note in [f"audio stream 1 begins {late} ms earlier beside the picture than it did" for late in (74, 75, 80)]
+
+
+@pytest.mark.parametrize("suffix", [".flv", ".mkv", ".ts", ".mp4"])
+def test_a_late_picture_in_avi_stays_beside_its_sound(suffix, tmp_path):
+    """But for the first one: there is none before it."""
+    source = with_sound(tmp_path / f"in{suffix}", "ac3", picture=2000, sound=1800)
+    notes = copied(source, tmp_path / "out.avi", LOSSLESS)
+    assert [note for note in notes if note.startswith("the first picture begins with the sound, 2")]
+    assert not [note for note in notes if "later beside" in note]
+    with VideoReader(tmp_path / "out.avi") as reader:
+        assert [float(frame.pts * reader.info.time_base) for frame in reader][:3] == pytest.approx([0, 0.24, 0.28], abs=0.041)

@@ -11,8 +11,9 @@ from video_clips import Clip, read
 
 from runtime.encoder_options import EncoderOptions
 from runtime.video import VideoReader, VideoWriter
+from runtime.video.fragments import gamma_of
 from runtime.video.segments import ResumableWriter
-from runtime.video.services import programs_of, services_of
+from runtime.video.services import Program, program_with, programs_of, services_of
 
 FAST = EncoderOptions(options={"preset": "ultrafast", "bf": "0"})
 TIMES = {"times": [number * 40 for number in range(12)], "time_base": Fraction(1, 1000), "options": FAST.options}
@@ -44,8 +45,25 @@ def broadcast(path, **service):
 def test_the_service_of_a_transport_stream_is_told_where_it_is_lost(tmp_path):
     source = broadcast(tmp_path / "in.ts", **SERVICE)
     assert services_of(source) == {77: ("NRK", "Kanal \u00e5tte")}
-    for name in ("out.mkv", "out.ts"):
-        assert rewrite(source, tmp_path / name) == ["the service (77, Kanal \u00e5tte of NRK): not in the output as it was"]
+    assert rewrite(source, tmp_path / "out.mkv") == ["the service (77, Kanal \u00e5tte of NRK): not in the output as it was"]
+
+
+def test_names_and_numbers_of_a_transport_stream_are_kept_in_another(tmp_path):
+    numbers = {"mpegts_start_pid": "4113", "mpegts_pmt_start_pid": "256", "mpegts_transport_stream_id": "9"}
+    source = broadcast(tmp_path / "in.ts", **SERVICE, **numbers)
+    for name in ("out.ts", "out.m2ts"):
+        assert rewrite(source, tmp_path / name) == []
+        assert services_of(tmp_path / name) == services_of(source)
+        assert programs_of(tmp_path / name) == programs_of(source) == {77: {4113}}
+        assert program_with(tmp_path / name, 4113) == Program(77, 256, 9, ("NRK", "Kanal \u00e5tte"))
+
+
+def test_numbers_that_another_transport_stream_cannot_have_are_told(tmp_path, monkeypatch):
+    source = broadcast(tmp_path / "in.ts", mpegts_start_pid="4113", mpegts_service_id="5")
+    monkeypatch.setattr("runtime.video.muxer.NUMBERS", range(0x20, 0x100))
+    assert rewrite(source, tmp_path / "out.ts") == [
+        "numbers of streams and programs (PID 0x1011, program 5): not in the output as it was"
+    ]
 
 
 def test_a_service_that_ffmpeg_made_up_is_not_missed(tmp_path):
@@ -124,6 +142,20 @@ def test_a_clean_aperture_is_told_where_it_is_lost(tmp_path):
     assert "the clean aperture (clap): not in the output as it was" in rewrite(source, tmp_path / "out.mkv")
 
 
+def test_the_gamma_of_a_quicktime_file_is_kept_in_another_and_told_elsewhere(tmp_path):
+    source = tmp_path / "in.mov"
+    with av.open(str(source), "w", container_options={"movflags": "+write_gama", "mov_gamma": "1.8"}) as container:
+        stream = container.add_stream("libx264", rate=25, options=FAST.options)
+        stream.width, stream.height = 64, 48
+        container.mux(stream.encode(noise(0)) + stream.encode(None))
+    assert gamma_of(source) == Fraction(round(1.8 * (1 << 16)), 1 << 16)
+    assert rewrite(source, tmp_path / "out.mov") == []
+    assert gamma_of(tmp_path / "out.mov") == gamma_of(source)
+    for suffix in (".mp4", ".mkv"):
+        assert rewrite(source, tmp_path / f"out{suffix}") == ["the gamma (gama): not in the output as it was"]
+        assert gamma_of(tmp_path / f"out{suffix}") is None
+
+
 def noise(number, size=(72, 64)):
     return av.VideoFrame.from_ndarray(np.random.default_rng(number).integers(0, 255, size).astype(np.uint8), format="yuv420p")
 
@@ -196,7 +228,8 @@ def test_sound_in_front_of_the_picture_stays_there(suffix, tmp_path):
             if packet.size:
                 packet.stream = copies[packet.stream_index]
                 after.mux(packet)
-    assert rewrite(source, tmp_path / f"out{suffix}") == []
+    unsaid = ["audio stream 0 begins with 21 ms that are not to be heard, which .ts does not say"]
+    assert rewrite(source, tmp_path / f"out{suffix}") == (unsaid if suffix == ".ts" else [])
     assert [kind for kind, *_ in read(tmp_path / f"out{suffix}").streams] == ["audio", "video"]
 
 
@@ -300,3 +333,23 @@ def test_names_of_the_tracks_of_an_mp4_are_kept(suffix, key, tmp_path):
     assert rewrite(tmp_path / "in.mp4", tmp_path / f"out{suffix}") == []
     with av.open(str(tmp_path / f"out{suffix}")) as container:
         assert [stream.metadata[key] for stream in container.streams] == ["track 0", "track 1"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "lost"), [("5.1(side)", True), ("3.0", True), ("5.1", False), ("stereo", False), ("mono", False)]
+)
+def test_which_channels_there_are_is_told_where_it_is_lost(layout, lost, tmp_path):
+    """Matroska counts those of PCM; players take the usual ones for their number."""
+    source = tmp_path / "in.mov"
+    with av.open(str(source), "w") as container:
+        video, sound = (
+            container.add_stream("libx264", rate=25, options=FAST.options),
+            container.add_stream("pcm_s16le", layout=layout),
+        )
+        video.width, video.height = 64, 48
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1920 * sound.layout.nb_channels), np.int16), "s16", layout)
+        samples.sample_rate, samples.pts = 48000, 0
+        container.mux(video.encode(noise(0)) + video.encode(None) + sound.encode(samples))
+    notes = [f"channel layout {layout} of audio stream 1 (said of the streams): not in the output as it was"] if lost else []
+    assert rewrite(source, tmp_path / "out.mkv") == notes
+    assert rewrite(source, tmp_path / "out.mov") == []

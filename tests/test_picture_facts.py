@@ -78,3 +78,15 @@ def test_half_a_picture_says_what_is_in_that_half(suffix, tmp_path):
 
 def test_a_video_without_side_data_has_no_note(tmp_path):
     assert copied(Clip().write(tmp_path / "in.mkv"), tmp_path / "out").notes == []
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_inks_that_become_rgb_are_noted_and_no_container_is_blamed(suffix, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    PICTURE.convert("CMYK").save(folder / f"1{suffix}")
+    assert facts_of(folder / f"1{suffix}") == {"CMYK"}
+    with VideoReader(folder) as reader:
+        assert reader.notes == []
+    (note,) = copied(folder, tmp_path / "out").notes
+    assert note.startswith("side data is not in the output: .png as it is written here lost CMYK")  # FFmpeg has more of a TIFF

@@ -300,14 +300,20 @@ def late(path, picture=0, sound=0):
     return path
 
 
-@pytest.mark.parametrize(("times", "told"), [({"picture": 2}, "2.0 s later"), ({"sound": 2}, "2.0 s earlier")])
+FIRST_PICTURE = "the first picture begins with the sound, 2.0 s earlier than it did, and lasts until the second"
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [({"picture": 2}, FIRST_PICTURE), ({"sound": 2}, "audio stream 1 begins 2.0 s earlier beside the picture than it did")],
+)
 def test_a_container_that_has_all_begin_at_once_is_told_before_the_work(times, told, tmp_path):
     source = late(tmp_path / "in.mkv", **times)
     with VideoReader(source) as reader, VideoWriter(tmp_path / "out.avi", reader, FAST) as writer:
-        assert writer.notes == [f"audio stream 1 begins {told} beside the picture than it did"]
+        assert writer.notes == [told]
         for frame in reader:
             writer.write(frame, frame.luma)
-    assert writer.notes == [f"audio stream 1 begins {told} beside the picture than it did"]
+    assert writer.notes == [told]
     for suffix in (".mkv", ".mp4", ".ts", ".nut"):
         assert rewrite(source, tmp_path / f"out{suffix}") == []
 
@@ -339,7 +345,9 @@ def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path):
                 packet.pts, packet.dts, packet.stream = packet.pts - moved, packet.dts - moved, copies[packet.stream_index]
                 after.mux(packet)
     for suffix in (".mkv", ".ts", ".mp4"):
-        assert rewrite(source, tmp_path / f"out{suffix}") == []
+        notes = rewrite(source, tmp_path / f"out{suffix}")
+        unsaid = ["audio stream 1 begins with 93 ms that are not to be heard, which .ts does not say"]  # that decoders need
+        assert notes == (unsaid if suffix == ".ts" else [])
         with VideoReader(tmp_path / f"out{suffix}") as reader:
             assert 0 <= reader.info.first_pts * reader.info.time_base < Fraction(1, 8)
             assert reader.info.duration < 0.5

@@ -363,13 +363,13 @@ def test_a_change_of_what_an_output_says_once_is_told_once(change, said, tmp_pat
     (tmp_path / "in.h264").write_bytes(b"".join(parts * 2))
     with VideoReader(tmp_path / "in.h264") as reader:
         assert len(list(reader)) == 16
-        assert len(reader.notes) == 1
-        near = re.fullmatch(rf"{re.escape(said)} near frame (\d) \((0\.\d\d) s\), .*", reader.notes[0])
+        (note,) = [note for note in reader.notes if not note.startswith("the stream says no rate")]
+        near = re.fullmatch(rf"{re.escape(said)} near frame (\d) \((0\.\d\d) s\), .*", note)
         assert int(near[1]) in (2, 3, 4)  # the decoder knows of the shape of samples before it gives the frame
         assert float(near[2]) == int(near[1]) / 25
     with VideoReader(tmp_path / "in.h264", limit=2) as reader:
         assert len(list(reader)) == 2
-        assert reader.notes == []
+        assert not [note for note in reader.notes if "changes" in note]
 
 
 def test_a_container_that_contradicts_its_picture_is_told(tmp_path):

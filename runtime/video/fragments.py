@@ -1,6 +1,6 @@
 """`samples_in_fragments`: how many coded frames a fragmented MP4 has, which its header does not say (ISO/IEC 14496-12, 8.8).
 
-`has_clean_aperture`: whether an MP4 asks players to crop its picture (12.1.4).
+`picture_boxes_of`: what an MP4 says of its picture that FFmpeg does not hand on, as how players are to crop it (12.1.4).
 
 `uuids_of`, `append_xmp`: boxes of other people's kinds, of which XMP is one (XMP Specification Part 3, 2.2).
 """
@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
 SMALL_HEADER, LARGE_HEADER = 8, 16  # bytes; a size of 1 means that 64 bits of it follow
-CLEAN_APERTURE = b"\0\0\0\x28clap"  # the box's size and name
+GAMMA = "the gamma (gama)"
+OF_A_PICTURE = {  # by the box's size and name, and what else tells one that matters
+    b"\0\0\0\x28clap": "the clean aperture (clap)",
+    b"\0\0\0\x0cgama": GAMMA,
+    b"\0\0\0\x0afiel\2": "the order of fields (fiel)",  # 1: progressive, as all is that is deblurred
+}
+GAMMA_UNIT = Fraction(1, 1 << 16)
 UUID, UUID_BYTES, XMP = b"uuid", 16, bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 OF_THE_FILE = {bytes.fromhex("50524f4621d24fcebb88695cfac9c740")}  # Sony's list of codecs, not true after encoding
 FLAGS = 4  # bytes: version and flags
@@ -26,10 +33,21 @@ def samples_in_fragments(path: Path, track: int) -> int:
         return sum(_samples(box, track) for kind, box in _boxes_of(file) if kind == b"moof")
 
 
-def has_clean_aperture(path: Path) -> bool:
-    """Of any track."""
+def picture_boxes_of(path: Path) -> dict[str, bytes]:
+    """The content of each, by what users call it; of the first track that has one."""
+    found: dict[str, bytes] = {}
     with path.open("rb") as file:
-        return any(CLEAN_APERTURE in box for _, box in _boxes_of(file, b"moov"))
+        for box in (box for kind, box in _boxes_of(file, b"moov") if kind == b"moov"):
+            for head, name in OF_A_PICTURE.items():
+                if (at := box.find(head)) >= 0:
+                    found[name] = box[at + SMALL_HEADER : at + int.from_bytes(head[:4], "big")]
+    return found
+
+
+def gamma_of(path: Path) -> Fraction | None:
+    """QuickTime's, with which a picture was made that says nothing else of its transfer."""
+    told = picture_boxes_of(path).get(GAMMA)
+    return int.from_bytes(told, "big") * GAMMA_UNIT or None if told else None
 
 
 def uuids_of(path: Path) -> set[str]:

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.audio.stream import AudioStream
 from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
-from runtime.video.fragments import has_clean_aperture, uuids_of
-from runtime.video.muxer import REEL, STATISTICS, reel_of
+from runtime.video.fragments import picture_boxes_of, uuids_of
+from runtime.video.muxer import MPEG_TS, REEL, STATISTICS, reel_of
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, is_made_anew
-from runtime.video.services import programs_of, services_of
+from runtime.video.services import program_with, programs_of, services_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
@@ -62,6 +63,7 @@ class Inventory:
     ahead: int  # streams of sound in front of the picture
     alpha: bool
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
+    numbers: frozenset[str]  # of streams and their program in a transport stream
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
@@ -71,8 +73,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
     if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
-        if has_clean_aperture(reader.path):
-            facts["the clean aperture (clap)"] = True
+        facts.update(picture_boxes_of(reader.path))
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
     if reel := reel_of(reader):
         facts["the reel name"] = reel
@@ -88,7 +89,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
         chapter_tags=frozenset(name.lower() for each in reader.chapters for name in each["metadata"]) - {TITLE},
         ahead=sum(stream.type == "audio" and stream.index < reader.stream.index for stream in streams),
         alpha=_has_alpha(reader.info.pixel_format),
-        services=services_of(reader.path) if is_format(reader.container, {"mpegts"}) else {},
+        services=services_of(reader.path) if is_format(reader.container, MPEG_TS) else {},
+        numbers=frozenset(_numbers(reader)) if is_format(reader.container, MPEG_TS) else frozenset(),
         details=tuple(
             (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream))
             for stream in (reader.stream, *others)
@@ -118,6 +120,8 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
         named = "; ".join(f"{number}, {name} of {provider}" for number, (provider, name) in before.services.items())
         if named:
             lost.append(("service", f"the service ({named})"))
+    if before.numbers and after.numbers - before.numbers:
+        lost.append(("PID", f"numbers of streams and programs ({', '.join(sorted(before.numbers - after.numbers))})"))
     details = ", ".join(_lost_details(before, after))
     if details:
         lost.append(("of the streams", f"{details} (said of the streams)"))
@@ -184,9 +188,16 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
             yield f"{' and '.join(sorted(lost))} of {name}"
 
 
+def _numbers(reader: VideoReader) -> Iterator[str]:
+    for stream in reader.container.streams:
+        yield f"PID {stream.id:#x}"
+    if program := program_with(reader.path, reader.stream.id):
+        yield f"program {program.number}"
+
+
 def _of_other_programs(reader: VideoReader) -> Iterator[str]:
     """Streams beside the picture that belong to programs without it."""
-    programs = programs_of(reader.path).values() if is_format(reader.container, {"mpegts"}) else ()
+    programs = programs_of(reader.path).values() if is_format(reader.container, MPEG_TS) else ()
     with_it = set().union(*(program for program in programs if reader.stream.id in program))
     others = set().union(*programs) - with_it if with_it else set()
     for stream in reader.container.streams:
@@ -195,14 +206,23 @@ def _of_other_programs(reader: VideoReader) -> Iterator[str]:
 
 
 def _details(stream: Stream) -> dict[str, str]:
-    """Metadata and dispositions, without what containers and encoders make up."""
+    """Metadata, dispositions and the places of loudspeakers, without what containers and encoders make up, or players suppose."""
     metadata = {
         name: value
         for name, value in stream.metadata.items()
         if value and name.lower() not in NOT_OF_A_STREAM and not name.startswith(STATISTICS) and (name, value) != NO_LANGUAGE
     }
     flags = [flag.name or "" for flag in Disposition if flag & stream.disposition and (flag.name or "") not in OF_A_CONTAINER]
-    return {**metadata, **{f"disposition {flag}": f"disposition {flag}" for flag in flags}}
+    told = [f"disposition {flag}" for flag in flags]
+    if isinstance(stream, AudioStream) and (layout := _unusual_layout(stream)):
+        told.append(f"channel layout {layout}")
+    return {**metadata, **{fact: fact for fact in told}}
+
+
+def _unusual_layout(stream: AudioStream) -> str | None:
+    """FFmpeg's name of which channels there are, where it is not the usual one for their number."""
+    name, count = str(stream.layout.name), stream.layout.nb_channels
+    return None if name == f"{count} channels" or name == av.AudioLayout(f"{count}c").name else name
 
 
 def _overlaps(reader: VideoReader) -> int:

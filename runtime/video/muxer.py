@@ -21,14 +21,16 @@ from av.stream import Stream
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.machine.scheduling import own_scheduling
+from runtime.video.codec_delay import delayed
 from runtime.video.cover_art import attach
-from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, ffmpeg_says, has_flag, is_format
-from runtime.video.fragments import append_xmp
+from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, codec_name, ffmpeg_says, has_flag, is_format
+from runtime.video.fragments import append_xmp, gamma_of
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
-from runtime.video.packet_times import FrameTimes, RisingTimes, common_start
-from runtime.video.reader import VideoReader
+from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
+from runtime.video.reader import HIDES, VideoReader
+from runtime.video.services import NUMBERS, Program, program_with
 from runtime.video.sources import STANDARD
 from runtime.video.user_data import with_user_data
 
@@ -41,13 +43,16 @@ NO_VIDEO = {"none", "png"}  # usual video codecs of containers of sound, some of
 WARM_UP = Fraction(1, 10)  # seconds of hidden sound that decoders may need, and muxers tell of in their own ways
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
+MOST_TICKS, MOST_REPEATS = (1 << 31) - 1, 60000  # that FFmpeg lets a picture last in MP4, and be repeated in AVI
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
 ANY_FORMAT = "-c ffv1 with an .mkv output is lossless and takes any format and nearly any size"
 COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the rate, beside those that list the rates they know
 TAGS = ({"hevc": "hvc1"}, {"hevc": "hev1", "h264": "avc3"})  # of MP4; the second where settings may stand beside the pictures
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE, REEL, XMP = "timecode", "reel_name", "xmp"
+MPEG_TS = {"mpegts"}
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
+SAY_THEIR_DELAY = {"opus", "libopus"}  # codecs whose own header does
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
 DROPS, DROPPED_FRAMES = ";", 30  # 01:02:03;04 leaves numbers out, and has 30 frames per second or a multiple
 
@@ -97,6 +102,17 @@ class OutputPlan:
             )
         return found
 
+    @cached_property
+    def program(self) -> Program | None:
+        """The program of a transport stream whose numbers another can have."""
+        container, picture = self.reader.container, self.reader.stream
+        if not (is_format(container, MPEG_TS) and self.is_format(MPEG_TS) and self.reader.path.is_file()):
+            return None
+        if (program := program_with(self.reader.path, picture.id)) is None:
+            return None
+        numbers = [program.table, *(container.streams[index].id for index in (picture.index, *self.streams))]
+        return program if len({*numbers}) == len(numbers) and all(number in NUMBERS for number in numbers) else None
+
     @property
     def without_times(self) -> str:
         """The note where frames come at other times than an output that only counts them says."""
@@ -124,11 +140,13 @@ class Muxer:
         self._handed = 0  # pictures to the encoder
         self._first: int | None = None  # when the first picture is shown, as the source counts
         self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
+        self.begins: dict[int, Fraction] = {}  # seconds, as the source counts, of the first packet that was copied of each stream
         self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
         self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
         self._counted: FrameTimes | None = None
+        self._program = plan.program
         self.container = self._open(target)
         try:
             self.start = Fraction(0) if plan.segment else common_start(plan.reader, self.container)
@@ -141,7 +159,7 @@ class Muxer:
             with explained(plan.path, "cannot be written", self._another_codec(), logged=True):
                 told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
                 self._xmp = told.pop(XMP, "") if plan.is_format(MP4_LIKE - {"mov"}) else ""
-                self.container.metadata.update(told)
+                self.container.metadata.update({**told, **(self._program.metadata if self._program else {})})
                 self.container.set_chapters(_moved(plan.reader.chapters, self.start))
                 self.container.start_encoding()
             strict = not has_flag(self.container, Flags.ts_nonstrict)
@@ -191,14 +209,20 @@ class Muxer:
             return
         elif self._is_early(packet, index):
             return
+        if packet.pts is not None:
+            self.begins.setdefault(index, packet.pts * packet.time_base + self.start)
         self._send(packet, self._copies[index])
 
     def _is_early(self, packet: av.Packet[Any], index: int) -> bool:
         """Whether a hidden packet, its time moved, would be heard, or come long before what is."""
-        source = self._plan.reader.container.streams[index]
-        begin = (source.start_time or 0) * (source.time_base or 0) - self.start
+        begin = self._begin_of(index) - self.start
         early = packet.pts is not None and packet.pts * packet.time_base < begin - WARM_UP
         return early and not (self._plan.is_format(MP4_LIKE) and begin <= 0)
+
+    def _begin_of(self, index: int) -> Fraction:
+        """Seconds, as the source counts, at which something of a stream is heard."""
+        source = self._plan.reader.container.streams[index]
+        return (source.start_time or 0) * (source.time_base or Fraction(0))
 
     def finish(self) -> None:
         """Writes what the encoder still holds, and the trailer."""
@@ -262,6 +286,8 @@ class Muxer:
     def _add_picture(self) -> av.VideoStream:
         plan, info, codec = self._plan, self._info, self._plan.encoder.codec
         stream = self._new_stream(codec)
+        if self._program:
+            stream.id = plan.reader.stream.id
         context, options = stream.codec_context, plan.encoder.resolved()
         tags = TAGS[plan.spliced] if plan.is_format(MP4_LIKE) else {}
         tag = options.pop(TAG, tags.get(str(av.Codec(codec, "w").canonical_name), ""))
@@ -336,11 +362,33 @@ class Muxer:
         copies = {}
         for index in indices:
             source = self._plan.reader.container.streams[index]
-            copies[index] = copy = self.container.add_stream_from_template(source)
+            copies[index] = copy = self._add_copy(index)
+            if self._program:
+                copy.id = source.id
             copy.metadata.update(_named(metadata_of(source.metadata)))
             copy.disposition = source.disposition
             _settle_layout(copy)
         return copies
+
+    def _add_copy(self, index: int) -> Stream:
+        source = self._plan.reader.container.streams[index]
+        hidden = self._hidden_in_front(index) if self._plan.is_format(MATROSKA) else Fraction(0)
+        if not hidden:
+            return self.container.add_stream_from_template(source)
+        with delayed(source, hidden) as template:
+            return self.container.add_stream_from_template(template or source, time_base=source.time_base)
+
+    def _hidden_in_front(self, index: int) -> Fraction:
+        """Seconds at the beginning of sound that an edit list hides, and that are copied all the same."""
+        reader = self._plan.reader
+        source, begins = reader.container.streams[index], self._begin_of(index)
+        if source.type != "audio" or not is_format(reader.container, MP4_LIKE) or codec_name(source) in SAY_THEIR_DELAY:
+            return Fraction(0)
+        if reader.part and reader.part.is_cut:
+            return Fraction(0)
+        hidden = (packet for packet in reader.first_packets().get(index, []) if packet.is_discard or packet.has_sidedata(HIDES))
+        times = (packet.pts * packet.time_base for packet in hidden if packet.pts is not None)
+        return next((begins - time for time in times if begins - WARM_UP <= time < begins), Fraction(0))
 
     def _attach_covers(self) -> None:
         first = self._plan.reader.first_packets() if self._plan.covers else {}
@@ -364,6 +412,9 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
     options, time_base = {"movflags": "+faststart"}, plan.reader.info.time_base  # the index in front: players start at once
     if plan.any_key:
         options["movflags"] += "+use_metadata_tags"
+    if gamma := _gamma_for(plan):
+        options["movflags"] += "+write_gama"
+        options["mov_gamma"] = str(float(gamma))
     if time_base.numerator == 1:  # exact times; by default start times are rounded to milliseconds
         options.update(movie_timescale=str(time_base.denominator), video_track_timescale=str(time_base.denominator))
     if plan.is_format({Y4M}):
@@ -372,10 +423,18 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
         options["flush_packets"] = "1"  # whoever reads has a frame when it is written
     if plan.reader.live:
         options["max_interleave_delta"] = "1"  # microsecond: no frame waits for sound or subtitles that come later
+    if plan.program:
+        options.update(plan.program.options)
     if plan.segment:
         options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
     file = ("pipe:1" if piped else str(target.absolute())) if isinstance(target, Path) else target
     return av.open(file, "w", format=plan.format, container_options=options, metadata_errors="surrogateescape")
+
+
+def _gamma_for(plan: OutputPlan) -> Fraction | None:
+    reader = plan.reader
+    kept = is_format(reader.container, MP4_LIKE) and reader.path.is_file() and plan.is_format({"mov"})
+    return gamma_of(reader.path) if kept and not plan.segment else None
 
 
 def in_order(plan: OutputPlan) -> OutputPlan:
@@ -385,6 +444,13 @@ def in_order(plan: OutputPlan) -> OutputPlan:
     if chosen or not plan.is_format(DECODING_TIMES_ONLY):
         return plan
     return replace(plan, encoder=replace(plan.encoder, options={**options, "bf": "0"}))
+
+
+def longest_still(plan: OutputPlan) -> Fraction | None:
+    """Seconds that a picture may be shown at most, until the next one; None where there is no bound that matters."""
+    if plan.is_format(MP4_LIKE):
+        return MOST_TICKS * plan.reader.info.time_base
+    return MOST_REPEATS / plan.rate if plan.is_format(ALL_AT_ONCE) else None
 
 
 def segment_shift(reader: VideoReader) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 
 from runtime.video.format import MP4_LIKE, is_format
 from runtime.video.reader import VideoReader
@@ -16,20 +16,22 @@ from runtime.video.reader import VideoReader
 ANY_START = {"mpegts", "mpeg", "vob", "dvd", "svcd", "vcd", "nut"}  # containers whose clock may begin anywhere
 BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes of its index, which is short
 MATROSKA = {"matroska", "webm"}
+ALL_AT_ONCE = {"avi"}  # containers in which every stream begins at 0, whatever it is told
 
 
-def common_start(reader: VideoReader, output: OutputContainer) -> Fraction:
+def common_start(reader: VideoReader, output: OutputContainer | InputContainer) -> Fraction:
     """Seconds, in whole ticks of the picture, that are subtracted from all times of the source: when its first stream begins.
 
     Of a part of a file that begins later, it is when the part does. Negative where the picture begins before 0, as in a transport
     stream whose clock started anew. 0 otherwise where the output's clock may begin anywhere, and where the source's late start is
-    meant: an MP4 that is not cut out of a stream has it from an edit list, and a Matroska file in another shows the same.
+    meant and the output can have one: an MP4 that is not cut out of a stream has it from an edit list, and a Matroska file in
+    another shows the same.
     """
     info = reader.info
     if reader.part and reader.part.is_cut:
         return reader.part.start // info.time_base * info.time_base
     same = is_format(reader.container, MATROSKA) and is_format(output, MATROSKA)
-    meant = is_format(reader.container, MP4_LIKE) and not _is_part_of_a_stream(reader.path)
+    meant = is_format(reader.container, MP4_LIKE) and not is_format(output, ALL_AT_ONCE) and not _is_part_of_a_stream(reader.path)
     if info.first_pts >= 0 and (reader.pictures or same or meant or is_format(output, ANY_START)):
         return Fraction(0)
     starts = [info.first_pts * info.time_base]

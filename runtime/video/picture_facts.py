@@ -24,11 +24,14 @@ OF_TAGS = {34665: EXIF, 34675: ICC, 700: "XMP", 33723: "IPTC", 270: TEXT, 315: T
 RESOLUTION, UNIT, NO_UNIT = 282, 296, 1  # tags of TIFF
 METRES = b"\1"  # the last byte of a PNG's pHYs where it is a resolution, not a shape
 START_OF_SCAN, JFIF, JFIF_UNIT = 0xDA, (0xE0, b"JFIF"), 7
+CMYK = "CMYK"  # inks, of which decoders make RGB
+START_OF_FRAME, COMPONENTS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}, 5  # markers of JPEG; the place of their number there
+PHOTOMETRIC, SEPARATED = 262, 5  # tag of TIFF, and its value for inks
 SIGNATURE = b"Lavc"  # FFmpeg's own, as a comment
 
 
 def facts_of(path: Path) -> set[str]:
-    """Names such as "EXIF", "ICC_PROFILE", "gAMA", "DPI", "text" of a PNG, JPEG, TIFF or WebP; none of other and broken files."""
+    """Names such as "EXIF", "ICC_PROFILE", "gAMA", "DPI", "CMYK" of a PNG, JPEG, TIFF or WebP; none of others and broken ones."""
     with suppress(OSError, struct.error, IndexError):
         with path.open("rb") as file:
             head = file.read(HEAD)
@@ -76,6 +79,8 @@ def _of_jpeg(data: bytes) -> Iterator[str]:
                 yield name
         if marker == JFIF[0] and content.startswith(JFIF[1]) and content[JFIF_UNIT]:
             yield DPI
+        if marker in START_OF_FRAME and content[COMPONENTS] == len(CMYK):
+            yield CMYK
         place += 2 + size
 
 
@@ -91,3 +96,5 @@ def _of_tiff(data: bytes, order: str) -> Iterator[str]:
             yield OF_TAGS[tag]
     if RESOLUTION in tags and tags.get(UNIT) != NO_UNIT:
         yield DPI
+    if tags.get(PHOTOMETRIC) == SEPARATED:
+        yield CMYK

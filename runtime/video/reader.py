@@ -18,10 +18,11 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.format import Flags
 from av.sidedata.sidedata import SideData
@@ -63,7 +64,11 @@ MOST_AVERAGE, MOST_FRAMES = 70, 210  # frames per second; FFmpeg's bounds for an
 AFTER_A_JUMP = 2  # packets; FFmpeg marks the last one before a jump of the counter, or the one before that
 AT_THE_END = 2  # packets; what is left of a piece of sound that is not whole comes as another
 INTERLEAVED = Fraction(10)  # seconds of a file in which the packets of one moment are found, whatever wrote it
-HIDDEN = {"vp6", "vp6a", "vp8"}  # codecs some of whose coded frames are not meant to be shown
+HIDDEN = {"vp6", "vp6a", "vp8", "dirac"}  # codecs some of whose packets are not meant to be shown, or mark an end
+NUMBERED = {"dirac"}  # raw formats whose frames have their number for a time
+OF_ONE_PICTURE = "_pipe"  # the end of names of formats that have pictures and nothing else, one after another
+HIDES: Final = "skip_samples"  # side data of packets of sound
+HIDDEN_AT_END = slice(4, 8)  # bytes of it
 TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 SAYS_NOTHING = {0, 2}  # primaries, transfer and matrix in ITU-T H.273: reserved, or RGB, and not known
@@ -111,6 +116,8 @@ class VideoReader:
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._packet_bytes = 0  # of the first packet of the picture
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
+        self.begins: dict[int, Fraction] = {}  # the same of the first packet, heard or not
+        self.hidden_at_end: dict[int, Fraction] = {}  # seconds of sound at the end of what was read that are not to be heard
         self._repeats = 0  # packets of the picture without a byte
         self._repeated: int | None = None  # when the last one of them is shown
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
@@ -189,7 +196,8 @@ class VideoReader:
     @property
     def even(self) -> bool:
         """Whether the frames come at the stated rate, as far as the file tells."""
-        return bool(self.pictures) or self.info.frame_rate == self.stream.guessed_rate
+        raw = has_flag(self.container, Flags.no_timestamps)
+        return bool(self.pictures) or raw or self.info.frame_rate == self.stream.guessed_rate
 
     def first_packets(self) -> dict[int, list[av.Packet[Any]]]:
         """The first packets of all other streams that were come by so far, by stream; call it before the first frame."""
@@ -261,11 +269,19 @@ class VideoReader:
             raise VideoError(f"{self.path}: no frame of its video stream can be decoded: replace the file")
         self.info = self._described(self._ahead, rate)
         coded = _colour(self._ahead)
-        if any(one != other and not SAYS_NOTHING & {one, other} for one, other in zip(by_container, coded)):
+        judged = coded[:-1] if self._layouts.rgb_bits else coded  # RGB has no matrix but the one that is made of it here
+        if any(one != other and not SAYS_NOTHING & {one, other} for one, other in zip(by_container, judged)):
             said = f"the container says {_joined(by_container)}, the coded picture {_joined(coded)}"
             self._said.append(f"{said} (primaries-transfer-matrix): the output has the picture's")
+        if self.info.frame_rate and not self.pictures and self._is_without_rate():
+            taken = f"{float(self.info.frame_rate):.5g} frames per second are taken for it, as FFmpeg does"
+            self._said.append(f"the stream says no rate: {taken}")
         started = Fraction(0) if self.pictures else Fraction(self.container.start_time or 0, CONTAINER_CLOCK)
         self.origin = max(Fraction(0), started)  # seconds on the file's clock, from which users count
+
+    def _is_without_rate(self) -> bool:
+        raw = has_flag(self.container, Flags.no_timestamps) or self.container.format.name.endswith(OF_ONE_PICTURE)
+        return raw and not _stated_rate(self._decoder)
 
     def _described(self, first: av.VideoFrame, rate: Fraction) -> VideoInfo:
         self._stated = _stated(first, self._decoder)
@@ -423,6 +439,8 @@ class VideoReader:
         except VideoError as error:
             raise VideoError(f"{self.path}: frame {number} {error}") from error
         self._check(frame, number)
+        if is_format(self.container, NUMBERED):
+            frame.pts, frame.duration = None, 0
         if not self.pictures:
             self._times.settle(frame, number, self.stream.time_base or Fraction(1))
         self._note_side_data(frame)
@@ -454,6 +472,7 @@ class VideoReader:
 
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         self._note_start(packet)
+        self._note_hidden(packet)
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             kept = self._packets.setdefault(packet.stream_index, deque())
             if len(kept) < TRIED or self.part is None or not self.part.is_before(_end(packet)):
@@ -462,6 +481,13 @@ class VideoReader:
     def _note_start(self, packet: av.Packet[Any]) -> None:
         if packet.size and not packet.is_discard and not (self.part and self.part.begins_after(_start(packet))):
             self.starts.setdefault(packet.stream_index, _start(packet))
+
+    def _note_hidden(self, packet: av.Packet[Any]) -> None:
+        if packet.size:
+            self.begins.setdefault(packet.stream_index, _start(packet))
+        if isinstance(packet.stream, AudioStream) and packet.has_sidedata(HIDES) and packet.stream.sample_rate:
+            samples = int.from_bytes(bytes(packet.get_sidedata(HIDES))[HIDDEN_AT_END], "little")
+            self.hidden_at_end[packet.stream_index] = Fraction(samples, packet.stream.sample_rate)
 
     def _note_end(self, packet: av.Packet[Any]) -> None:
         if packet.size:
@@ -616,7 +642,7 @@ def _describe(
         codec=stream.codec_context.name,
         time_base=stream.time_base,
         first_pts=first.pts or 0,
-        frame_rate=_rate(stream, first, raw=has_flag(container, Flags.no_timestamps)),
+        frame_rate=(_stated_rate(decoder) if has_flag(container, Flags.no_timestamps) else None) or _rate(stream, first),
         frames=indexed or stream.frames or None,
         duration=float(duration) or None,
         sample_aspect_ratio=stream.sample_aspect_ratio or decoder.sample_aspect_ratio,
@@ -646,15 +672,18 @@ def _joined(colour: tuple[int, ...]) -> str:
     return "-".join(map(str, colour))
 
 
-def _rate(stream: av.VideoStream, first: av.VideoFrame, raw: bool) -> Fraction | None:
+def _stated_rate(decoder: av.VideoCodecContext) -> Fraction | None:
+    """What the coded picture says, unless it is a clock whose ticks are no frames."""
+    rate: Fraction | None = decoder.framerate
+    return rate if rate and rate <= MOST_FRAMES else None
+
+
+def _rate(stream: av.VideoStream, first: av.VideoFrame) -> Fraction | None:
     """The one that all frames fit where the average is about that, or cannot be, as a clock of AVI that is taken for a rate.
 
-    The average of a `raw` stream, which has no times, is a guess of FFmpeg's, and what fits is what the stream says. Where so few
-    frames came at the beginning that there is no average, one lasts as long as the first.
+    Where so few frames came at the beginning that there is no average, one lasts as long as the first.
     """
     average, fitting = stream.average_rate, stream.guessed_rate
-    if raw:
-        return fitting or average
     if average and fitting:
         near = abs(average - fitting) <= SAME_RATE * fitting
         return fitting if near or (average > MOST_FRAMES and fitting < MOST_AVERAGE) else average

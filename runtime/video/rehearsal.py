@@ -24,6 +24,7 @@ from av.stream import Stream
 
 from runtime.errors import VideoError
 from runtime.files.on_disk import place_of
+from runtime.files.time_ranges import clock
 from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cover, why_left_out
 from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_encrypted, is_format, plane_of
 from runtime.video.layouts import has_samples_of, narrower, range_of
@@ -37,6 +38,7 @@ from runtime.video.muxer import (
     encoded_format,
     explained,
     is_timecode_track,
+    longest_still,
     metadata_of,
     timecode_of,
 )
@@ -44,7 +46,8 @@ from runtime.video.output_place import PlaceError
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
-from runtime.video.sync import moved_sound
+from runtime.video.sync import changed_sound, moved_sound
+from runtime.video.time_jumps import time_jump
 from runtime.video.user_data import REMEDY, USER_DATA
 
 FRAMES = 3  # that are tried: encoders that reorder want so many
@@ -76,6 +79,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
             encrypted.add(packet.stream_index)
     plan, notes = _with_streams(plan)
     _check_encryption(plan, encrypted)
+    _check_times(plan)
     if plan.is_format({Y4M}) and not plan.reader.even:
         notes.append(plan.without_times)
     plainly_lost: set[str] | None = None
@@ -104,8 +108,11 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     return plan, notes + list(_other_samples(plan))
 
 
-def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
-    """What the encoder and the container dropped of the picture's facts, a line each; the file has so many frames."""
+def losses(plan: OutputPlan, written: Path, frames: int, begins: Mapping[int, Fraction]) -> Iterator[str]:
+    """What the encoder and the container dropped of the picture's facts and of the place of sound, a line each.
+
+    The file has so many frames; `begins` has the time of the first packet that was copied of each stream, in seconds of the source.
+    """
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
         yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
@@ -118,7 +125,7 @@ def losses(plan: OutputPlan, written: Path, frames: int) -> Iterator[str]:
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
-    yield from moved_sound(plan.reader, plan.streams, plan.reader.starts, written)
+    yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 
@@ -277,6 +284,19 @@ def _check_encryption(plan: OutputPlan, encrypted: set[int]) -> None:
             f"{plan.reader.path}: its {stream.type} (stream {stream.index}) is encrypted (CENC), expected one that is not: "
             f"decrypt it with its key first, or leave it out (--no-copy-{stream.type}-streams)"
         )
+
+
+def _check_times(plan: OutputPlan) -> None:
+    longest = longest_still(plan)
+    jump = time_jump(plan.reader, longest)
+    if jump is None:
+        return
+    before, after = (clock(round(time - plan.reader.origin, 2)) for time in (jump.before, jump.after))
+    expected, remedy = "times that rise", "cut it there into two files"
+    if longest is not None and jump.after > jump.before:
+        expected = f"no picture that lasts longer than {clock(round(longest, 2))} in {plan.where}"
+        remedy += ", or write an .mkv"
+    raise VideoError(f"{plan.reader.path}: its clock jumps from {before} to {after}, expected {expected}: {remedy}")
 
 
 def _repeated(packets: list[av.Packet[Any]], most: int, least: Fraction) -> Iterator[av.Packet[Any]]:

@@ -1,9 +1,10 @@
 """What PyAV does not tell of a transport stream: `services_of`, what it calls its programs (ETSI EN 300 468, 5.2.3 and 6.2.33);
-`programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4)."""
+`programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4); `program_with`, both of the one with a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.video.pipe_end import SYNC, first_packet
@@ -14,29 +15,66 @@ PROGRAMS, PROGRAM_HEAD = 0x00, 8  # number of the packets that list the programs
 CHECKSUM = 4  # bytes at the end of a table
 LONGEST = 1 << 12  # bytes of a table
 HEAD, ENTRY = 11, 5  # bytes of the table before its first entry, and of an entry before its descriptors
+NUMBERS = range(0x20, 0x1FFB)  # of packets (PID) that are free for tables and streams
 OF_FFMPEG = ("FFmpeg", "Service01")  # provider and name that its muxer makes up
+
+
+@dataclass(frozen=True)
+class Program:
+    """Of a transport stream."""
+
+    number: int
+    table: int  # number of the packets (PID) with the list of its streams
+    stream: int  # number of the transport stream that it is in
+    names: tuple[str, str] | None  # its provider's and its own
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Of FFmpeg's muxer, for the same numbers."""
+        whole = {"mpegts_transport_stream_id": str(self.stream)} if self.stream else {}  # which FFmpeg counts from 1
+        return {"mpegts_service_id": str(self.number), "mpegts_pmt_start_pid": str(self.table), **whole}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Of FFmpeg's muxer, for the same names."""
+        return dict(zip(("service_provider", "service_name"), self.names)) if self.names else {}
+
+
+def program_with(path: Path, stream: int) -> Program | None:
+    """The first program with a stream of this number (PID); none where there is none."""
+    number = next((number for number, streams in programs_of(path).items() if stream in streams), None)
+    if number is None:
+        return None
+    data = _start_of(path)
+    listed = next(_tables(data, PROGRAMS), b"")
+    return Program(number, _maps(data)[number], int.from_bytes(listed[3:5], "big"), services_of(path).get(number))
 
 
 def services_of(path: Path) -> dict[int, tuple[str, str]]:
     """(provider, name) by the number of the program; none where FFmpeg made them up, or it is no transport stream."""
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        data = file.read(LOOKED_THROUGH)
+    data = _start_of(path)
     section = next((table for table in _tables(data, TABLES) if dict(_entries(table))), b"")
     return {number: names for number, names in _entries(section) if names != OF_FFMPEG and any(names)}
 
 
 def programs_of(path: Path) -> dict[int, set[int]]:
     """The numbers (PID) of its streams by that of the program; none where it is no transport stream."""
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        data = file.read(LOOKED_THROUGH)
+    data = _start_of(path)
+    return {number: set(_streams(next(_tables(data, packets), b""))) for number, packets in _maps(data).items() if number}
+
+
+def _maps(data: bytes) -> dict[int, int]:
+    """The number of the packets with the list of a program's streams, by that of the program."""
     listed = next(_tables(data, PROGRAMS), b"")
     places = [listed[at : at + 4] for at in range(PROGRAM_HEAD, min(_end_of(listed), len(listed)), 4)]
-    maps = {int.from_bytes(place[:2], "big"): _thirteen(place, 2) for place in places if len(place) == 4}
-    return {number: set(_streams(next(_tables(data, packets), b""))) for number, packets in maps.items() if number}
+    return {int.from_bytes(place[:2], "big"): _thirteen(place, 2) for place in places if len(place) == 4}
+
+
+def _start_of(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(LOOKED_THROUGH)
 
 
 def _streams(section: bytes) -> Iterator[int]:
