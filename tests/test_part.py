@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from test_field_streams import remuxed
 from test_segments import StopError, stop_after
 from video_clips import Clip, planes_of, read, same
 
@@ -17,6 +18,7 @@ from runtime.plan_video import plan_video
 from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 from runtime.video.muxer import timecode_of
+from runtime.video.part import Ranges
 
 CLOCK = Fraction(1, 30000)
 STEPS = np.random.default_rng(3).choice([500, 1001, 1502, 2002], 79)
@@ -285,3 +287,23 @@ def test_other_files_of_ranges_are_refused(text, message, tmp_path):
     with pytest.raises(InputError) as refused:
         read_ranges(path)
     assert message in str(refused.value)
+
+
+def test_a_part_of_a_recording_whose_clock_turns_over_counts_from_its_start(tmp_path):
+    clip = Clip(times=list(range(60)), time_base=Fraction(1, 30), options={"g": "10"}).write(tmp_path / "plain.ts")
+    turn = 2**33 - 90000  # of 1/90000 s, a second before the 33 bits of a clock are used up
+
+    def later(_, packet):
+        packet.pts, packet.dts = packet.pts + turn, packet.dts + turn
+
+    source = remuxed(clip, tmp_path / "in.ts", later)
+    with VideoReader(clip) as whole:
+        expected = [frame.luma.copy() for frame in whole][30:45]
+    with VideoReader(source, part=TimeRange(Fraction(1), Fraction(3, 2))) as reader:
+        assert reader.origin < 0
+        found = [frame.luma.copy() for frame in reader]
+    assert len(found) == 15
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected))
+    ranges = Ranges((TimeRange(Fraction(0), Fraction(1)),), source, reader.info, reader.origin)
+    with VideoReader(source) as reader:
+        assert [frame.passed for frame in ranges.mark(reader)] == [False] * 30 + [True] * 30

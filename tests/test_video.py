@@ -8,6 +8,7 @@ from itertools import count, pairwise
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 from av.stream import Disposition
 from video_clips import VARIABLE, Clip, cut, read, same
 
@@ -348,18 +349,32 @@ def test_a_change_of_size_is_refused_where_it_happens(tmp_path):
         list(reader)
 
 
+def filtered(path, bsf):
+    """The coded pictures, one after another, through a bit stream filter."""
+    with av.open(str(path)) as container:
+        filters = BitStreamFilterContext(bsf, container.streams.video[0])
+        return b"".join(bytes(out) for packet in container.demux() for out in filters.filter(packet if packet.size else None))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"color": (1, 9, 9, 18)}, "the colour (primaries-transfer-matrix) changes from 1-1-1 to 9-18-9"),
         ({"color": (1, 1, 1, 1), "aspect": Fraction(16, 11)}, "the shape of samples changes from 1:1 to 16:11"),
+        ({"color": (2, 1, 1, 1)}, "the range of samples changes from limited to full"),
+        (
+            {"color": (1, 1, 1, 1), "bsf": "h264_metadata=display_orientation=insert:rotate=90"},
+            "the rotation changes from 0 degrees to 90 degrees",
+        ),
     ],
 )
 def test_a_change_of_what_an_output_says_once_is_told_once(change, said, tmp_path):
     kinds = {"color": (1, 1, 1, 1)}, change
-    parts = [
-        Clip(times=VARIABLE[:4], moving=True, **kind).write(tmp_path / f"{n}.h264").read_bytes() for n, kind in enumerate(kinds)
-    ]
+    parts = []
+    for number, kind in enumerate(kinds):
+        bsf = kind.pop("bsf", None)
+        part = Clip(times=VARIABLE[:4], moving=True, **kind).write(tmp_path / f"{number}.h264")
+        parts.append(filtered(part, bsf) if bsf else part.read_bytes())
     (tmp_path / "in.h264").write_bytes(b"".join(parts * 2))
     with VideoReader(tmp_path / "in.h264") as reader:
         assert len(list(reader)) == 16
@@ -370,6 +385,21 @@ def test_a_change_of_what_an_output_says_once_is_told_once(change, said, tmp_pat
     with VideoReader(tmp_path / "in.h264", limit=2) as reader:
         assert len(list(reader)) == 2
         assert not [note for note in reader.notes if "changes" in note]
+
+
+def test_a_change_of_the_mastering_display_is_told(tmp_path):
+    light = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll={}"
+    parts = [
+        Clip("libx265", times=VARIABLE[:3], options={"preset": "ultrafast", "x265-params": light.format(most)}).write(
+            tmp_path / f"{n}.hevc"
+        )
+        for n, most in enumerate(("1000,400", "4000,1000"))
+    ]
+    (tmp_path / "in.hevc").write_bytes(b"".join(part.read_bytes() for part in parts))
+    with VideoReader(tmp_path / "in.hevc") as reader:
+        assert len(list(reader)) == 6
+        (note,) = [note for note in reader.notes if "HDR10" in note]
+    assert re.match(r"the HDR10 metadata changes from G\(.* 1000,400 to G\(.* 4000,1000 near frame [23] ", note)
 
 
 def test_a_container_that_contradicts_its_picture_is_told(tmp_path):

@@ -32,6 +32,7 @@ FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams with
 UNNAMED = {28: "LCEVC", 29: "VIEW_ID", 30: "3D_REFERENCE_DISPLAYS", 31: "EXIF"}  # side data of FFmpeg 8, not in PyAV's list
 UNKNOWN_CODEC = "unknown codec"
 MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
+WITH_A_CLOCK = {"mpegts", "mpeg"}  # formats whose times are those of a clock, whatever it does
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ class Hdr:
     luminance: tuple[Fraction, ...] | None = None  # least and most, cd/m2
     light: tuple[int, ...] | None = None  # of the brightest pixel, and of the brightest frame on average, cd/m2
 
+    def __str__(self) -> str:
+        """As encoders are told, for notes; empty where there is none."""
+        mastering = _decimals(self.primaries, self.luminance) if self.primaries and self.luminance else ""
+        return " ".join(filter(None, (mastering, "{},{}".format(*self.light) if self.light else "")))
+
     @classmethod
     def from_side_data(cls, mastering: bytes | None, light: bytes | None) -> Hdr:
         """From FFmpeg's AVMasteringDisplayMetadata and AVContentLightMetadata."""

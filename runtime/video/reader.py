@@ -38,6 +38,7 @@ from runtime.video.format import (
     FULL,
     MP4_LIKE,
     NOT_STATED,
+    WITH_A_CLOCK,
     Frame,
     VideoInfo,
     ffmpeg_line,
@@ -276,15 +277,16 @@ class VideoReader:
         if self.info.frame_rate and not self.pictures and self._is_without_rate():
             taken = f"{float(self.info.frame_rate):.5g} frames per second are taken for it, as FFmpeg does"
             self._said.append(f"the stream says no rate: {taken}")
-        started = Fraction(0) if self.pictures else Fraction(self.container.start_time or 0, CONTAINER_CLOCK)
-        self.origin = max(Fraction(0), started)  # seconds on the file's clock, from which users count
+        started = Fraction(0) if self.pictures else _start_of(self.container)
+        wraps = is_format(self.container, WITH_A_CLOCK)  # then what is before the turn is below 0; elsewhere that is priming
+        self.origin = started if wraps else max(Fraction(0), started)  # seconds on the file's clock, from which users count
 
     def _is_without_rate(self) -> bool:
         raw = has_flag(self.container, Flags.no_timestamps) or self.container.format.name.endswith(OF_ONE_PICTURE)
         return raw and not _stated_rate(self._decoder)
 
     def _described(self, first: av.VideoFrame, rate: Fraction) -> VideoInfo:
-        self._stated = _stated(first, self._decoder)
+        self._stated = {"the rotation": "0 degrees", **_stated(first, self._decoder)}
         self.gop_timecode = _gop_timecode(first)  # what MPEG-2 says of the first picture in its own code; None elsewhere
         info = replace(_describe(self.container, self.stream, self._decoder, first, self._indexed), rgb_bits=self._layouts.rgb_bits)
         if self.pictures:
@@ -618,6 +620,13 @@ def _picture_stream(path: Path, container: InputContainer) -> av.VideoStream:
     return stream
 
 
+def _start_of(container: InputContainer) -> Fraction:
+    """Seconds on the file's clock; FFmpeg rounds it to microseconds, after which a frame at that very time were before it."""
+    told = Fraction(container.start_time or 0, CONTAINER_CLOCK)
+    exact = (each.start_time * each.time_base for each in container.streams if each.start_time is not None and each.time_base)
+    return next((start for start in exact if abs(start - told) * CONTAINER_CLOCK < 1), told)
+
+
 def _check_encryption(path: Path, packet: av.Packet[Any]) -> None:
     if is_encrypted(packet):
         raise VideoError(f"{path}: its picture is encrypted (CENC), expected one that is not: decrypt it with its key first")
@@ -628,7 +637,6 @@ def _describe(
 ) -> VideoInfo:
     assert stream.time_base is not None  # FFmpeg gives every video stream one
     name, stated = first.format.name, first.color_range
-    full = stated == FULL or (stated == NOT_STATED and name.startswith(("yuvj", "gray")))
     duration = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, CONTAINER_CLOCK)
     return VideoInfo(
         width=first.width,
@@ -637,7 +645,7 @@ def _describe(
         bits=first.format.components[0].bits,
         rgb_bits=None,
         chroma_step=WIDE // first.format.chroma_width(WIDE),
-        color_range="full" if full else "limited",
+        color_range=_range(first),
         color_tags=(stated, first.colorspace, first.color_primaries, first.color_trc),
         codec=stream.codec_context.name,
         time_base=stream.time_base,
@@ -657,10 +665,19 @@ def _describe(
 def _stated(frame: av.VideoFrame, decoder: av.VideoCodecContext) -> dict[str, str]:
     """What an output says of all its frames, in words; the decoder has the aspect ratio of the frame that it gave last."""
     aspect = decoder.sample_aspect_ratio or Fraction(1)
+    rotation = f"{frame.rotation} degrees" if _display_matrix(frame) else ""
     return {
         "the colour (primaries-transfer-matrix)": _joined(_colour(frame)),
+        "the range of samples": _range(frame),
         "the shape of samples": f"{aspect.numerator}:{aspect.denominator}",
+        **({"the rotation": rotation} if rotation else {}),
+        **({"the HDR10 metadata": hdr} if (hdr := str(_hdr(frame))) else {}),
     }
+
+
+def _range(frame: av.VideoFrame) -> str:
+    full = frame.color_range == FULL or (frame.color_range == NOT_STATED and frame.format.name.startswith(("yuvj", "gray")))
+    return "full" if full else "limited"
 
 
 def _colour(told: av.VideoFrame | av.VideoCodecContext) -> tuple[int, int, int]:

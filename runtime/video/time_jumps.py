@@ -14,12 +14,11 @@ from fractions import Fraction
 import av
 from av.container import InputContainer
 
-from runtime.video.format import is_format
+from runtime.video.format import WITH_A_CLOCK, is_format
 from runtime.video.frame_times import HICCUP
 from runtime.video.reader import VideoReader
 from runtime.video.sources import open_source
 
-WITH_A_CLOCK = {"mpegts", "mpeg"}  # formats whose times are those of a clock, whatever it does
 PLACES = 9  # evenly over the file, the first at its start
 NEAR = 1 << 20  # bytes that are read through
 
