@@ -4,11 +4,12 @@ from fractions import Fraction
 
 import av
 import pytest
-from video_clips import Clip, read, same
+from video_clips import VARIABLE, Clip, read, same
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.video import VideoReader, VideoWriter
+from runtime.video.reader import OTHER_LAYERS
 
 LOSSLESS = EncoderOptions(options={"qp": "0", "preset": "ultrafast"})
 FFV1 = EncoderOptions("ffv1")
@@ -51,6 +52,25 @@ def test_alpha_of_webm_is_kept_or_refused(codec, tmp_path):
     assert (after.pixel_format, len(after.pictures)) == ("yuva420p", 5)
     with VideoReader(source) as reader:
         assert same(after.chroma, [list(frame.chroma) for frame in reader])
+
+
+@pytest.mark.parametrize("suffix", [".hevc", ".mp4"])
+def test_other_layers_of_hevc_are_noted(suffix, tmp_path):
+    options = {"preset": "ultrafast", "x265-params": "log-level=error:bframes=0"}
+    plain = Clip("libx265", times=VARIABLE[:3], options=options).write(tmp_path / "plain.mp4")
+    layer = b"\x02\x09alpha"  # a slice of layer 1
+    with av.open(str(plain)) as before, av.open(str(tmp_path / f"in{suffix}"), "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for packet in before.demux(video=0):
+            if packet.size:
+                more = av.Packet(bytes(packet) + len(layer).to_bytes(4, "big") + layer)
+                more.pts, more.dts, more.time_base, more.stream = packet.pts, packet.dts, packet.time_base, stream
+                more.is_keyframe = packet.is_keyframe
+                after.mux(more)
+    for path, layers in ((plain, False), (tmp_path / f"in{suffix}", True)):
+        with VideoReader(path) as reader:
+            assert len(list(reader)) == 3
+            assert [note for note in reader.notes if "layers" in note] == [OTHER_LAYERS] * layers
 
 
 def test_alpha_that_no_decoder_sees_is_refused(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
-"""The alpha that WebM keeps as a picture of its own beside the coded one: which decoder sees it, and where none does."""
+"""Pictures beside the coded one, of its alpha or of another eye: which decoder sees those of WebM, and where none does, as in HEVC."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -14,6 +16,8 @@ from runtime.video.format import ffmpeg_line
 SEEING = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders that do, by the name of the usual one
 BESIDE: Literal["matroska_block_additional"] = "matroska_block_additional"  # the number of the addition, and its bytes
 ALPHA = 1  # its number
+SIZED, SIZE_AT = b"\1", 21  # how HEVC's settings begin where units have their size before them, and where it says of how many bytes
+START_CODE = re.compile(rb"\x00\x00\x01(..)", re.DOTALL)  # and the two bytes of a unit's header, ITU-T H.265, 7.3.1.2
 
 
 def decoder_for(stream: av.VideoStream) -> av.VideoCodecContext:
@@ -36,3 +40,20 @@ def check_alpha(path: Path, packet: av.Packet[Any], decoder: av.VideoCodecContex
             f"{path}: has transparency, which the decoder {decoder.name} does not see, expected one that does: leave it out first,"
             f" for example {ffmpeg_line(path, '-c:v ffv1', 'opaque.mkv')}"
         )
+
+
+def layers_of(packet: av.Packet[Any], decoder: av.VideoCodecContext) -> set[int]:
+    """The layers (nuh_layer_id) that a packet of HEVC holds above the one that is decoded; none of other codecs."""
+    if decoder.codec.canonical_name != "hevc":
+        return set()
+    return {(head[0] & 1) << 5 | head[1] >> 3 for head in _unit_heads(bytes(packet), decoder.extradata or b"")} - {0}
+
+
+def _unit_heads(data: bytes, settings: bytes) -> Iterator[bytes]:
+    if not settings.startswith(SIZED) or len(settings) <= SIZE_AT:
+        yield from START_CODE.findall(data)
+        return
+    size, at = (settings[SIZE_AT] & 3) + 1, 0
+    while at + size + 2 <= len(data):
+        yield data[at + size : at + size + 2]
+        at += size + int.from_bytes(data[at : at + size], "big")

@@ -31,7 +31,7 @@ from av.stream import Disposition
 
 from runtime.errors import InputError, VideoError
 from runtime.files.time_ranges import TimeRange
-from runtime.video.alpha import check_alpha, decoder_for
+from runtime.video.alpha import check_alpha, decoder_for, layers_of
 from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.format import (
     FALLBACK_RATE,
@@ -57,6 +57,7 @@ from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import open_source
 from runtime.video.user_data import USER_DATA, has_signature, is_signature
 
+OTHER_LAYERS = "the other layers of the HEVC picture (its alpha, or what another eye sees) are not in the output: FFmpeg decodes one"
 SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
 CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
@@ -372,6 +373,8 @@ class VideoReader:
                     if not packets:
                         _check_encryption(self.path, packet)
                         check_alpha(self.path, packet, self._decoder)
+                        if OTHER_LAYERS not in self._said and layers_of(packet, self._decoder):
+                            self._said.append(OTHER_LAYERS)
                         self._packet_bytes = packet.size
                     packets += 1
                     hidden += packet.is_discard
