@@ -1,5 +1,6 @@
 """Pictures in and out: numbered sequences and folders, 8 and 16 bits, gray and RGB."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -304,3 +305,24 @@ def test_linear_light_is_refused_with_the_reason(tmp_path):
     (tmp_path / "1.exr").write_bytes(b"".join(bytes(packet) for packet in context.encode(frame) + context.encode(None)))
     with pytest.raises(VideoError, match=r"floats of linear light as in EXR, expected codes .*: apply a transfer curve first"):
         VideoReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (
+            ["f_001", "f_002", "f_003", "f_007", "f_008", "f_010"],
+            r"numbers are missing .* \(4 in all\), .*: the first where f_007.png follows f_003.png",
+        ),
+        (["9", "10", "11"], None),
+        (["0010", "0020", "0030"], None),
+        (["IMG_20260101_120000", "IMG_20260101_120001", "IMG_20260102_120009"], None),
+        (["a", "b"], None),
+    ],
+)
+def test_numbers_that_are_missing_in_a_folder_are_noted(names, note, tmp_path):
+    for name in names:
+        save(tmp_path / f"{name}.png", np.full((16, 16), 9, np.uint8), "gray")
+    with VideoReader(tmp_path) as reader:
+        assert len(list(reader)) == len(names)
+        assert [bool(re.match(note or "$", line)) for line in reader.notes] == ([True] if note else [])

@@ -1,8 +1,11 @@
 """Standard input and output, with a real second process at each end."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 import av
 import pytest
@@ -73,6 +76,37 @@ def test_y4m_through_pipes_at_both_ends(pixel_format, tiny_model, tmp_path):
     assert same(after.luma, sharp_luma(source, tiny_model))
     assert same(after.chroma, before.chroma)
     assert after.pixel_format == pixel_format
+
+
+@pytest.mark.parametrize("kind", ["y4m", "nut"])
+def test_pipes_that_do_not_wait(kind, tiny_model, tmp_path):
+    """As event loops make them for their children."""
+    source = Clip("ffv1", size=(128, 96), times=VARIABLE[:7]).write(tmp_path / "in.mkv")
+    with produce(source, {"y4m": "yuv4mpegpipe"}.get(kind, kind)) as producer:
+        data = producer.communicate()[0]
+    (ours, out), (given, theirs) = os.pipe(), os.pipe()
+    for end in (out, given):
+        os.set_blocking(end, False)
+    command = [sys.executable, "-m", "runtime.deblur_video", "-", "-", "-f", kind, "--model", str(tiny_model), "--no-progress"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=given, stdout=out, stderr=subprocess.PIPE) as process:
+        for end in (out, given):
+            os.close(end)
+        feeder = Thread(target=feed, args=(theirs, data))
+        feeder.start()
+        time.sleep(2)  # until the pipe is full
+        with os.fdopen(ours, "rb") as pipe:
+            (tmp_path / f"out.{kind}").write_bytes(pipe.read())
+        feeder.join()
+        err = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, err.decode()
+    assert len(read(tmp_path / f"out.{kind}").luma) == 7
+
+
+def feed(end, data):
+    with os.fdopen(end, "wb", buffering=0) as pipe:
+        for part in range(0, len(data), 20_000):
+            pipe.write(data[part : part + 20_000])
+            time.sleep(0.02)
 
 
 def test_nut_keeps_times_and_sound(tiny_model, tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures beside the coded one, of its alpha or of another eye: which decoder sees those of WebM, and where none does, as in HEVC."""
+"""Pictures beside the coded one, of its alpha or of another eye: which decoder sees those of WebM, and where none does (HEVC)."""
 
 from __future__ import annotations
 

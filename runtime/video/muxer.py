@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -278,7 +279,9 @@ class Muxer:
     def _open(self, target: Path | BinaryIO) -> OutputContainer:
         plan, sink = self._plan, target
         if isinstance(target, Path) and plan.is_format({Y4M}):
-            sink = self._file = open(1 if plan.path == STANDARD else target, "wb", closefd=plan.path != STANDARD)  # noqa: SIM115
+            sink = self._file = open(  # noqa: SIM115
+                1 if plan.path == STANDARD else target, "wb", buffering=0, closefd=plan.path != STANDARD
+            )
         if not isinstance(sink, Path) and plan.is_format({Y4M}):
             sink = cast("BinaryIO", _Y4mHeader(sink, self._info.sample_aspect_ratio))
         return open_output(plan, sink)
@@ -566,6 +569,10 @@ class _Y4mHeader:
             known = f" A{self._aspect.numerator}:{self._aspect.denominator}".encode()
             line, end, rest = given.partition(b"\n")
             given, self._aspect = line.replace(b" A0:0", known) + end + rest, None
-        self._file.write(given)
-        self._file.flush()
+        left = memoryview(given)
+        while left:
+            written = self._file.write(left)
+            if written is None:  # a pipe that is full, and that whoever made it does not let wait
+                select.select([], [self._file], [])
+            left = left[written or 0 :]
         return len(data)

@@ -7,6 +7,7 @@ Matroska is made of elements, each of which says its size; all pictures of y4m a
 from __future__ import annotations
 
 import os
+import select
 from pathlib import Path
 
 Y4M, Y4M_FRAME, LONGEST_LINE = b"YUV4MPEG2", len(b"FRAME\n"), 1024  # bytes of a line that describes the stream
@@ -35,7 +36,11 @@ class WatchedPipe:
 
     def read(self, size: int) -> bytes:
         """What there is, at most so many bytes; nothing at the end."""
-        data = os.read(self._number, size)
+        try:
+            data = os.read(self._number, size)
+        except BlockingIOError:  # a pipe that is empty, and that whoever made it does not let wait
+            select.select([self._number], [], [])
+            return self.read(size)
         if len(self._start) < len(NUT):
             self._start = (self._start + data)[: len(NUT)]
         if self._start == NUT:

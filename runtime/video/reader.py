@@ -54,10 +54,12 @@ from runtime.video.hdr import Hdr
 from runtime.video.layouts import WIDE, Layouts
 from runtime.video.part import CONTAINER_CLOCK, Part
 from runtime.video.pipe_end import within_a_packet
-from runtime.video.sources import open_source
+from runtime.video.sources import missing_numbers, open_source
 from runtime.video.user_data import USER_DATA, has_signature, is_signature
 
-OTHER_LAYERS = "the other layers of the HEVC picture (its alpha, or what another eye sees) are not in the output: FFmpeg decodes one"
+OTHER_LAYERS = (
+    "the other layers of the HEVC picture (its alpha, or what another eye sees) are not in the output: FFmpeg decodes one"
+)
 SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
 CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
@@ -127,6 +129,7 @@ class VideoReader:
         self._since_damage: dict[int, int] = {}  # packets from one that was not whole on, by stream
         self._seen_until = Fraction(0)  # seconds; the end of the last packet of any stream
         self._source = open_source(self.path, playlist, live)
+        self._said += missing_numbers(self._source.pictures)
         try:
             self._begin(rate)
             if part is not None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,23 @@ def _in_folder(folder: Path) -> tuple[Path, ...]:
             f"{folder}: has pictures of several kinds ({', '.join(sorted(kinds))}), expected all of one: move the others elsewhere"
         )
     return tuple(sorted(found, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]))
+
+
+def missing_numbers(pictures: tuple[Path, ...]) -> list[str]:
+    """A note where pictures of a folder, most of which are numbered one by one, lack numbers."""
+    named = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem) for path in pictures]
+    found = [each for each in named if each]
+    if len(found) < len(named) or len({(each[1], each[3]) for each in found}) > 1:
+        return []
+    steps = [int(later[2]) - int(earlier[2]) for earlier, later in pairwise(found)]
+    gaps = [number for number, step in enumerate(steps) if step > 1]
+    if not gaps or 2 * steps.count(1) < len(steps):
+        return []
+    missing, (before, after) = sum(steps[gap] - 1 for gap in gaps), pictures[gaps[0] : gaps[0] + 2]
+    where = f"{after.name} follows {before.name}"
+    return [
+        f"numbers are missing among the pictures ({missing} in all), which are shown one after another: the first where {where}"
+    ]
 
 
 def _numbered(path: Path) -> tuple[Path, ...]:
