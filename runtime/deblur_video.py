@@ -7,8 +7,8 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import wait
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +24,7 @@ from runtime.command_line import clean_up_when_stopped, command, stop_if_told
 from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.files.on_disk import file_sha256
+from runtime.machine.background import begin
 from runtime.pixels.strength import Strength
 from runtime.progress import Progress, ProgressBar, Say
 from runtime.run.arguments import read_arguments
@@ -32,7 +33,7 @@ from runtime.run.frames_in_step import sharpen, take_up
 from runtime.run.latency import Punctuality, longest_delay, told
 from runtime.run.metrics_file import metrics_file
 from runtime.run.options import DEFAULT_RATE, DeblurOptions, open_engine
-from runtime.run.pipeline import overlap
+from runtime.run.pipeline import ended_with_the_program, overlap
 from runtime.run.tiling import Grid, TiledEngine, grid_for
 from runtime.run.window_time import seconds_of_a_tile
 from runtime.streaming import StreamDeblurrer
@@ -105,12 +106,13 @@ def deblur_video(
     from runtime.video.part import Ranges
     from runtime.video.scene_cuts import mark_scenes
 
-    with _open_reader(options) as reader:
+    with ended_with_the_program(), _open_reader(options) as reader:
         info = reader.info
         view, strength = View(options.compare, info), _strength(options, info)
         ranges = Ranges(options.ranges, reader.path, info, reader.origin)
-        with _open_writer(options, reader, view.width) as writer, ThreadPoolExecutor(1, "videodeblur-look") as meanwhile:
-            looked = meanwhile.submit(look_ahead, reader)
+        with _open_writer(options, reader, view.width) as writer, ExitStack() as at_the_end:
+            looked = begin("videodeblur-look", look_ahead, reader)
+            at_the_end.callback(wait, [looked])
             opened = nullcontext(engine) if engine else open_engine(options, (info.height, info.width), say)
             with opened as engine, metrics_file(engine, options.metrics):
                 looked.result()

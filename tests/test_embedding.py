@@ -2,17 +2,22 @@
 
 import asyncio
 import re
+import subprocess
+import sys
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from video_clips import Clip, read
 
 from runtime import BackendError, Engine, InputError, StreamDeblurrer, Telemetry
 from runtime.submissions import WAITING, Submissions
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 
 
 @pytest.fixture
@@ -303,3 +308,32 @@ def test_the_example_of_the_readme(tiny_model, tmp_path, monkeypatch, capsys):
     exec(compile(examples[0], "README.md", "exec"), {"window": windows(1)[0], "frames": iter(frames), "show": shown.append})
     assert len(shown) == len(frames)
     assert capsys.readouterr().out.startswith(("openvino ", "onnxruntime "))
+
+
+IN_A_THREAD = """
+import sys, threading
+from runtime.deblur_video import deblur_video
+from runtime.run.options import DeblurOptions
+
+options = DeblurOptions(sys.argv[1], sys.argv[2], model=sys.argv[3], precision="fp32", threads=1)
+begun = threading.Event()
+run = threading.Thread(target=deblur_video, args=(options, lambda *_: begun.set()), daemon=sys.argv[4] == "daemon")
+run.start()
+if run.daemon:
+    begun.wait()
+"""
+
+
+@pytest.mark.parametrize("kind", ["daemon", "thread"])
+def test_a_program_that_ends_before_its_thread(kind, tiny_model, tmp_path):
+    count = 3000 if kind == "daemon" else 7
+    source = Clip(times=list(range(count)), time_base=Fraction(1, 25), options={"preset": "ultrafast"}).write(tmp_path / "in.mp4")
+    command = [sys.executable, "-c", IN_A_THREAD, str(source), str(tmp_path / "out.mp4"), str(tiny_model), kind]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    if kind == "daemon":
+        assert "VideoError: the program ended before the video did" in done.stderr
+    else:
+        assert done.stderr == ""
+        assert len(read(tmp_path / "out.mp4").times) == count
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"] + ["out.mp4"] * (kind == "thread")

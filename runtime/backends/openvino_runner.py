@@ -8,7 +8,7 @@ import logging
 import math
 import os
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from runtime.backends.failures import failures_of, is_callers
 from runtime.errors import BackendError, ModelError
 from runtime.files.compiled_files import CompiledFiles
 from runtime.files.contract import INPUT, OUTPUT
+from runtime.machine.background import begin
 from runtime.machine.forks import never_free_in_a_fork
 from runtime.machine.hardware import computing_here
 from runtime.machine.no_telemetry import without_openvino_telemetry
@@ -146,9 +147,7 @@ class OpenVinoRunner:
         for shape, compiled in self._compiled.items():
             self._keep(shape, compiled)
         if soon and soon not in self._compiled:
-            pool = ThreadPoolExecutor(1, "videodeblur-openvino")
-            self._loading[soon] = pool.submit(self._loaded, self._kept, soon)
-            pool.shutdown(wait=False)
+            self._loading[soon] = begin("videodeblur-openvino", self._loaded, self._kept, soon)
 
     def close(self) -> None:
         """Frees the model and everything compiled from it."""

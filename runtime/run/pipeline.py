@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+from runtime.errors import VideoError
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 Item = TypeVar("Item")
+
+LONGEST_END = 10.0  # seconds that the program's end waits for a run
+TOLD_WITHIN = 0.5  # seconds after a run in which its thread may tell what it ended with
+TOO_EARLY = "the program ended before the video did: wait for the thread that runs it"
 
 
 def overlap(source: Iterable[In], work: Callable[[Iterator[In]], Iterable[Out]], sink: Callable[[Out], object], depth: int) -> None:
@@ -20,11 +30,29 @@ def overlap(source: Iterable[In], work: Callable[[Iterator[In]], Iterable[Out]],
     and sink are no longer in use by then.
     """
     stages = _Stages()
+    _at_work.add(stages)
+    if _ending.is_set():
+        raise VideoError(TOO_EARLY)
     read, made = _Channel[In](stages, depth), _Channel[Out](stages, depth)
     with stages:
         stages.start("videodeblur-read", lambda: _fill(read, source))
         stages.start("videodeblur-write", lambda: _drain(made, sink))
         _fill(made, work(iter(read)))
+
+
+@contextmanager
+def ended_with_the_program() -> Iterator[None]:
+    """A run in a daemon thread, which nobody waits for, ends in good order when the program does: with an error.
+
+    A thread that is in FFmpeg when the interpreter goes away takes the process with it.
+    """
+    run = threading.Event(), threading.current_thread()
+    _runs.add(run)
+    try:
+        yield
+    finally:
+        _runs.discard(run)
+        run[0].set()
 
 
 class _Stages:
@@ -58,13 +86,14 @@ class _Stages:
         try:
             stage()
         except BaseException as error:  # it is raised in the caller's thread
-            self._fail(error)
+            self.fail(error)
         finally:
             with self.changed:
                 self._ended += 1
                 self.changed.notify_all()
 
-    def _fail(self, error: BaseException | None) -> None:
+    def fail(self, error: BaseException | None) -> None:
+        """Ends all stages; the first error counts."""
         if error is not None and not isinstance(error, _OtherStageError):
             with self.changed:
                 self.errors.append(error)
@@ -77,7 +106,7 @@ class _Stages:
         """
         while True:
             try:
-                self._fail(error)
+                self.fail(error)
                 with self.changed:
                     self.changed.wait_for(lambda: self._ended == (self._begun if self.errors else len(self._threads)))
                 for thread in self._threads:
@@ -137,3 +166,20 @@ def _fill(channel: _Channel[Item], items: Iterable[Item]) -> None:
 def _drain(channel: _Channel[Item], sink: Callable[[Item], object]) -> None:
     for item in channel:
         sink(item)
+
+
+_runs: set[tuple[threading.Event, threading.Thread]] = set()  # whether it is over, and where it runs
+_at_work: weakref.WeakSet[_Stages] = weakref.WeakSet()
+_ending = threading.Event()
+
+
+@atexit.register
+def _end_all() -> None:
+    _ending.set()
+    for stages in list(_at_work):
+        stages.fail(VideoError(TOO_EARLY))
+    last = time.monotonic() + LONGEST_END
+    for over, thread in list(_runs):
+        over.wait(max(0.0, last - time.monotonic()))
+        if thread is not threading.current_thread():
+            thread.join(TOLD_WITHIN)

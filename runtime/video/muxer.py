@@ -571,7 +571,7 @@ class _Y4mHeader:
             given, self._aspect = line.replace(b" A0:0", known) + end + rest, None
         left = memoryview(given)
         while left:
-            written = self._file.write(left)
+            written = cast("int | None", self._file.write(left))
             if written is None:  # a pipe that is full, and that whoever made it does not let wait
                 select.select([], [self._file], [])
             left = left[written or 0 :]
