@@ -31,6 +31,7 @@ from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
 from runtime.video.services import NUMBERS, Program, program_with
+from runtime.video.sound_holes import Holes
 from runtime.video.sources import STANDARD
 from runtime.video.user_data import with_user_data
 
@@ -141,6 +142,7 @@ class Muxer:
         self._first: int | None = None  # when the first picture is shown, as the source counts
         self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
         self.begins: dict[int, Fraction] = {}  # seconds, as the source counts, of the first packet that was copied of each stream
+        self.holes: dict[int, Holes] = {}  # of the sound that was copied, as the source counts
         self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
         self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._reordered = False  # whether pictures are coded in another order than they are shown
@@ -211,6 +213,8 @@ class Muxer:
             return
         if packet.pts is not None:
             self.begins.setdefault(index, packet.pts * packet.time_base + self.start)
+        if self._copies[index].type == "audio":
+            self.holes.setdefault(index, Holes()).take(packet, self.start)
         self._send(packet, self._copies[index])
 
     def _is_early(self, packet: av.Packet[Any], index: int) -> bool:
