@@ -119,7 +119,7 @@ class _Search:
         source, there = self._source, self._there
         if source.packets == there.packets:
             found = [self._by_number[wanted.number] for wanted in self._wanted]
-        elif source.bytes == there.bytes:
+        elif there.last.bytes < source.bytes <= there.bytes:  # MXF fills its last one up
             found = [self._by_bytes[wanted.bytes] for wanted in self._wanted]
         else:
             return []
