@@ -133,6 +133,8 @@ class VideoWriter(OutputWriter):
             return
         with explained(self.path, "writing failed", logged=True):
             self._copy_packets(self._written_until if self._reader.limit or self._reader.broke_off else None)
+            for packet in self._reader.end_captions(self._written_until):
+                self._muxer.copy(packet, packet.stream_index)
             self._muxer.finish()
         if self._muxer.coded != self.frames:
             codec, made = self._plan.encoder.codec, self._muxer.coded
