@@ -20,6 +20,7 @@ from av.stream import Stream
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.files.time_ranges import clock
 from runtime.machine.scheduling import own_scheduling
 from runtime.video.codec_delay import delayed
 from runtime.video.cover_art import attach
@@ -32,6 +33,7 @@ from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, Rising
 from runtime.video.reader import HIDES, VideoReader
 from runtime.video.services import NUMBERS, Program, program_with
 from runtime.video.sound_holes import Holes
+from runtime.video.sound_settings import SoundSettings
 from runtime.video.sources import STANDARD
 from runtime.video.user_data import with_user_data
 
@@ -143,6 +145,7 @@ class Muxer:
         self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
         self.begins: dict[int, Fraction] = {}  # seconds, as the source counts, of the first packet that was copied of each stream
         self.holes: dict[int, Holes] = {}  # of the sound that was copied, as the source counts
+        self._changed: dict[int, Fraction] = {}  # seconds, as the source counts, at which sound has other settings
         self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
         self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._reordered = False  # whether pictures are coded in another order than they are shown
@@ -157,6 +160,9 @@ class Muxer:
             self._copies = self._add_copies(first)
             self.stream = self._add_picture()
             self._copies.update(self._add_copies([index for index in plan.streams if index not in first]))
+            sounds = {index for index, copy in self._copies.items() if copy.type == "audio"}
+            self._settings = {index: SoundSettings(plan.reader.container.streams[index]) for index in sounds}
+            self._sounds = {self._copies[index].index: index for index in sounds}
             self._attach_covers()
             with explained(plan.path, "cannot be written", self._another_codec(), logged=True):
                 told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
@@ -213,8 +219,8 @@ class Muxer:
             return
         if packet.pts is not None:
             self.begins.setdefault(index, packet.pts * packet.time_base + self.start)
-        if self._copies[index].type == "audio":
-            self.holes.setdefault(index, Holes()).take(packet, self.start)
+        if index in self._settings and self._settings[index].take(packet):
+            self._changed[index] = (packet.pts or 0) * packet.time_base + self.start
         self._send(packet, self._copies[index])
 
     def _is_early(self, packet: av.Packet[Any], index: int) -> bool:
@@ -258,6 +264,11 @@ class Muxer:
                 yield f"{copy.type} stream {index}: without {what} that an edit list hides in its middle"
             if times := self.times[copy.index].told():
                 yield f"{copy.type} stream {index}: {times}"
+        for index, time in self._changed.items():
+            if not self._settings[index].kept_by(self._plan.format):
+                at = clock(round(time - self._plan.reader.origin, 2))
+                told = f"audio stream {index} {self._settings[index].told} at {at}"
+                yield f"{told}, {self._plan.where} has the first throughout: {self._settings[index].remedy}"
         if times := self.times[self.stream.index].told():
             yield f"the picture in {self._plan.where}: {times}"
         if self._uneven and self._plan.is_format({Y4M}):
@@ -275,6 +286,8 @@ class Muxer:
     def _send(self, packet: av.Packet[Any], stream: Stream) -> None:
         assert stream.time_base is not None  # the header is written
         self.times[stream.index].settle(packet, stream.time_base)
+        if stream.index in self._sounds:
+            self.holes.setdefault(self._sounds[stream.index], Holes()).take(packet, self.start)
         self._reordered |= stream.index == self.stream.index and packet.pts != packet.dts
         packet.stream = stream
         self.container.mux(packet)

@@ -46,6 +46,7 @@ from runtime.video.output_place import PlaceError
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sound_holes import Holes, misplaced_sound
+from runtime.video.sound_settings import changed_settings
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
 from runtime.video.sync import changed_sound, moved_sound
 from runtime.video.time_jumps import time_jump
@@ -81,6 +82,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     plan, notes = _with_streams(plan)
     _check_encryption(plan, encrypted)
     _check_times(plan)
+    _check_settings(plan)
     if plan.is_format({Y4M}) and not plan.reader.even:
         notes.append(plan.without_times)
     plainly_lost: set[str] | None = None
@@ -302,6 +304,15 @@ def _check_times(plan: OutputPlan) -> None:
         expected = f"no picture that lasts longer than {clock(round(longest, 2))} in {plan.where}"
         remedy += ", or write an .mkv"
     raise VideoError(f"{plan.reader.path}: its clock jumps from {before} to {after}, expected {expected}: {remedy}")
+
+
+def _check_settings(plan: OutputPlan) -> None:
+    for index, settings in changed_settings(plan.reader, plan.streams).items():
+        if not settings.kept_by(plan.format):
+            raise VideoError(
+                f"{plan.reader.path}: its sound (stream {index}) {settings.told}, expected one kind of it in {plan.where}:"
+                f" {settings.remedy}, or leave it out (--no-copy-audio-streams)"
+            )
 
 
 def _repeated(packets: list[av.Packet[Any]], most: int, least: Fraction) -> Iterator[av.Packet[Any]]:
