@@ -27,11 +27,14 @@ from runtime.video.muxer import MPEG_TS, REEL, STATISTICS, reel_of
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, is_made_anew
 from runtime.video.services import program_with, programs_of, services_of
+from runtime.video.unread_boxes import unread_boxes_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
 NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate", REEL}
-NO_LANGUAGE = ("language", "und")
+LANGUAGE = "language"
+FFMPEG = "Lavf"  # by which it calls itself
+NO_LANGUAGE = (LANGUAGE, "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
 TITLE = "title"
 LEAST_GAP = Fraction(1, 100)  # seconds
@@ -64,6 +67,7 @@ class Inventory:
     alpha: bool
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
     numbers: frozenset[str]  # of streams and their program in a transport stream
+    boxes: Mapping[str, frozenset[bytes]]  # of an MP4, that FFmpeg does not read: what is in them, by name
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
@@ -72,7 +76,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
     streams = reader.container.streams
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
-    if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
+    boxed = is_format(reader.container, MP4_LIKE) and reader.path.is_file()
+    if boxed:
         facts.update(picture_boxes_of(reader.path))
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
     if reel := reel_of(reader):
@@ -81,7 +86,11 @@ def inventory_of(reader: VideoReader) -> Inventory:
         facts["GOP_TIMECODE"] = reader.gop_timecode
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
-        tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
+        tags={
+            name: value
+            for name, value in reader.container.metadata.items()
+            if name.lower() not in NOT_TAGS and value and not value.startswith(FFMPEG)
+        },
         streams=tuple((f"{stream.type} stream {stream.index}", _codec(stream)) for stream in others),
         chapters=len(reader.chapters),
         gaps=_gaps(reader),
@@ -91,6 +100,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         alpha=_has_alpha(reader.info.pixel_format),
         services=services_of(reader.path) if is_format(reader.container, MPEG_TS) else {},
         numbers=frozenset(_numbers(reader)) if is_format(reader.container, MPEG_TS) else frozenset(),
+        boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
         details=tuple(
             (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream))
             for stream in (reader.stream, *others)
@@ -125,6 +135,9 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     details = ", ".join(_lost_details(before, after))
     if details:
         lost.append(("of the streams", f"{details} (said of the streams)"))
+    boxes = [name for name, contents in before.boxes.items() if contents - after.boxes.get(name, frozenset())]
+    if boxes:
+        lost.append(("boxes", f"the boxes {', '.join(sorted(boxes))} (which FFmpeg does not read)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
     strangers = [
@@ -155,9 +168,8 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
 
 def _lost_tags(before: Inventory, told: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
     kept = {value for tags in told for value in tags.values()}
-    names = {name.lower() for tags in told for name in tags}
     for name, value in before.tags.items():
-        if value not in kept and name.lower() not in names:
+        if value not in kept:
             yield name, f"the tag {name}"
 
 
@@ -181,9 +193,8 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
         if there is None:
             continue  # which has a note
         left.remove(there)
-        kept, values = {key.lower() for key in there[2]}, set(there[2].values())
-        kept |= {"language"} if kind == "video" else set()  # a picture has none
-        lost = [key for key, value in told.items() if value not in values and key.lower() not in kept]
+        values = set(there[2].values())
+        lost = [key for key, value in told.items() if value not in values and not (kind == "video" and key == LANGUAGE)]
         if lost:
             yield f"{' and '.join(sorted(lost))} of {name}"
 
