@@ -24,9 +24,11 @@ from av.stream import Disposition, Stream
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
 from runtime.video.fragments import picture_boxes_of, uuids_of
 from runtime.video.muxer import MPEG_TS, REEL, STATISTICS, reel_of
+from runtime.video.packet_times import MATROSKA
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, is_made_anew
 from runtime.video.services import program_with, programs_of, services_of
+from runtime.video.track_headers import FULL_VOLUME, TrackHeader, track_headers_of
 from runtime.video.unread_boxes import unread_boxes_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
@@ -37,6 +39,7 @@ FFMPEG = "Lavf"  # by which it calls itself
 NO_LANGUAGE = (LANGUAGE, "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
 TITLE = "title"
+OFF = "being off by default"
 LEAST_GAP = Fraction(1, 100)  # seconds
 LOOKED_THROUGH = 100  # frames of the output for one of a time that the source had; formats seek to keyframes
 CLOCK = 1_000_000  # ticks per second of av.open's seek
@@ -80,6 +83,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
     if boxed:
         facts.update(picture_boxes_of(reader.path))
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
+    heard = _heard(reader, track_headers_of(reader.path) if boxed else {})
     if reel := reel_of(reader):
         facts["the reel name"] = reel
     if reader.gop_timecode:
@@ -102,7 +106,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         numbers=frozenset(_numbers(reader)) if is_format(reader.container, MPEG_TS) else frozenset(),
         boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
         details=tuple(
-            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream))
+            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream, heard))
             for stream in (reader.stream, *others)
         ),
     )
@@ -216,7 +220,24 @@ def _of_other_programs(reader: VideoReader) -> Iterator[str]:
             yield f"{stream.type} stream {stream.index}"
 
 
-def _details(stream: Stream) -> dict[str, str]:
+def _heard(reader: VideoReader, headers: Mapping[int, TrackHeader]) -> dict[int, list[str]]:
+    """By stream of sound, how it is heard unless a viewer chooses another, where that is not in full.
+
+    Only MP4 has sound that is off where there is no other; in Matroska it is another that is on.
+    """
+    sounds = [stream for stream in reader.container.streams if stream.type == "audio"]
+    on = {stream.index for stream in sounds if stream.disposition & Disposition.default}
+    if is_format(reader.container, MATROSKA):
+        return {stream.index: [OFF] for stream in sounds if on and stream.index not in on}
+    found: dict[int, list[str]] = {}
+    for stream in sounds:
+        if header := headers.get(stream.id):
+            softer = [] if header.volume == FULL_VOLUME else [f"volume {header.volume / FULL_VOLUME:.3g}"]
+            found[stream.index] = ([] if header.enabled else [OFF]) + softer
+    return found
+
+
+def _details(stream: Stream, heard: Mapping[int, list[str]]) -> dict[str, str]:
     """Metadata, dispositions and the places of loudspeakers, without what containers and encoders make up, or players suppose."""
     metadata = {
         name: value
@@ -224,7 +245,7 @@ def _details(stream: Stream) -> dict[str, str]:
         if value and name.lower() not in NOT_OF_A_STREAM and not name.startswith(STATISTICS) and (name, value) != NO_LANGUAGE
     }
     flags = [flag.name or "" for flag in Disposition if flag & stream.disposition and (flag.name or "") not in OF_A_CONTAINER]
-    told = [f"disposition {flag}" for flag in flags]
+    told = [*(f"disposition {flag}" for flag in flags), *heard.get(stream.index, [])]
     if isinstance(stream, AudioStream) and (layout := _unusual_layout(stream)):
         told.append(f"channel layout {layout}")
     return {**metadata, **{fact: fact for fact in told}}

@@ -35,6 +35,7 @@ from runtime.video.services import NUMBERS, Program, program_with
 from runtime.video.sound_holes import Holes
 from runtime.video.sound_settings import SoundSettings
 from runtime.video.sources import STANDARD
+from runtime.video.track_headers import set_track_headers, track_headers_of
 from runtime.video.user_data import with_user_data
 
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
@@ -247,6 +248,16 @@ class Muxer:
             self._file.close()
         if self._xmp and isinstance(self._target, Path):
             append_xmp(self._target, self._xmp)
+        if isinstance(self._target, Path) and self._plan.is_format(MP4_LIKE):
+            self._set_track_headers(self._target)
+
+    def _set_track_headers(self, written: Path) -> None:
+        """Of the streams that another MP4 had: whether they are heard and shown unless a viewer chooses others."""
+        reader = self._plan.reader
+        if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
+            known = track_headers_of(reader.path)
+            found = {copy.index: known.get(reader.container.streams[index].id) for index, copy in self._copies.items()}
+            set_track_headers(written, {place: header for place, header in found.items() if header})
 
     def abandon(self) -> None:
         """Closes all; what is written is of no use."""

@@ -16,10 +16,11 @@ from typing import BinaryIO
 
 import av
 
+from runtime.video.boxes import HEADER, Box, boxes_in, content_of
 from runtime.video.fragments import UUID, UUID_BYTES, XMP
 from runtime.video.sources import WITH_XMP
 
-HEADER, LARGE_HEADER, FULL = 8, 16, 4  # bytes; a size of 1 means that 64 bits of it follow; version and flags
+FULL = 4  # bytes: version and flags
 MOST = 1 << 20  # bytes of a box that is compared
 PADDING = {b"free", b"skip", b"wide"}
 AT_THE_TOP = PADDING | {b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"ssix", b"pdin", UUID}  # the last elsewhere
@@ -33,8 +34,6 @@ OF_SOUND = (b"SA3D", b"SAND")  # in the description of samples: how ambisonic ch
 DESCRIPTION = (b"mdia", b"minf", b"stbl", b"stsd")
 MDIR = b"mdir"  # the handler of iTunes' metadata
 CONTROL = 0x20  # letters below are none
-
-Box = tuple[bytes, int, int]  # kind, start and end of the content
 
 
 def unread_boxes_of(path: Path, told: Iterable[str]) -> dict[str, frozenset[bytes]]:
@@ -54,25 +53,25 @@ class _File:
 
     def unread(self) -> Iterator[tuple[str, bytes]]:
         """(name, content) of each box."""
-        for box in self._boxes(0, self._size):
-            if box[0] == b"moov":
+        for box in boxes_in(self._file, 0, self._size):
+            if box.kind == b"moov":
                 yield from self._in_moov(box)
-            elif box[0] == b"meta":
+            elif box.kind == b"meta":
                 yield from self._in_meta(box)
-            elif box[0] not in AT_THE_TOP:
+            elif box.kind not in AT_THE_TOP:
                 yield self._told(box)
 
     def _in_moov(self, moov: Box) -> Iterator[tuple[str, bytes]]:
-        for box in self._boxes(*moov[1:]):
-            if box[0] == b"trak":
+        for box in boxes_in(self._file, *moov[1:]):
+            if box.kind == b"trak":
                 yield from self._in_track(box)
             else:
                 yield from self._beside(box, OF_MOOV)
 
     def _in_track(self, track: Box) -> Iterator[tuple[str, bytes]]:
-        for box in self._boxes(*track[1:]):
-            if box[0] == b"tref":
-                yield from ((_letters(kind), b"") for kind, *_ in self._boxes(*box[1:]) if kind not in MADE_ANEW)
+        for box in boxes_in(self._file, *track[1:]):
+            if box.kind == b"tref":
+                yield from ((_letters(kind), b"") for kind, *_ in boxes_in(self._file, *box[1:]) if kind not in MADE_ANEW)
             else:
                 yield from self._beside(box, OF_TRAK)
         description = self._content(self._inside(track, DESCRIPTION))
@@ -83,58 +82,43 @@ class _File:
 
     def _beside(self, box: Box, known: set[bytes]) -> Iterator[tuple[str, bytes]]:
         """Of a child of moov or trak."""
-        if box[0] == b"udta":
-            for each in self._boxes(*box[1:]):
-                if each[0] == b"meta":
+        if box.kind == b"udta":
+            for each in boxes_in(self._file, *box[1:]):
+                if each.kind == b"meta":
                     yield from self._in_meta(each)
-                elif each[0] not in PADDING | READ_ELSEWHERE and not _is_read(_box(each[0], self._content(each))):
+                elif each.kind not in PADDING | READ_ELSEWHERE and not _is_read(_box(each.kind, self._content(each))):
                     yield self._told(each)
-        elif box[0] == b"meta":
+        elif box.kind == b"meta":
             yield from self._in_meta(box)
-        elif box[0] == UUID and self._content(box)[:UUID_BYTES] in (XMP, SPHERICAL):
+        elif box.kind == UUID and self._content(box)[:UUID_BYTES] in (XMP, SPHERICAL):
             return
-        elif box[0] not in known:
+        elif box.kind not in known:
             yield self._told(box)
 
     def _in_meta(self, meta: Box) -> Iterator[tuple[str, bytes]]:
-        kind, start, end = meta
-        start += 0 if self._content((kind, start, end))[FULL:HEADER] == b"hdlr" else FULL  # QuickTime's has no version
-        boxes = list(self._boxes(start, end))
-        handler = next((self._content(box)[HEADER : HEADER + FULL] for box in boxes if box[0] == b"hdlr"), b"")
+        start = meta.start + (0 if self._content(meta)[FULL:HEADER] == b"hdlr" else FULL)  # QuickTime's has no version
+        boxes = list(boxes_in(self._file, start, meta.end))
+        handler = next((self._content(box)[HEADER : HEADER + FULL] for box in boxes if box.kind == b"hdlr"), b"")
         for box in boxes:
-            if box[0] == b"ilst" and handler == MDIR:
-                for each in self._boxes(*box[1:]):
-                    if each[0] not in PADDING and not _is_read(_item(each[0], self._content(each))):
+            if box.kind == b"ilst" and handler == MDIR:
+                for each in boxes_in(self._file, *box[1:]):
+                    if each.kind not in PADDING and not _is_read(_item(each.kind, self._content(each))):
                         yield self._told(each)
-            elif box[0] not in OF_META:
+            elif box.kind not in OF_META:
                 yield self._told(box)
 
     def _inside(self, box: Box, names: tuple[bytes, ...]) -> Box:
         """The box that is found by these names; without content where it is not there."""
         for name in names:
-            box = next((each for each in self._boxes(*box[1:]) if each[0] == name), (name, 0, 0))
+            box = next((each for each in boxes_in(self._file, *box[1:]) if each.kind == name), Box(name, 0, 0))
         return box
 
-    def _boxes(self, start: int, end: int) -> Iterator[Box]:
-        while start + HEADER <= end:
-            self._file.seek(start)
-            size, kind = struct.unpack(">I4s", self._file.read(HEADER))
-            header = HEADER
-            if size == 1:
-                size, header = int.from_bytes(self._file.read(LARGE_HEADER - HEADER), "big"), LARGE_HEADER
-            size = size or end - start  # 0: to the end
-            if size < header or start + size > end:
-                return
-            yield kind, start + header, start + size
-            start += size
-
     def _content(self, box: Box) -> bytes:
-        self._file.seek(box[1])
-        return self._file.read(min(box[2] - box[1], MOST))
+        return content_of(self._file, box, MOST)
 
     def _told(self, box: Box) -> tuple[str, bytes]:
         content = self._content(box)
-        name = f"uuid {content[:UUID_BYTES].hex()}" if box[0] == UUID else _letters(box[0])
+        name = f"uuid {content[:UUID_BYTES].hex()}" if box.kind == UUID else _letters(box.kind)
         return name, content
 
 
