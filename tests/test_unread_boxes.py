@@ -67,6 +67,16 @@ def test_what_ffmpeg_reads_and_structure_are_not_told(tmp_path):
         assert not [note for note in notes if "boxes" in note]
 
 
+@pytest.mark.parametrize(("rate", "told"), [(0x8000, True), (0x10000, False)])
+def test_a_piece_that_is_played_slower_is_told(rate, told, tmp_path):
+    source = with_boxes(tmp_path / "in.mp4")
+    data = source.read_bytes()
+    at = data.index(b"elst") + 12  # behind version and count
+    length, place, _ = struct.unpack_from(">IiI", data, at)
+    source.write_bytes(data[:at] + struct.pack(">IiI", length, place, rate) + data[at + 12 :])
+    assert (NOTE.format("elst with a rate of 0.5") in copied(source, tmp_path / "out.mp4", LOSSLESS)) == told
+
+
 def test_a_box_without_an_end_ends_the_search(tmp_path):
     for size in (b"\0\0\0\4", b"\x7f\0\0\0"):
         path = tmp_path / "in.mp4"

@@ -11,6 +11,7 @@ import io
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +32,7 @@ READ_ELSEWHERE = {b"meta", b"chpl"}  # of user data: looked into, and chapters
 MADE_ANEW = {b"chap", b"tmcd"}  # references to tracks
 SPHERICAL = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")  # which FFmpeg hands on
 OF_SOUND = (b"SA3D", b"SAND")  # in the description of samples: how ambisonic channels stand, and those that do not turn
+EDIT, COUNTED, AS_MADE = (">Iii", ">Qqi"), 8, 1 << 16  # length, place and rate, by version; bytes in front; a rate of 1
 DESCRIPTION = (b"mdia", b"minf", b"stbl", b"stsd")
 MDIR = b"mdir"  # the handler of iTunes' metadata
 CONTROL = 0x20  # letters below are none
@@ -70,7 +72,9 @@ class _File:
 
     def _in_track(self, track: Box) -> Iterator[tuple[str, bytes]]:
         for box in boxes_in(self._file, *track[1:]):
-            if box.kind == b"tref":
+            if box.kind == b"edts":
+                yield from ((f"elst with a rate of {float(rate):.3g}", b"") for rate in self._rates(box))
+            elif box.kind == b"tref":
                 yield from ((_letters(kind), b"") for kind, *_ in boxes_in(self._file, *box[1:]) if kind not in MADE_ANEW)
             else:
                 yield from self._beside(box, OF_TRAK)
@@ -79,6 +83,16 @@ class _File:
             if (at := description.find(kind)) >= FULL:
                 size = int.from_bytes(description[at - FULL : at], "big")
                 yield _letters(kind), description[at : at - FULL + size]
+
+    def _rates(self, edits: Box) -> Iterator[Fraction]:
+        """At which pieces of a track are played, where that is not as they were made; 0 is a still."""
+        for content in (self._content(box) for box in boxes_in(self._file, *edits[1:]) if box.kind == b"elst"):
+            edit = EDIT[content[:1] == b"\1"]
+            count = (len(content) - COUNTED) // struct.calcsize(edit)
+            for number in range(count):
+                _, place, rate = struct.unpack_from(edit, content, COUNTED + number * struct.calcsize(edit))
+                if place >= 0 and rate != AS_MADE:
+                    yield Fraction(rate, AS_MADE)
 
     def _beside(self, box: Box, known: set[bytes]) -> Iterator[tuple[str, bytes]]:
         """Of a child of moov or trak."""
