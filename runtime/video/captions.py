@@ -119,8 +119,9 @@ def _dvb_page(data: bytes) -> tuple[int, bytes] | None:
     at, head = len(DVB_PREFIX) if data.startswith(DVB_PREFIX) else 0, struct.calcsize(DVB_HEAD)
     while at + head <= len(data) and data[at] == DVB_SYNC:
         _, kind, page, length = struct.unpack_from(DVB_HEAD, data, at)
-        if kind == DVB_COMPOSITION and length >= EMPTY:
-            return page, data[at + head : at + head + length]
+        content = data[at + head : at + head + length]
+        if kind == DVB_COMPOSITION and len(content) >= EMPTY:
+            return page, content
         at += head + length
     return None
 

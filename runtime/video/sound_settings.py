@@ -27,7 +27,7 @@ ESCAPE = 31  # an object type of more bits
 AAC = {"aac", "aac_fixed"}
 SAID_IN_PACKETS = {"mpegts", "nut"}  # containers of ADTS; others have its settings once
 SAID_ANEW = MP4_LIKE | {"flv"}  # containers of settings that change
-PLACES, PACKETS, READ = 9, 3, 400  # evenly over the file; of a stream at each, the last of which counts; of all streams
+PLACES, PACKETS, READ = 9, 3, 1000  # evenly over the file; of a stream at each, the last of which counts; of all streams
 
 
 class SoundSettings:
@@ -81,10 +81,11 @@ def changed_settings(reader: VideoReader, indices: Iterable[int]) -> dict[int, S
         for place in range(PLACES):
             container.seek(size * place // PLACES, unsupported_byte_offset=True)
             left = dict.fromkeys(found, PACKETS)
-            for packet in islice(container.demux([container.streams[index] for index in found]), READ):
-                left[packet.stream_index] -= 1
-                if not left[packet.stream_index]:
-                    found[packet.stream_index].take(packet)
+            for packet in islice(container.demux(), READ):
+                if packet.stream_index in left:
+                    left[packet.stream_index] -= 1
+                    if not left[packet.stream_index]:
+                        found[packet.stream_index].take(packet)
                 if max(left.values()) <= 0:
                     break
     return {index: settings for index, settings in found.items() if settings.changed}
