@@ -8,6 +8,8 @@ import pytest
 from test_field_streams import LOSSLESS, copied
 
 from runtime.errors import VideoError
+from runtime.files.time_ranges import TimeRange
+from runtime.video import VideoReader, VideoWriter
 
 FLV_HEADER, FLV_TAG, FLV_SIZE, FLV_SCRIPT = 13, 11, 4, 18  # bytes; a kind of tag
 SECOND = 1000  # milliseconds
@@ -94,3 +96,15 @@ def test_new_settings_beside_the_packets_are_kept_or_told(target, kept, tmp_path
         assert heard(tmp_path / f"out.{target}") == heard(source) == {(48000, 2), (48000, 6)}
     else:
         assert "changes from 48000 Hz, 2 channels to 48000 Hz, 6 channels at 1" in notes[0]
+
+
+@pytest.mark.parametrize(("target", "kept"), [("flv", True), ("mp4", True), ("mkv", False)])
+def test_a_part_behind_the_change_has_its_settings_or_is_told(target, kept, tmp_path):
+    source = joined_flv(tmp_path / "in.flv")
+    part = TimeRange(Fraction("1.3"))
+    with VideoReader(source, part=part) as reader, VideoWriter(tmp_path / f"out.{target}", reader, LOSSLESS) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    assert bool([note for note in writer.notes if "Hz" in note]) != kept
+    if kept:
+        assert heard(tmp_path / f"out.{target}") == {(48000, 6)}

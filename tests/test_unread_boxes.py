@@ -92,3 +92,11 @@ def test_another_name_of_a_track_is_told(tmp_path):
         assert {"Front camera", "Front"} <= set(reader.stream.metadata.values())
     (note,) = [note for note in copied(source, tmp_path / "out.mp4", LOSSLESS) if "said of the streams" in note]
     assert note == "name of video stream 0 (said of the streams): not in the output as it was"
+
+
+def test_the_places_of_ambisonic_channels_are_found(tmp_path):
+    content = bytes(8) + box(b"mp4a", bytes(28) + box(b"SA3D", bytes(28)))
+    for kind in (b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        content = box(kind, content)
+    (tmp_path / "in.mp4").write_bytes(content)
+    assert list(unread_boxes_of(tmp_path / "in.mp4", ())) == ["SA3D"]

@@ -25,6 +25,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.format import Flags
+from av.packet import PacketSideData
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
@@ -69,6 +70,7 @@ HIDDEN = {"vp6", "vp6a", "vp8", "dirac"}  # codecs some of whose packets are not
 NUMBERED = {"dirac"}  # raw formats whose frames have their number for a time
 OF_ONE_PICTURE = "_pipe"  # the end of names of formats that have pictures and nothing else, one after another
 HIDES: Final = "skip_samples"  # side data of packets of sound
+ANEW: Final = "new_extradata"  # the same: settings of a codec, from here on
 HIDDEN_AT_END = slice(4, 8)  # bytes of it
 TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
@@ -119,6 +121,7 @@ class VideoReader:
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
         self.begins: dict[int, Fraction] = {}  # the same of the first packet, heard or not
         self.hidden_at_end: dict[int, Fraction] = {}  # seconds of sound at the end of what was read that are not to be heard
+        self._anew: dict[int, PacketSideData] = {}  # by stream, the last new settings in front of the part
         self._captions: dict[int, Captions] = {}  # by stream, of those that stand without an end of their own
         self._endless: set[int] = set()  # other streams of subtitles that do not say when they end
         self._repeats = 0  # packets of the picture without a byte
@@ -268,6 +271,8 @@ class VideoReader:
         """A packet as it is in the part; none where it is not."""
         if packet.stream.type != "subtitle" or packet.duration:
             if self.part is None or self.part.takes(packet):
+                if (anew := self._anew.pop(packet.stream_index, None)) and not packet.has_sidedata(ANEW):
+                    packet.set_sidedata(anew)
                 yield packet
         elif Captions.are_in(packet.stream):
             captions = self._captions.setdefault(packet.stream_index, Captions(packet.stream))
@@ -511,6 +516,8 @@ class VideoReader:
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         self._note_start(packet)
         self._note_hidden(packet)
+        if self.part and packet.has_sidedata(ANEW) and self.part.begins_after(_start(packet)):
+            self._anew[packet.stream_index] = packet.get_sidedata(ANEW)
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             kept = self._packets.setdefault(packet.stream_index, deque())
             stands = Captions.are_in(packet.stream)

@@ -9,19 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import av
 from av.stream import Stream
 
 from runtime.video.format import MP4_LIKE, codec_name, is_format
-from runtime.video.reader import VideoReader
+from runtime.video.reader import ANEW, VideoReader
 from runtime.video.sources import open_source
 
 RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)  # Hz, by number
 CHANNELS = {7: 8, 11: 7, 12: 8, 14: 8}  # by number, where it is not the same
 ADTS, ADTS_HEADER, ADTS_READ = 0xFFF, 7, 4  # twelve bits it begins with; bytes, and those that are looked at
-NEW: Final = "new_extradata"  # side data
 HERTZ = "Hz"
 ESCAPE = 31  # an object type of more bits
 AAC = {"aac", "aac_fixed"}
@@ -46,8 +45,8 @@ class SoundSettings:
             return False
         now = _in_adts(packet) if self._aac else ""
         self.in_packets |= bool(now)
-        if packet.has_sidedata(NEW):
-            now = _in_header(bytes(packet.get_sidedata(NEW)), self._aac)
+        if packet.has_sidedata(ANEW):
+            now = _in_header(bytes(packet.get_sidedata(ANEW)), self._aac)
         if now and self._first and now != self._first:
             self.changed = self._first, now
         self._first = self._first or now
