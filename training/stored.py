@@ -35,7 +35,7 @@ class StoredSamples:
     _blocks: dict[tuple[Stage, int], Tensor] = field(default_factory=dict)
 
     def batch(self, step: int, stage: Stage, samples: int) -> Samples:
-        """The samples of a step, (stage.batch, frames, stage.crop, stage.crop); `samples` have been seen before it."""
+        """The samples of a step, (stage.batch, frames, stage.crop, stage.crop); `samples` of the stage were seen before it."""
         pool = min(self.recipe.pool, FIRST + samples // (BLOCK * self.recipe.reuse))
         generator = torch.Generator().manual_seed(_mixed(self.seed, step))
         chosen = torch.randint(pool * BLOCK, (stage.batch,), generator=generator).tolist()

@@ -143,7 +143,7 @@ class _Run:
         for network in self.replicas.networks:
             coarse_alone(getattr(network, "_orig_mod", network), self._coarse_alone())
         floor = self.recipe.loss_floor(self.seen, progress)
-        batch = samples.batch(self.step, stage, self.samples)
+        batch = samples.batch(self.step, stage, min(self.samples, self.seen - stage.start))
         if self.recipe.initialisation == "prepared" and self.step in RECENTRED:
             recentre(self.network, batch.blurry, self.average and self.average.weights)
         loss = self.replicas.backward(batch, lambda network, part: loss_on(network, part, self.recipe, floor))

@@ -24,16 +24,22 @@ from av.stream import Disposition, Stream
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
 from runtime.video.fragments import picture_boxes_of, uuids_of
 from runtime.video.muxer import MPEG_TS, REEL, STATISTICS, reel_of
+from runtime.video.packet_times import MATROSKA
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, is_made_anew
 from runtime.video.services import program_with, programs_of, services_of
+from runtime.video.track_headers import FULL_VOLUME, TrackHeader, track_headers_of
+from runtime.video.unread_boxes import unread_boxes_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
 NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate", REEL}
-NO_LANGUAGE = ("language", "und")
+LANGUAGE = "language"
+FFMPEG = "Lavf"  # by which it calls itself
+NO_LANGUAGE = (LANGUAGE, "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
 TITLE = "title"
+OFF = "being off by default"
 LEAST_GAP = Fraction(1, 100)  # seconds
 LOOKED_THROUGH = 100  # frames of the output for one of a time that the source had; formats seek to keyframes
 CLOCK = 1_000_000  # ticks per second of av.open's seek
@@ -64,6 +70,7 @@ class Inventory:
     alpha: bool
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
     numbers: frozenset[str]  # of streams and their program in a transport stream
+    boxes: Mapping[str, frozenset[bytes]]  # of an MP4, that FFmpeg does not read: what is in them, by name
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
@@ -72,16 +79,22 @@ def inventory_of(reader: VideoReader) -> Inventory:
     streams = reader.container.streams
     others = [stream for stream in streams if stream.index != reader.stream.index and not is_made_anew(reader, stream)]
     facts = {name: _comparable(reader.info, field) for field, name in FACTS.items() if name and field != "side_data"}
-    if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
+    boxed = is_format(reader.container, MP4_LIKE) and reader.path.is_file()
+    if boxed:
         facts.update(picture_boxes_of(reader.path))
         facts.update({f"the box {name} (uuid)": True for name in uuids_of(reader.path)})
+    heard = _heard(reader, track_headers_of(reader.path) if boxed else {})
     if reel := reel_of(reader):
         facts["the reel name"] = reel
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
-        tags={name: value for name, value in reader.container.metadata.items() if name.lower() not in NOT_TAGS and value},
+        tags={
+            name: value
+            for name, value in reader.container.metadata.items()
+            if name.lower() not in NOT_TAGS and value and not value.startswith(FFMPEG)
+        },
         streams=tuple((f"{stream.type} stream {stream.index}", _codec(stream)) for stream in others),
         chapters=len(reader.chapters),
         gaps=_gaps(reader),
@@ -91,8 +104,9 @@ def inventory_of(reader: VideoReader) -> Inventory:
         alpha=_has_alpha(reader.info.pixel_format),
         services=services_of(reader.path) if is_format(reader.container, MPEG_TS) else {},
         numbers=frozenset(_numbers(reader)) if is_format(reader.container, MPEG_TS) else frozenset(),
+        boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
         details=tuple(
-            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream))
+            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream, heard))
             for stream in (reader.stream, *others)
         ),
     )
@@ -125,6 +139,9 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     details = ", ".join(_lost_details(before, after))
     if details:
         lost.append(("of the streams", f"{details} (said of the streams)"))
+    boxes = [name for name, contents in before.boxes.items() if contents - after.boxes.get(name, frozenset())]
+    if boxes:
+        lost.append(("boxes", f"the boxes {', '.join(sorted(boxes))} (which FFmpeg does not read)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
     strangers = [
@@ -155,9 +172,8 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
 
 def _lost_tags(before: Inventory, told: list[Mapping[str, str]]) -> Iterator[tuple[str, str]]:
     kept = {value for tags in told for value in tags.values()}
-    names = {name.lower() for tags in told for name in tags}
     for name, value in before.tags.items():
-        if value not in kept and name.lower() not in names:
+        if value not in kept:
             yield name, f"the tag {name}"
 
 
@@ -181,9 +197,8 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
         if there is None:
             continue  # which has a note
         left.remove(there)
-        kept, values = {key.lower() for key in there[2]}, set(there[2].values())
-        kept |= {"language"} if kind == "video" else set()  # a picture has none
-        lost = [key for key, value in told.items() if value not in values and key.lower() not in kept]
+        values = set(there[2].values())
+        lost = [key for key, value in told.items() if value not in values and not (kind == "video" and key == LANGUAGE)]
         if lost:
             yield f"{' and '.join(sorted(lost))} of {name}"
 
@@ -205,7 +220,24 @@ def _of_other_programs(reader: VideoReader) -> Iterator[str]:
             yield f"{stream.type} stream {stream.index}"
 
 
-def _details(stream: Stream) -> dict[str, str]:
+def _heard(reader: VideoReader, headers: Mapping[int, TrackHeader]) -> dict[int, list[str]]:
+    """By stream of sound, how it is heard unless a viewer chooses another, where that is not in full.
+
+    Only MP4 has sound that is off where there is no other; in Matroska it is another that is on.
+    """
+    sounds = [stream for stream in reader.container.streams if stream.type == "audio"]
+    on = {stream.index for stream in sounds if stream.disposition & Disposition.default}
+    if is_format(reader.container, MATROSKA):
+        return {stream.index: [OFF] for stream in sounds if on and stream.index not in on}
+    found: dict[int, list[str]] = {}
+    for stream in sounds:
+        if header := headers.get(stream.id):
+            softer = [] if header.volume == FULL_VOLUME else [f"volume {header.volume / FULL_VOLUME:.3g}"]
+            found[stream.index] = ([] if header.enabled else [OFF]) + softer
+    return found
+
+
+def _details(stream: Stream, heard: Mapping[int, list[str]]) -> dict[str, str]:
     """Metadata, dispositions and the places of loudspeakers, without what containers and encoders make up, or players suppose."""
     metadata = {
         name: value
@@ -213,7 +245,7 @@ def _details(stream: Stream) -> dict[str, str]:
         if value and name.lower() not in NOT_OF_A_STREAM and not name.startswith(STATISTICS) and (name, value) != NO_LANGUAGE
     }
     flags = [flag.name or "" for flag in Disposition if flag & stream.disposition and (flag.name or "") not in OF_A_CONTAINER]
-    told = [f"disposition {flag}" for flag in flags]
+    told = [*(f"disposition {flag}" for flag in flags), *heard.get(stream.index, [])]
     if isinstance(stream, AudioStream) and (layout := _unusual_layout(stream)):
         told.append(f"channel layout {layout}")
     return {**metadata, **{fact: fact for fact in told}}

@@ -21,6 +21,7 @@ from av.stream import Stream
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.files.time_ranges import clock
 from runtime.machine.scheduling import own_scheduling
 from runtime.video.codec_delay import delayed
 from runtime.video.cover_art import attach
@@ -32,7 +33,10 @@ from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
 from runtime.video.services import NUMBERS, Program, program_with
+from runtime.video.sound_holes import Holes
+from runtime.video.sound_settings import SoundSettings
 from runtime.video.sources import STANDARD
+from runtime.video.track_headers import set_track_headers, track_headers_of
 from runtime.video.user_data import with_user_data
 
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
@@ -142,6 +146,8 @@ class Muxer:
         self._first: int | None = None  # when the first picture is shown, as the source counts
         self._uneven = False  # whether pictures are shown a step or more from where the stated rate has them
         self.begins: dict[int, Fraction] = {}  # seconds, as the source counts, of the first packet that was copied of each stream
+        self.holes: dict[int, Holes] = {}  # of the sound that was copied, as the source counts
+        self._changed: dict[int, Fraction] = {}  # seconds, as the source counts, at which sound has other settings
         self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
         self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._reordered = False  # whether pictures are coded in another order than they are shown
@@ -156,6 +162,9 @@ class Muxer:
             self._copies = self._add_copies(first)
             self.stream = self._add_picture()
             self._copies.update(self._add_copies([index for index in plan.streams if index not in first]))
+            sounds = {index for index, copy in self._copies.items() if copy.type == "audio"}
+            self._settings = {index: SoundSettings(plan.reader.container.streams[index]) for index in sounds}
+            self._sounds = {self._copies[index].index: index for index in sounds}
             self._attach_covers()
             with explained(plan.path, "cannot be written", self._another_codec(), logged=True):
                 told = metadata_of(plan.reader.container.metadata, without=(TIMECODE,))
@@ -212,6 +221,8 @@ class Muxer:
             return
         if packet.pts is not None:
             self.begins.setdefault(index, packet.pts * packet.time_base + self.start)
+        if index in self._settings and self._settings[index].take(packet):
+            self._changed[index] = (packet.pts or 0) * packet.time_base + self.start
         self._send(packet, self._copies[index])
 
     def _is_early(self, packet: av.Packet[Any], index: int) -> bool:
@@ -238,6 +249,16 @@ class Muxer:
             self._file.close()
         if self._xmp and isinstance(self._target, Path):
             append_xmp(self._target, self._xmp)
+        if isinstance(self._target, Path) and self._plan.is_format(MP4_LIKE):
+            self._set_track_headers(self._target)
+
+    def _set_track_headers(self, written: Path) -> None:
+        """Of the streams that another MP4 had: whether they are heard and shown unless a viewer chooses others."""
+        reader = self._plan.reader
+        if is_format(reader.container, MP4_LIKE) and reader.path.is_file():
+            known = track_headers_of(reader.path)
+            found = {copy.index: known.get(reader.container.streams[index].id) for index, copy in self._copies.items()}
+            set_track_headers(written, {place: header for place, header in found.items() if header})
 
     def abandon(self) -> None:
         """Closes all; what is written is of no use."""
@@ -255,6 +276,11 @@ class Muxer:
                 yield f"{copy.type} stream {index}: without {what} that an edit list hides in its middle"
             if times := self.times[copy.index].told():
                 yield f"{copy.type} stream {index}: {times}"
+        for index, time in self._changed.items():
+            if not self._settings[index].kept_by(self._plan.format):
+                at = clock(round(time - self._plan.reader.origin, 2))
+                told = f"audio stream {index} {self._settings[index].told} at {at}"
+                yield f"{told}, {self._plan.where} has the first throughout: {self._settings[index].remedy}"
         if times := self.times[self.stream.index].told():
             yield f"the picture in {self._plan.where}: {times}"
         if self._uneven and self._plan.is_format({Y4M}):
@@ -272,6 +298,8 @@ class Muxer:
     def _send(self, packet: av.Packet[Any], stream: Stream) -> None:
         assert stream.time_base is not None  # the header is written
         self.times[stream.index].settle(packet, stream.time_base)
+        if stream.index in self._sounds:
+            self.holes.setdefault(self._sounds[stream.index], Holes()).take(packet, self.start)
         self._reordered |= stream.index == self.stream.index and packet.pts != packet.dts
         packet.stream = stream
         self.container.mux(packet)

@@ -25,6 +25,7 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.format import Flags
+from av.packet import PacketSideData
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
@@ -32,6 +33,7 @@ from av.stream import Disposition
 from runtime.errors import InputError, VideoError
 from runtime.files.time_ranges import TimeRange
 from runtime.video.alpha import check_alpha, decoder_for, layers_of
+from runtime.video.captions import Captions
 from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.format import (
     FALLBACK_RATE,
@@ -72,6 +74,7 @@ HIDDEN = {"vp6", "vp6a", "vp8", "dirac"}  # codecs some of whose packets are not
 NUMBERED = {"dirac"}  # raw formats whose frames have their number for a time
 OF_ONE_PICTURE = "_pipe"  # the end of names of formats that have pictures and nothing else, one after another
 HIDES: Final = "skip_samples"  # side data of packets of sound
+ANEW: Final = "new_extradata"  # the same: settings of a codec, from here on
 HIDDEN_AT_END = slice(4, 8)  # bytes of it
 TRIED = 40  # packets of a stream before the part that are kept, since a rehearsal wants to see some
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
@@ -122,6 +125,9 @@ class VideoReader:
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
         self.begins: dict[int, Fraction] = {}  # the same of the first packet, heard or not
         self.hidden_at_end: dict[int, Fraction] = {}  # seconds of sound at the end of what was read that are not to be heard
+        self._anew: dict[int, PacketSideData] = {}  # by stream, the last new settings in front of the part
+        self._captions: dict[int, Captions] = {}  # by stream, of those that stand without an end of their own
+        self._endless: set[int] = set()  # other streams of subtitles that do not say when they end
         self._repeats = 0  # packets of the picture without a byte
         self._repeated: int | None = None  # when the last one of them is shown
         self._joints = 0  # places where the counter of a transport stream jumped before a keyframe
@@ -150,7 +156,17 @@ class VideoReader:
             "frames were at the time of another, or before it, and are shown a tick later": self._times.moved,
             "times the counter of packets jumps before a keyframe: streams were joined there, or a little was lost": self._joints,
         }
-        return [*self._said, *(f"{count} {what}" for what, count in counted.items() if count)]
+        lost = [
+            f"subtitle stream {index}: what is shown when the part begins is not all in the output"
+            for index, captions in self._captions.items()
+            if self.part and self.part.is_cut and captions.incomplete
+        ]
+        lost += [
+            f"subtitle stream {index} does not say how long it is shown: at the ends of the part some may be missing, or stay"
+            for index in sorted(self._endless)
+            if self.part
+        ]
+        return [*self._said, *(f"{count} {what}" for what, count in counted.items() if count), *lost]
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames. Raises VideoError where the file is broken or changes its format."""
@@ -224,11 +240,18 @@ class VideoReader:
 
     def take_packets(self, until: Fraction | None = None) -> Iterator[av.Packet[Any]]:
         """Hands over the packets set aside while frames were read, each stream's up to its first at `until` seconds or later."""
-        for packets in self._packets.values():
+        for index, packets in self._packets.items():
             while packets and (until is None or _start(packets[0]) < until):
-                packet = packets.popleft()
-                if self.part is None or self.part.takes(packet):
-                    yield packet
+                yield from self._taken(packets.popleft())
+            if self.part and index in self._captions and (until is None or until > self.part.start):
+                yield from self._captions[index].begin(self.part.start)
+
+    def end_captions(self, until: Fraction) -> Iterator[av.Packet[Any]]:
+        """What clears subtitles without an end of their own, where the source goes on behind what was written `until`."""
+        if self._ahead is None and not self.broke_off:
+            return
+        for captions in self._captions.values():
+            yield from captions.end(self.part.end if self.part and self.part.end and not self.limit else until)
 
     def skim(self) -> Iterator[None]:
         """Reads the rest without decoding, for `take_packets`; yields after every packet of the picture.
@@ -248,6 +271,26 @@ class VideoReader:
                 raise VideoError(
                     f"{self.path}: cannot be read to its end ({error.strerror}): get a whole copy of the file"
                 ) from error
+
+    def _taken(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+        """A packet as it is in the part; none where it is not."""
+        if packet.stream.type != "subtitle" or packet.duration:
+            if self.part is None or self.part.takes(packet):
+                if (anew := self._anew.pop(packet.stream_index, None)) and not packet.has_sidedata(ANEW):
+                    packet.set_sidedata(anew)
+                yield packet
+        elif Captions.are_in(packet.stream):
+            captions = self._captions.setdefault(packet.stream_index, Captions(packet.stream))
+            if self.part and self.part.is_before(_start(packet)):
+                captions.hold(packet)
+            elif self.part is None or not self.part.is_over(_start(packet)):
+                yield from captions.begin(self.part.start if self.part else Fraction(0))
+                captions.hand_out(packet)
+                yield packet
+        else:
+            self._endless.add(packet.stream_index)
+            if self.part is None or self.part.takes(packet):
+                yield packet
 
     def close(self) -> None:
         """Closes the file; calling it again does nothing. Frames that were read stay valid."""
@@ -481,10 +524,15 @@ class VideoReader:
     def _set_aside(self, packet: av.Packet[Any]) -> None:
         self._note_start(packet)
         self._note_hidden(packet)
+        if self.part and packet.has_sidedata(ANEW) and self.part.begins_after(_start(packet)):
+            self._anew[packet.stream_index] = packet.get_sidedata(ANEW)
         if packet.size and (self._copied is None or packet.stream_index in self._copied):
             kept = self._packets.setdefault(packet.stream_index, deque())
-            if len(kept) < TRIED or self.part is None or not self.part.is_before(_end(packet)):
+            stands = Captions.are_in(packet.stream)
+            if len(kept) < TRIED or stands or self.part is None or not self.part.is_before(_end(packet)):
                 kept.append(packet)
+            if stands and len(kept) > 2 * TRIED and self.part and self.part.is_before(_end(kept[TRIED])):
+                del kept[TRIED]  # what stands when the part begins is among the last ones
 
     def _note_start(self, packet: av.Packet[Any]) -> None:
         if packet.size and not packet.is_discard and not (self.part and self.part.begins_after(_start(packet))):

@@ -45,6 +45,8 @@ from runtime.video.muxer import (
 from runtime.video.output_place import PlaceError
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
+from runtime.video.sound_holes import Holes, misplaced_sound
+from runtime.video.sound_settings import changed_settings
 from runtime.video.sources import STANDARD, WITH_XMP, open_source
 from runtime.video.sync import changed_sound, moved_sound
 from runtime.video.time_jumps import time_jump
@@ -80,6 +82,7 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     plan, notes = _with_streams(plan)
     _check_encryption(plan, encrypted)
     _check_times(plan)
+    _check_settings(plan)
     if plan.is_format({Y4M}) and not plan.reader.even:
         notes.append(plan.without_times)
     plainly_lost: set[str] | None = None
@@ -108,10 +111,13 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
     return plan, notes + list(_other_samples(plan))
 
 
-def losses(plan: OutputPlan, written: Path, frames: int, begins: Mapping[int, Fraction]) -> Iterator[str]:
+def losses(
+    plan: OutputPlan, written: Path, frames: int, begins: Mapping[int, Fraction], holes: Mapping[int, Holes]
+) -> Iterator[str]:
     """What the encoder and the container dropped of the picture's facts and of the place of sound, a line each.
 
-    The file has so many frames; `begins` has the time of the first packet that was copied of each stream, in seconds of the source.
+    The file has so many frames; `begins` has the time of the first packet that was copied of each stream, in seconds of the source,
+    and `holes` are of the sound that was.
     """
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
@@ -126,6 +132,7 @@ def losses(plan: OutputPlan, written: Path, frames: int, begins: Mapping[int, Fr
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
     yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
+    yield from misplaced_sound(plan.reader, holes, written, suffix)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 
@@ -297,6 +304,15 @@ def _check_times(plan: OutputPlan) -> None:
         expected = f"no picture that lasts longer than {clock(round(longest, 2))} in {plan.where}"
         remedy += ", or write an .mkv"
     raise VideoError(f"{plan.reader.path}: its clock jumps from {before} to {after}, expected {expected}: {remedy}")
+
+
+def _check_settings(plan: OutputPlan) -> None:
+    for index, settings in changed_settings(plan.reader, plan.streams).items():
+        if not settings.kept_by(plan.format):
+            raise VideoError(
+                f"{plan.reader.path}: its sound (stream {index}) {settings.told}, expected one kind of it in {plan.where}:"
+                f" {settings.remedy}, or leave it out (--no-copy-audio-streams)"
+            )
 
 
 def _repeated(packets: list[av.Packet[Any]], most: int, least: Fraction) -> Iterator[av.Packet[Any]]:

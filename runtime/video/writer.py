@@ -133,6 +133,8 @@ class VideoWriter(OutputWriter):
             return
         with explained(self.path, "writing failed", logged=True):
             self._copy_packets(self._written_until if self._reader.limit or self._reader.broke_off else None)
+            for packet in self._reader.end_captions(self._written_until):
+                self._muxer.copy(packet, packet.stream_index)
             self._muxer.finish()
         if self._muxer.coded != self.frames:
             codec, made = self._plan.encoder.codec, self._muxer.coded
@@ -142,7 +144,7 @@ class VideoWriter(OutputWriter):
             self._open = False
             return
         if not self._plan.segment:
-            found = losses(self._plan, self._part, self.frames, self._muxer.begins)
+            found = losses(self._plan, self._part, self.frames, self._muxer.begins, self._muxer.holes)
             self.notes += [note for note in found if note not in self.notes]  # the trial may have told
             self.notes += settle(self._reader, self._part, self.notes, self._plan.encoder.leave_out)
         self._open = False
