@@ -454,6 +454,14 @@ def test_batches_are_a_function_of_seed_and_step(tmp_path, source):
     assert not torch.equal(StoredSamples(source, recipe, tmp_path / "c", 2).batch(0, stage, 0).blurry, forward[0])
 
 
+def test_the_pool_of_a_stage_begins_small(tmp_path, source, monkeypatch):
+    stages = (*QUICK.stages, replace(QUICK.stages[0], start=16))
+    honest, seen = StoredSamples.batch, []
+    monkeypatch.setattr(StoredSamples, "batch", lambda pool, *given: (seen.append(given[2]), honest(pool, *given))[1])
+    run_training(options(tmp_path / "run", recipe=replace(QUICK, stages=stages)), source)
+    assert seen == [0, 4, 8, 12] * 2
+
+
 def test_a_pool_of_samples_is_made_once_grows_and_mends_itself(tmp_path, source):
     stage, recipe = QUICK.stages[0], replace(QUICK, pool=3, reuse=2)
     StoredSamples(source, recipe, tmp_path, 1).batch(0, stage, 0)
