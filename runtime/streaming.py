@@ -242,7 +242,7 @@ def _as_array(frame: Any) -> Frame:
     if array.ndim != 2:
         kind = "" if isinstance(frame, np.ndarray) else f" ({type(frame).__name__})"
         raise InputError(f"got a frame{kind} of shape {array.shape}, expected (H, W) luma: take one plane")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)  # raw files and PGM have the other order
 
 
 def mirrored(number: int, count: int) -> int:

@@ -72,6 +72,26 @@ def test_a_pool_whose_workers_open_their_own(tmp_path, tiny_model, backend, meth
     assert lines(tmp_path, code, tiny_model, backend) == ["True", "(1, 5, 16, 16)"]
 
 
+def test_a_fork_after_a_model_of_openvino_was_closed_is_told_at_once(tmp_path, tiny_model):
+    """Its threads ended then, and a child that compiles a model waits for them for ever."""
+    code = """
+    import multiprocessing
+
+    def work(number):
+        try:
+            opened()
+        except BackendError as error:
+            return str(error)
+
+    if __name__ == "__main__":
+        with opened() as engine:
+            engine.run(window)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            print("has closed a model of OpenVINO" in pool.apply(work, (0,)))
+    """
+    assert lines(tmp_path, code, tiny_model, "openvino") == ["True"]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_pool_that_inherits_an_engine_is_told_at_once(tmp_path, tiny_model, backend):
     code = """

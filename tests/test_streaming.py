@@ -247,3 +247,10 @@ def test_push_keeps_the_array_it_is_given_as_the_pages_say():
         text = " ".join((ROOT / page).read_text().split())
         assert "buffer that is used again" in text
         assert "results are not clipped to [0, 1]" in text
+
+
+def test_frames_of_the_other_byte_order_are_taken_as_they_are_meant():
+    deblurrer = StreamDeblurrer(Recorder())
+    out = [sharp for number in range(5) for sharp in deblurrer.push(np.full((2, 3), 258 + number, ">u2"))]
+    assert [int(sharp[0, 0]) for sharp in out + deblurrer.flush()] == [258, 259, 260, 261, 262]
+    assert out[0].dtype == np.uint16

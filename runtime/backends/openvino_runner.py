@@ -83,6 +83,21 @@ class Ticket:
     given: npt.NDArray[Any]  # read until the result is there
 
 
+class _Closed:
+    """Whether a model was closed: its threads end then, and a child of a fork that compiles one waits for them."""
+
+    here = before_a_fork = False
+
+    @classmethod
+    def forked(cls) -> None:
+        """In the child."""
+        cls.before_a_fork = cls.here
+
+
+if hasattr(os, "register_at_fork"):  # where processes are forked at all
+    os.register_at_fork(after_in_child=_Closed.forked)
+
+
 class OpenVinoRunner:
     """A `Runner` that compiles the model once per shape, since fixed shapes run faster.
 
@@ -97,6 +112,11 @@ class OpenVinoRunner:
         self, path: Path, precision: str, threads: int | None = None, data: bytes | None = None, known: bool = False
     ) -> None:
         self.precision = precision
+        if _Closed.before_a_fork:
+            raise BackendError(
+                "the process that this one was forked from has closed a model of OpenVINO, after which one here would wait for ever:"
+                " start processes with spawn, or open and close none before the fork, or take backend='onnxruntime'"
+            )
         self._properties = settings(precision, threads)
         self._core = core()
         self._path, self._data, self._closed = path, data, False
@@ -151,6 +171,7 @@ class OpenVinoRunner:
 
     def close(self) -> None:
         """Frees the model and everything compiled from it."""
+        _Closed.here = True
         wait(self._loading.values())
         self._loading.clear()
         self._model, self._data, self._closed = None, None, True
