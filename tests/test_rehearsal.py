@@ -7,6 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from test_field_streams import copied, remuxed
 from video_clips import Clip, read
 
 from runtime.encoder_options import EncoderOptions
@@ -351,3 +352,17 @@ def test_sound_that_an_edit_list_hides_stays_hidden(tmp_path):
         with VideoReader(tmp_path / f"out{suffix}") as reader:
             assert 0 <= reader.info.first_pts * reader.info.time_base < Fraction(1, 8)
             assert reader.info.duration < 0.5
+
+
+@pytest.mark.parametrize(("suffix", "options", "told"), [(".mp4", {}, True), (".mp4", {"bf": "0"}, False), (".mkv", {}, False)])
+def test_a_last_picture_that_an_mp4_shows_for_less_is_noted(suffix, options, told, tmp_path):
+    """MP4 counts lengths in order of decoding, whose last picture is another."""
+    clip = Clip(times=list(range(0, 12000, 1000)), options={"bf": "0"}, moving=True)
+    whole = Fraction(2)  # seconds
+
+    def last_long(number, packet):
+        packet.duration = round(whole / packet.time_base) if number == 11 else packet.duration
+
+    source = remuxed(clip.write(tmp_path / "in.mp4"), tmp_path / "long.mp4", last_long)
+    notes = copied(source, tmp_path / f"out{suffix}", EncoderOptions(options=options))
+    assert [note.startswith("the last picture is shown") for note in notes if "last picture" in note] == [True] * told

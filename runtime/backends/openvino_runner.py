@@ -114,7 +114,7 @@ class OpenVinoRunner:
         self.precision = precision
         if _Closed.before_a_fork:
             raise BackendError(
-                "the process that this one was forked from has closed a model of OpenVINO, after which one here would wait for ever:"
+                "the process that this one was forked from has closed a model of OpenVINO, so that one here would wait for ever:"
                 " start processes with spawn, or open and close none before the fork, or take backend='onnxruntime'"
             )
         self._properties = settings(precision, threads)

@@ -55,6 +55,7 @@ from runtime.video.user_data import REMEDY, USER_DATA
 FRAMES = 3  # that are tried: encoders that reorder want so many
 NOISE = 64  # pixels, the side of the square of them in a frame
 PACKETS = 40  # of each stream; some demuxers know a codec by its content, and want so many
+SHORTENED = Fraction(1, 20)  # seconds that the last picture is shown less, from which on that is told
 STEADY = 25  # frames from which on the rate that a file tells is reliable
 LOOK_THROUGH = 2000  # packets of the source, for the first of every stream
 LAYERS = {"mp1", "mp2", "mp3", "mp1float", "mp2float", "mp3float"}  # of MPEG audio, which some containers do not tell apart
@@ -112,12 +113,12 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
 
 
 def losses(
-    plan: OutputPlan, written: Path, frames: int, begins: Mapping[int, Fraction], holes: Mapping[int, Holes]
+    plan: OutputPlan, written: Path, frames: int, end: Fraction, begins: Mapping[int, Fraction], holes: Mapping[int, Holes]
 ) -> Iterator[str]:
     """What the encoder and the container dropped of the picture's facts and of the place of sound, a line each.
 
-    The file has so many frames; `begins` has the time of the first packet that was copied of each stream, in seconds of the source,
-    and `holes` are of the sound that was.
+    The file has so many frames, the last of which is over at `end`, in seconds of the source; `begins` has the time of the
+    first packet that was copied of each stream, in seconds of the source, and `holes` are of the sound that was.
     """
     now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
     if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
@@ -131,6 +132,10 @@ def losses(
         yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
+    lasts = end - before.first_pts * before.time_base
+    if plan.is_format(MP4_LIKE) and now.duration and (short := lasts - Fraction(now.duration)) >= SHORTENED:
+        told = f"the last picture is shown {float(short):.2g} s less than it was"
+        yield f"{told}: {suffix} lost it behind B-frames, add -e bf=0 to keep it"
     yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
     yield from misplaced_sound(plan.reader, holes, written, suffix)
     if now.display_matrix != before.display_matrix:
