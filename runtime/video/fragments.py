@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
-SMALL_HEADER, LARGE_HEADER = 8, 16  # bytes; a size of 1 means that 64 bits of it follow
+from runtime.video.boxes import HEADER, boxes_in, content_of
+
 GAMMA = "the gamma (gama)"
 OF_A_PICTURE = {  # by the box's size and name, and what else tells one that matters
     b"\0\0\0\x28clap": "the clean aperture (clap)",
@@ -40,7 +42,7 @@ def picture_boxes_of(path: Path) -> dict[str, bytes]:
         for box in (box for kind, box in _boxes_of(file, b"moov") if kind == b"moov"):
             for head, name in OF_A_PICTURE.items():
                 if (at := box.find(head)) >= 0:
-                    found[name] = box[at + SMALL_HEADER : at + int.from_bytes(head[:4], "big")]
+                    found[name] = box[at + HEADER : at + int.from_bytes(head[:4], "big")]
     return found
 
 
@@ -61,22 +63,14 @@ def append_xmp(path: Path, text: str) -> None:
     """Puts XMP behind all boxes of an MP4, where it moves none of them."""
     content = XMP + text.encode("utf-8", "surrogateescape")
     with path.open("ab") as file:
-        file.write((SMALL_HEADER + len(content)).to_bytes(4, "big") + UUID + content)
+        file.write((HEADER + len(content)).to_bytes(4, "big") + UUID + content)
 
 
 def _boxes_of(file: BinaryIO, looked_into: bytes = b"moof") -> Iterator[tuple[bytes, bytes]]:
     """(kind, content) of the boxes of a file, with the content of those that are looked into."""
-    while len(head := file.read(SMALL_HEADER)) == SMALL_HEADER:
-        size, kind = struct.unpack(">I4s", head)
-        header = SMALL_HEADER
-        if size == 1:
-            size, header = int.from_bytes(file.read(LARGE_HEADER - SMALL_HEADER), "big"), LARGE_HEADER
-        if size < header:  # 0: to the end of the file
-            return
-        wanted = kind == looked_into and size - header < MOST
-        yield kind, file.read(size - header) if wanted else b""
-        if not wanted:
-            file.seek(size - header, 1)
+    for box in boxes_in(file, 0, file.seek(0, io.SEEK_END)):
+        wanted = box.kind == looked_into and box.end - box.start < MOST
+        yield box.kind, content_of(file, box, MOST) if wanted else b""
 
 
 def _samples(fragment: bytes, track: int) -> int:
@@ -90,11 +84,11 @@ def _samples(fragment: bytes, track: int) -> int:
 
 def _boxes_in(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = 0
-    while at + SMALL_HEADER <= len(content):
+    while at + HEADER <= len(content):
         size, kind = struct.unpack_from(">I4s", content, at)
-        if size < SMALL_HEADER:
+        if size < HEADER:
             return
-        yield kind, content[at + SMALL_HEADER : at + size]
+        yield kind, content[at + HEADER : at + size]
         at += size
 
 

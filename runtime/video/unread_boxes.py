@@ -6,6 +6,7 @@ FFmpeg is asked what it reads, with a file that has nothing else.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import struct
@@ -138,7 +139,12 @@ class _File:
 
 def _is_read(box: bytes) -> bool:
     """Whether FFmpeg makes something of a box in the user data of a file that has nothing else."""
-    return _opened(box) != _opened(b"")
+    return _opened(box) != _opened_empty()
+
+
+@functools.cache
+def _opened_empty() -> tuple[dict[str, str], int]:
+    return _opened(b"")
 
 
 def _opened(box: bytes) -> tuple[dict[str, str], int]:
