@@ -12,9 +12,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from runtime import backends
@@ -25,10 +25,14 @@ from runtime.files.engine_record import SUFFIXES
 from runtime.files.manifest import MANIFEST, Manifest, Member
 from runtime.files.on_disk import cache_folder, file_sha256, partial_file
 from runtime.machine.hardware import computing_here, multiplies_bf16
+from runtime.machine.memory import memory_at_hand
 from runtime.machine.packages import installed_version
 
 EXACT, PROMISED, ANY = 0.0, 0.05, math.inf  # dB of PSNR against the truth that a member may lose; EXACT: fp32 alone
-TIMED_SIZE = (256, 448)  # pixels, the largest windows that are timed: enough to tell the ways apart, in a few seconds
+TIMED_SIZE = (256, 448)  # pixels, the largest windows that all ways are timed with: enough to tell most apart, in a few seconds
+LARGE_SIZE = (720, 1280)  # of those that are timed again, for frames of at least as many pixels: caches are too small there
+LARGE_MEMORY = 8e9  # bytes that must be at hand for that
+CLOSE = 1.5  # times the best time at TIMED_SIZE, of the ways that are timed again
 STEP = 8  # pixels, of the sizes that are timed
 ROUNDS = 2  # after the first, of the ways that are near the best
 NEAR = 2.0  # times the best time of the first round
@@ -53,7 +57,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured: frames per second by way, the first that of the choice."""
+    """What was measured: frames per second of the ways that were timed at this size, the first that of the choice."""
 
     ways: tuple[Way, ...]
     rates: tuple[float, ...]
@@ -71,7 +75,7 @@ class _Candidate:
     member: Member
     choice: backends.Choice
     decibels: float
-    times: list[float] = field(default_factory=list)  # seconds of a window
+    time: float = math.inf  # seconds of a window, the least that was measured
 
 
 def open_fastest(
@@ -85,8 +89,8 @@ def open_fastest(
     if any(Path(member.file).suffix in SUFFIXES for member in manifest.members):
         raise InputError(f"{folder} holds engines, whose order is its maker's: open it without a wish for the fastest")
     ways = [way for member in manifest.members for way in _ways(member, how, budget)]
-    timed = _timed_size(size)
-    place = _place(folder, how, timed, budget)
+    sizes = _timed_sizes(size)
+    place = _place(folder, how, sizes, budget)
     if found := _remembered(place, ways):
         with suppress(DeployError):
             before = Before(found.decibels, size) if trust is None else None
@@ -96,7 +100,7 @@ def open_fastest(
     if not candidates:
         raise BackendError(f"nothing in {folder} runs here within {budget:g} dB: {'; '.join(refused) or 'no member is for it'}")
     try:
-        found = _measured(candidates, manifest, folder, timed)
+        found = _measured(candidates, manifest, folder, sizes)
     finally:
         for candidate in candidates[1:]:
             candidate.choice.runner.close()
@@ -142,20 +146,31 @@ def _candidates(
     return candidates, refused
 
 
-def _measured(candidates: list[_Candidate], manifest: Manifest, folder: Path, size: tuple[int, int]) -> Found:
+def _measured(candidates: list[_Candidate], manifest: Manifest, folder: Path, sizes: Sequence[tuple[int, int]]) -> Found:
     """Times them, and puts the best first: the most exact of those that none is clearly faster than."""
-    left = candidates
-    for turn in range(1 + ROUNDS):
-        for candidate in left:
-            candidate.times.append(_seconds(candidate, manifest, folder, size, warm=turn == 0))
-        least = min(min(candidate.times) for candidate in left)
-        left = [candidate for candidate in left if min(candidate.times) <= NEAR * least]
-    fastest = min(left, key=lambda candidate: min(candidate.times))
-    close = [one for one in left if min(one.times) <= AHEAD * min(fastest.times)]
-    best = min(close, key=lambda one: (one.member.loss or 0.0, min(one.times)))
-    candidates.sort(key=lambda one: (one is not best, min(one.times)))
-    rates = tuple(one.choice.contract.frames / min(one.times) for one in candidates)
-    return Found(tuple(one.way for one in candidates), rates, size, best.decibels)
+    timed, left = sizes[0], _rounds(candidates, manifest, folder, sizes[0])
+    for size in sizes[1:]:
+        if len(close := [one for one in left if one.time <= CLOSE * left[0].time]) == 1:
+            break
+        timed, left = size, _rounds(close, manifest, folder, size)
+    clear = [one for one in left if one.time <= AHEAD * left[0].time]
+    best = min(clear, key=lambda one: (one.member.loss or 0.0, one.time))
+    left.sort(key=lambda one: (one is not best, one.time))
+    candidates.sort(key=lambda one: one is not best)
+    rates = tuple(one.choice.contract.frames / one.time for one in left)
+    return Found(tuple(one.way for one in left), rates, timed, best.decibels)
+
+
+def _rounds(candidates: Sequence[_Candidate], manifest: Manifest, folder: Path, size: tuple[int, int]) -> list[_Candidate]:
+    """Times them in turn at one size, those near the best a few times; all of them, the fastest first."""
+    for candidate in candidates:
+        candidate.time = _seconds(candidate, manifest, folder, size, warm=True)
+    for _ in range(ROUNDS):
+        least = min(candidate.time for candidate in candidates)
+        for candidate in candidates:
+            if candidate.time <= NEAR * least:
+                candidate.time = min(candidate.time, _seconds(candidate, manifest, folder, size, warm=False))
+    return sorted(candidates, key=lambda one: one.time)
 
 
 def _seconds(candidate: _Candidate, manifest: Manifest, folder: Path, size: tuple[int, int], warm: bool) -> float:
@@ -175,14 +190,17 @@ def _told(chosen: _Candidate, found: Found, *more: str) -> backends.Choice:
     return replace(chosen.choice, reason="; ".join([reason, *more]))
 
 
-def _timed_size(size: tuple[int, int]) -> tuple[int, int]:
+def _timed_sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """(height, width) of the windows that are timed for frames of `size`, one after the other."""
     height, width = (max(STEP, min(given, most) // STEP * STEP) for given, most in zip(size, TIMED_SIZE))
-    return height, width
+    at_hand = memory_at_hand()
+    large = math.prod(size) >= math.prod(LARGE_SIZE) and (at_hand is None or at_hand >= LARGE_MEMORY)
+    return [(height, width), *([LARGE_SIZE] if large else [])]
 
 
-def _place(folder: Path, how: backends.How, size: tuple[int, int], budget: float) -> Path:
+def _place(folder: Path, how: backends.How, sizes: Sequence[tuple[int, int]], budget: float) -> Path:
     machine = [*computing_here(), *map(installed_version, backends.CPU_BACKENDS)]
-    asked = [how.backend, how.precision, how.threads, size, str(budget)]
+    asked = [how.backend, how.precision, how.threads, sizes, str(budget)]
     described = json.dumps([file_sha256(folder / MANIFEST), machine, asked])
     return cache_folder() / f"fastest-{hashlib.sha256(described.encode()).hexdigest()[:KEY_LENGTH]}.json"
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from runtime.backends.openvino_runner import OpenVinoRunner
 from runtime.bundle import checked_bundle
 from runtime.files.manifest import load_manifest
 from runtime.machine import hardware
+from runtime.run.options import DeblurOptions, _timed_at
 
 SIZE = (64, 96)
 FP32, BF16 = "tiny.onnx", "tiny.bf16.onnx"
@@ -42,8 +44,8 @@ def timed(monkeypatch):
     """Windows take what the test says, by file, on a CPU without bf16, whatever the machine is; the list has what was timed."""
     seconds, asked = {FP32: 2.0, BF16: 1.0}, []
 
-    def pretend(candidate, *_, warm):
-        asked.append(candidate.way)
+    def pretend(candidate, manifest, folder, size, warm):
+        asked.append((candidate.way, size))
         return seconds[candidate.way.file] * (1.2 if candidate.way.backend == "onnxruntime" else 1.0)
 
     monkeypatch.setattr(fastest, "_seconds", pretend)
@@ -112,6 +114,57 @@ def test_a_lead_within_the_noise_is_no_reason_to_lose_quality(made, timed):
     timed[0][BF16] = 1.95
     with Engine(made, fastest_at=SIZE) as engine:
         assert engine.file == made / FP32
+
+
+LARGE = [(256, 448), (720, 1280)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "at_hand", "sizes"),
+    [
+        (SIZE, 64e9, [SIZE]),
+        ((719, 1280), 64e9, LARGE[:1]),
+        ((720, 1280), 64e9, LARGE),
+        ((1920, 1080), None, LARGE),  # what is at hand is unknown
+        ((2160, 3840), 4e9, LARGE[:1]),  # too little for such windows
+    ],
+)
+def test_large_frames_are_timed_large(frames, at_hand, sizes, monkeypatch):
+    monkeypatch.setattr(fastest, "memory_at_hand", lambda: at_hand)
+    assert fastest._timed_sizes(frames) == sizes
+
+
+def test_what_is_close_in_small_frames_is_decided_by_large_ones(made, monkeypatch):
+    seconds = {(FP32, LARGE[0]): 1.0, (BF16, LARGE[0]): 1.4, (FP32, LARGE[1]): 10.0, (BF16, LARGE[1]): 8.0}
+    asked = []
+
+    def pretend(candidate, manifest, folder, size, warm):
+        asked.append((candidate.way.backend, candidate.way.file, size))
+        return seconds[candidate.way.file, size] * (2 if candidate.way.backend == "onnxruntime" else 1)
+
+    monkeypatch.setattr(fastest, "_seconds", pretend)
+    monkeypatch.setattr(fastest, "multiplies_bf16", lambda: False)
+    monkeypatch.setattr(fastest, "memory_at_hand", lambda: 64e9)
+    with Engine(made, fastest_at=(720, 1280)) as engine:
+        assert engine.file == made / BF16
+        assert f"{BF16}, 0.625 frames/s at 1280x720; next {FP32} on openvino in fp32, 0.5; within" in engine.reason
+    assert {backend for backend, _, size in asked if size == LARGE[1]} == {"openvino"}  # the others are too far behind
+    asked.clear()
+    Engine(made, fastest_at=(1080, 1920)).close()
+    assert not asked  # as large as those
+    seconds[BF16, LARGE[0]] = 1.6
+    with Engine(made, fastest_at=(720, 1280), threads=1) as engine:
+        assert f"{FP32}, 5 frames/s at 448x256; next" in engine.reason
+    assert LARGE[1] not in {size for *_, size in asked}
+
+
+@pytest.mark.parametrize(
+    ("given", "timed_at"),
+    [({}, (1080, 1920)), ({"tile": 0}, (1080, 1920)), ({"tile": 400}, (400, 400)), ({"memory": 1.5}, fastest.TIMED_SIZE)],
+)
+def test_files_are_timed_as_large_as_the_options_let_them_compute(given, timed_at):
+    options = DeblurOptions(Path("in.mp4"), Path("out.mp4"), **given)
+    assert _timed_at(options, (1080, 1920)) == timed_at
 
 
 def test_one_that_fails_the_test_of_the_bundle_is_passed_over(made, timed, monkeypatch):

@@ -11,7 +11,7 @@ from runtime.default_model import SIZE, default_model, shipped_sizes
 from runtime.encoder_options import EncoderOptions
 from runtime.engine import Engine
 from runtime.errors import InputError
-from runtime.fastest import PROMISED
+from runtime.fastest import PROMISED, TIMED_SIZE
 from runtime.files.numbered_names import is_numbered, is_sequence
 from runtime.files.time_ranges import TimeRange, in_order
 from runtime.pixels.strength import checked_strength
@@ -167,7 +167,7 @@ def open_engine(options: DeblurOptions, size: tuple[int, int], say: Say | None) 
     if options.server:
         engine = Engine(f"{options.server.rstrip('/')}/{options.server_model}", *how)
     else:
-        engine = engine_named(options.model, how, size, options.budget)
+        engine = engine_named(options.model, how, _timed_at(options, size), options.budget)
     ignored = [name for name in ("memory", "threads") if getattr(options, name) is not None]
     if ignored and engine.backend not in CPU_BACKENDS:
         engine.close()
@@ -199,6 +199,12 @@ def engine_named(
     if named.is_file():
         raise InputError(f"{named} is one file: --quality and --fast choose from a bundle's files; leave them out")
     return Engine(named, *how, fastest_at=size, budget=budget)
+
+
+def _timed_at(options: DeblurOptions, size: tuple[int, int]) -> tuple[int, int]:
+    """The size that files are timed at: that of the frames, or of what the options let be computed at once."""
+    limit = TIMED_SIZE if options.memory is not None else (options.tile or max(size),) * 2
+    return min(size[0], limit[0]), min(size[1], limit[1])
 
 
 def _is_shipped(named: Path) -> bool:
