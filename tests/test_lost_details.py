@@ -12,8 +12,9 @@ from video_clips import Clip, read
 from runtime.encoder_options import EncoderOptions
 from runtime.video import VideoReader, VideoWriter
 from runtime.video.fragments import gamma_of
+from runtime.video.loops import plays_of
 from runtime.video.segments import ResumableWriter
-from runtime.video.services import Program, program_with, programs_of, services_of
+from runtime.video.services import Program, packet_size_of, program_with, programs_of, services_of
 
 FAST = EncoderOptions(options={"preset": "ultrafast", "bf": "0"})
 TIMES = {"times": [number * 40 for number in range(12)], "time_base": Fraction(1, 1000), "options": FAST.options}
@@ -353,3 +354,49 @@ def test_which_channels_there_are_is_told_where_it_is_lost(layout, lost, tmp_pat
     notes = [f"channel layout {layout} of audio stream 1 (said of the streams): not in the output as it was"] if lost else []
     assert rewrite(source, tmp_path / "out.mkv") == notes
     assert rewrite(source, tmp_path / "out.mov") == []
+
+
+@pytest.mark.parametrize(("target", "size"), [("out.mts", 192), ("out.M2TS", 192), ("out.ts", 188)])
+def test_a_camcorders_packets_keep_their_times(target, size, tmp_path):
+    source = broadcast(tmp_path / "in.mts", mpegts_m2ts_mode="1", mpegts_start_pid="4113", mpegts_service_id="5")
+    assert packet_size_of(source) == 192
+    assert rewrite(source, tmp_path / target) == []
+    assert packet_size_of(tmp_path / target) == size
+    assert read(tmp_path / target).times == read(source).times
+
+
+def test_packets_without_times_get_none(tmp_path):
+    rewrite(broadcast(tmp_path / "in.ts", mpegts_start_pid="4113"), tmp_path / "out.mts")
+    assert packet_size_of(tmp_path / "out.mts") == 188
+
+
+def animated(path, codec, pixel_format, **options):
+    with av.open(str(path), "w", container_options=options) as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        for number in range(3):
+            picture = av.VideoFrame(64, 48, pixel_format)
+            for plane in picture.planes:
+                plane.update(bytes([number * 40]) * plane.buffer_size)
+            picture.pts, picture.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "plays"),
+    [
+        ("in.gif", "gif", {"loop": "0"}, "without end"),
+        ("in.gif", "gif", {"loop": "2"}, "3 times"),
+        ("in.gif", "gif", {"loop": "-1"}, None),
+        ("in.apng", "apng", {"plays": "0"}, "without end"),
+        ("in.apng", "apng", {"plays": "3"}, "3 times"),
+        ("in.apng", "apng", {"plays": "1"}, None),
+    ],
+)
+def test_how_often_a_picture_is_to_be_played_is_told(name, codec, options, plays, tmp_path):
+    source = animated(tmp_path / name, codec, "gray", **options)
+    assert plays_of(source) == plays
+    told = [note for note in rewrite(source, tmp_path / "out.mp4") if "played" in note]
+    assert told == ([f"how often it is to be played ({plays}): not in the output as it was"] if plays else [])

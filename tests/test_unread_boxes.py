@@ -44,6 +44,7 @@ CASES = [
     ),
     ({"moov": of_itunes(item(b"\xa9nam", b"a title"), item(b"xyzw", b"something"))}, "xyzw"),
     ({"moov": XML}, "xml"),
+    ({"moov": box(b"udta", box(b"yrrc", FULL + b"\x07\xea"))}, "yrrc (year of recording)"),
     ({"moov": box(b"uuid", bytes(range(16)) + b"lens")}, f"uuid {bytes(range(16)).hex()}"),
     ({"trak": box(b"uuid", bytes(range(16)) + b"lens")}, f"uuid {bytes(range(16)).hex()}"),
     ({"trak": box(b"udta", box(b"kind", FULL + b"urn:x\0y\0") + box(b"name", b"Front"))}, "kind"),

@@ -23,6 +23,7 @@ from av.stream import Disposition, Stream
 
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
 from runtime.video.fragments import picture_boxes_of, uuids_of
+from runtime.video.loops import plays_of
 from runtime.video.muxer import MPEG_TS, REEL, STATISTICS, reel_of
 from runtime.video.packet_times import MATROSKA
 from runtime.video.reader import VideoReader, says_something
@@ -36,6 +37,7 @@ NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "dur
 NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate", REEL}
 LANGUAGE = "language"
 FFMPEG = "Lavf"  # by which it calls itself
+ANIMATED = {"gif", "apng"}
 NO_LANGUAGE = (LANGUAGE, "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
 TITLE = "title"
@@ -86,6 +88,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
     heard = _heard(reader, track_headers_of(reader.path) if boxed else {})
     if reel := reel_of(reader):
         facts["the reel name"] = reel
+    if is_format(reader.container, ANIMATED) and reader.path.is_file() and (plays := plays_of(reader.path)):
+        facts[f"how often it is to be played ({plays})"] = True
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
     return Inventory(

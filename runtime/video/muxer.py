@@ -23,6 +23,7 @@ from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
 from runtime.files.time_ranges import clock
 from runtime.machine.scheduling import own_scheduling
+from runtime.video.avi_sound import count_packets
 from runtime.video.codec_delay import delayed
 from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, codec_name, ffmpeg_says, has_flag, is_format
@@ -32,7 +33,7 @@ from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
-from runtime.video.services import NUMBERS, Program, program_with
+from runtime.video.services import NUMBERS, TIMED_PACKET, Program, packet_size_of, program_with
 from runtime.video.sound_holes import Holes
 from runtime.video.sound_settings import SoundSettings
 from runtime.video.sources import STANDARD
@@ -55,7 +56,8 @@ COUNT_FRAMES = {"mpeg4", "libxvid"}  # encoders that state their clock as the ra
 TAGS = ({"hevc": "hvc1"}, {"hevc": "hev1", "h264": "avc3"})  # of MP4; the second where settings may stand beside the pictures
 TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE, REEL, XMP = "timecode", "reel_name", "xmp"
-MPEG_TS = {"mpegts"}
+AVI, MPEG_TS = {"avi"}, {"mpegts"}
+CAMCORDERS = {".mts", ".m2ts"}  # suffixes of transport streams with a time in front of each packet; FFmpeg knows the second
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
 SAY_THEIR_DELAY = {"opus", "libopus"}  # codecs whose own header does
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
@@ -117,6 +119,13 @@ class OutputPlan:
             return None
         numbers = [program.table, *(container.streams[index].id for index in (picture.index, *self.streams))]
         return program if len({*numbers}) == len(numbers) and all(number in NUMBERS for number in numbers) else None
+
+    @property
+    def has_timed_packets(self) -> bool:
+        """Whether each packet of a transport stream gets a time, as in a camcorder's."""
+        reader = self.reader
+        from_one = is_format(reader.container, MPEG_TS) and reader.path.is_file() and packet_size_of(reader.path) == TIMED_PACKET
+        return from_one and self.is_format(MPEG_TS) and self.path.suffix.lower() in CAMCORDERS
 
     @property
     def without_times(self) -> str:
@@ -251,6 +260,8 @@ class Muxer:
             append_xmp(self._target, self._xmp)
         if isinstance(self._target, Path) and self._plan.is_format(MP4_LIKE):
             self._set_track_headers(self._target)
+        if isinstance(self._target, Path) and self._plan.is_format(AVI):
+            count_packets(self._target, {self._copies[index].index: holes for index, holes in self.holes.items()})
 
     def _set_track_headers(self, written: Path) -> None:
         """Of the streams that another MP4 had: whether they are heard and shown unless a viewer chooses others."""
@@ -369,19 +380,21 @@ class Muxer:
             rate = self._counted.rate if self._counted else plan.rate
             return cast("av.VideoStream", self.container.add_stream(codec, rate=rate))
         except ValueError as error:
-            usual = self.container.default_video_codec
-            raise InputError(
-                f"{plan.path.suffix} cannot hold {codec} video (usual there: {usual}): change -c or the suffix"
-            ) from error
+            raise InputError(f"{plan.path.suffix} cannot hold {codec} video: {self._another_suffix()}") from error
 
     def _another_codec(self) -> str:
         """What helps where a container refuses a codec only when it is begun, as y4m and Ogg do."""
         usual = self.container.default_video_codec
-        return (
-            ""
-            if usual in (self.stream.codec_context.name, self._plan.encoder.codec)
-            else f"change -c (usual there: {usual}) or the suffix"
-        )
+        return "" if usual in (self.stream.codec_context.name, self._plan.encoder.codec) else self._another_suffix()
+
+    def _another_suffix(self) -> str:
+        """And the encoder that is usual for this one, where it takes the video."""
+        others = "take .mp4, .mkv or .mov"
+        with suppress(InputError, av.codec.codec.UnknownCodecError):
+            encoder = av.Codec(self.container.default_video_codec, "w").name
+            encoded_format(encoder, self._info)
+            return f"add -c {encoder}, or {others}"
+        return others
 
     def _states_rate(self) -> bool:
         """Whether the container's clock is its frame rate, as in y4m and AVI; uneven times are kept where it can have them."""
@@ -456,6 +469,8 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
         options["max_interleave_delta"] = "1"  # microsecond: no frame waits for sound or subtitles that come later
     if plan.program:
         options.update(plan.program.options)
+    if plan.has_timed_packets:
+        options["mpegts_m2ts_mode"] = "1"
     if plan.segment:
         options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
     file = ("pipe:1" if piped else str(target.absolute())) if isinstance(target, Path) else target

@@ -1,5 +1,6 @@
 """What PyAV does not tell of a transport stream: `services_of`, what it calls its programs (ETSI EN 300 468, 5.2.3 and 6.2.33);
-`programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4); `program_with`, both of the one with a stream."""
+`programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4); `program_with`, both of the one with a stream;
+`packet_size_of`, whether a time stands in front of each packet."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from runtime.video.pipe_end import SYNC, first_packet
 LOOKED_THROUGH = 1 << 22  # bytes; the table comes again every two seconds or sooner
 TABLES, DESCRIPTIONS, SERVICE = 0x11, 0x42, 0x48  # numbers of the packets, of the table and of its descriptor
 PROGRAMS, PROGRAM_HEAD = 0x00, 8  # number of the packets that list the programs; bytes of a table before what it lists
+TIMED_PACKET = 192  # bytes of a packet with its time in front, as camcorders and Blu-rays have it
 CHECKSUM = 4  # bytes at the end of a table
 LONGEST = 1 << 12  # bytes of a table
 HEAD, ENTRY = 11, 5  # bytes of the table before its first entry, and of an entry before its descriptors
@@ -61,6 +63,13 @@ def programs_of(path: Path) -> dict[int, set[int]]:
     """The numbers (PID) of its streams by that of the program; none where it is no transport stream."""
     data = _start_of(path)
     return {number: set(_streams(next(_tables(data, packets), b""))) for number, packets in _maps(data).items() if number}
+
+
+def packet_size_of(path: Path) -> int:
+    """Bytes of a packet; 0 where it is no transport stream."""
+    data = _start_of(path)
+    _, length = first_packet(data, len(data)) or (0, 0)
+    return length
 
 
 def _maps(data: bytes) -> dict[int, int]:

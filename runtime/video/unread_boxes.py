@@ -36,6 +36,23 @@ OF_SOUND = (b"SA3D", b"SAND")  # in the description of samples: how ambisonic ch
 EDIT, COUNTED, AS_MADE = (">Iii", ">Qqi"), 8, 1 << 16  # length, place and rate, by version; bytes in front; a rate of 1
 DESCRIPTION = (b"mdia", b"minf", b"stbl", b"stsd")
 MDIR = b"mdir"  # the handler of iTunes' metadata
+IN_WORDS = {  # of a phone's user data (3GPP TS 26.244, 8), whose names say little
+    b"titl": "title",
+    b"dscp": "description",
+    b"cprt": "copyright",
+    b"perf": "performer",
+    b"auth": "author",
+    b"gnre": "genre",
+    b"rtng": "rating",
+    b"clsf": "classification",
+    b"kywd": "keywords",
+    b"loci": "place",
+    b"albm": "album",
+    b"yrrc": "year of recording",
+    b"coll": "collection",
+    b"urat": "a user's rating",
+    b"thmb": "thumbnail",
+}
 CONTROL = 0x20  # letters below are none
 
 
@@ -134,6 +151,7 @@ class _File:
     def _told(self, box: Box) -> tuple[str, bytes]:
         content = self._content(box)
         name = f"uuid {content[:UUID_BYTES].hex()}" if box.kind == UUID else _letters(box.kind)
+        name += f" ({IN_WORDS[box.kind]})" if box.kind in IN_WORDS else ""
         return name, content
 
 
