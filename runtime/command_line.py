@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import shlex
 import signal
@@ -92,7 +93,10 @@ def quoted(*words: object) -> str:
 
 
 def _open_standard_streams() -> None:
-    """Gives those that the caller closed (2>&-) to the null device, before a file of ours gets their numbers, and messages."""
+    """Gives those that the caller closed (2>&-) to the null device, before a file of ours gets their numbers, and messages.
+
+    What an encoding has no letters for is written as its number: the work is done by then, and must not fail over its own report.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -100,6 +104,9 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _report(message: str) -> int:

@@ -7,7 +7,8 @@ import pytest
 from test_field_streams import LOSSLESS, copied
 from video_clips import Clip
 
-from runtime.video.avi_sound import _Chunk, _count_in, count_packets
+from runtime.video.avi_sound import _count_in, count_packets
+from runtime.video.riff import Chunk
 from runtime.video.sound_holes import Holes
 
 SOUNDS = ["mp3", "aac", "ac3", "mp2", "pcm_s16le"]
@@ -59,7 +60,7 @@ def test_the_super_index_counts_packets_too(tmp_path):
     path = tmp_path / "index"
     path.write_bytes(b"".join(indexes) + index)
     with path.open("r+b") as file:
-        _count_in(file, _Chunk(b"indx", 32, 32 + len(index)))
+        _count_in(file, Chunk(b"indx", b"", 32, 32 + len(index)))
     assert [struct.unpack_from("<QII", path.read_bytes(), 32 + at)[2] for at in (24, 40)] == [7, 5]
 
 

@@ -41,6 +41,16 @@ def test_user_errors_are_one_line(error, status, line, capsys):
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_letters_that_an_encoding_lacks_do_not_fail_the_work(encoding):
+    """The name of a file, as of one in Japanese where the report is redirected on Windows, and one in bytes of another locale."""
+    code = "from runtime.command_line import command\n@command\ndef main(_):\n    print('\u65e5.mp4 caf\\udce9')\nmain(None)"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert done.stdout.endswith(b".mp4 caf\\udce9\n")
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_counts_where_its_exception_was_swallowed(number, status):
     @command

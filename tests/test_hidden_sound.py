@@ -81,6 +81,32 @@ def test_what_a_decoder_needs_at_the_start_has_no_note(tmp_path):
         assert [packet.is_discard for packet in container.demux(audio=0)][:2] == [True, False]
 
 
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
+def test_sound_that_begins_after_all_that_ffmpeg_looks_at_has_no_note(target, tmp_path):
+    """It then takes the sound's start for 0."""
+    late = 7  # seconds
+    with av.open(str(tmp_path / "in.flv"), "w") as container:
+        video = container.add_stream("flv1", rate=5)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        audio = container.add_stream("libmp3lame", rate=44100, layout="mono", options={"flags": "bitexact"})
+        audio.codec_context.open()
+        packets = []
+        for number in range(5 * (late + 1)):
+            frame = av.VideoFrame.from_ndarray(np.full((72, 64), number, np.uint8), "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 5)
+            packets += video.encode(frame)
+        for number in range(30):
+            frame = av.AudioFrame(audio.codec_context.format.name, "mono", 1152)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.sample_rate, frame.time_base, frame.pts = 44100, Fraction(1, 44100), late * 44100 + number * 1152
+            packets += audio.encode(frame)
+        packets += [*video.encode(), *audio.encode()]
+        for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
+            container.mux(packet)
+    assert copied(tmp_path / "in.flv", tmp_path / target, LOSSLESS) == []
+
+
 def samples(path):
     with av.open(str(path)) as container:
         return sum(frame.samples for frame in container.decode(audio=0))

@@ -400,3 +400,18 @@ def test_how_often_a_picture_is_to_be_played_is_told(name, codec, options, plays
     assert plays_of(source) == plays
     told = [note for note in rewrite(source, tmp_path / "out.mp4") if "played" in note]
     assert told == ([f"how often it is to be played ({plays}): not in the output as it was"] if plays else [])
+
+
+def test_the_comment_of_a_gif_is_no_picture_that_was_lost(tmp_path):
+    source = animated(tmp_path / "in.gif", "gif", "gray", loop="-1")
+    source.write_bytes(source.read_bytes()[:-1] + b"\x21\xfe\x04made\x00;")
+    assert not [note for note in rewrite(source, tmp_path / "out.mp4") if "gave no picture" in note]
+
+
+@pytest.mark.parametrize(("target", "shared"), [("out.mkv", 6), ("out.mp4", 0), ("out.nut", 0)])
+def test_pictures_that_a_clock_cannot_tell_apart_are_told(target, shared, tmp_path):
+    source = Clip(times=list(range(12)), time_base=Fraction(1, 2400), options=FAST.options).write(tmp_path / "in.mp4")
+    told = [note for note in rewrite(source, tmp_path / target) if "ticks" in note]
+    note = f"the clock of .mkv ticks every 1 ms: {shared} pictures have the time of another, an .mp4 keeps them apart"
+    assert told == ([note] if shared else [])
+    assert len(set(read(tmp_path / target).times)) == 12 - shared

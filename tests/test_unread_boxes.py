@@ -49,6 +49,10 @@ CASES = [
     ({"trak": box(b"uuid", bytes(range(16)) + b"lens")}, f"uuid {bytes(range(16)).hex()}"),
     ({"trak": box(b"udta", box(b"kind", FULL + b"urn:x\0y\0") + box(b"name", b"Front"))}, "kind"),
     ({"trak": box(b"tref", box(b"cdsc", struct.pack(">I", 1)))}, "cdsc"),
+    ({"top": box(b"free", b"\0\0GPS 48.8577")}, "free"),
+    ({"moov": box(b"udta", box(b"skip", b"LIGOGPSINFO"))}, "skip"),
+    ({"trak": box(b"free", b"lens")}, "free"),
+    ({"top": box(b"free", bytes(99)) + b"gyro" * 9 + b"8db42d694ccc418790edff439fe026bf"}, "68 bytes behind the last"),
     ({"top": box(b"emsg", FULL + b"urn:x\0y\0" + bytes(16))}, "emsg"),
 ]
 
@@ -57,6 +61,11 @@ CASES = [
 @pytest.mark.parametrize("target", ["mp4", "mkv"])
 def test_boxes_that_are_lost_are_told(more, told, target, tmp_path):
     assert NOTE.format(told) in copied(with_boxes(tmp_path / "in.mp4", **more), tmp_path / f"out.{target}", LOSSLESS)
+
+
+@pytest.mark.parametrize("more", [{part: box(b"free", bytes(99)) for part in ("moov", "trak", "top")}, {"top": bytes(3000)}])
+def test_zeros_are_no_loss(more, tmp_path):
+    assert copied(with_boxes(tmp_path / "in.mp4", **more), tmp_path / "out.mp4", LOSSLESS) == []
 
 
 def test_what_ffmpeg_reads_and_structure_are_not_told(tmp_path):
@@ -82,7 +91,7 @@ def test_a_box_without_an_end_ends_the_search(tmp_path):
     for size in (b"\0\0\0\4", b"\x7f\0\0\0"):
         path = tmp_path / "in.mp4"
         path.write_bytes(box(b"ftyp", b"isom") + box(b"moov", size + b"CAME") + size + b"abcd")
-        assert unread_boxes_of(path, ()) == {}
+        assert unread_boxes_of(path, ()).keys() == {"8 bytes behind the last"}
 
 
 def test_another_name_of_a_track_is_told(tmp_path):

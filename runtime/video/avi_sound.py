@@ -8,34 +8,27 @@ The super index (OpenDML AVI 1.02, 3.0) counts in the same unit.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
+from runtime.video.riff import HEAD, Chunk, chunks_in
 from runtime.video.sound_holes import Holes
 
-HEAD = 8  # bytes of a chunk: name and size
-LISTS = {b"RIFF", b"LIST"}
 PACE, LENGTH, SAMPLE_SIZE = 20, 32, 44  # places in a stream's header: of ticks per sample and per second; of samples; of its bytes
 USED, ENTRIES, ENTRY, DURATION = 4, 24, 16, 12  # places in a super index: of the number of entries, and of the first; in an entry
 COUNT = HEAD + 4  # place in an index of the number of packets
 
 
-class _Chunk(NamedTuple):
-    name: bytes
-    start: int  # of its content
-    end: int
-
-
 def count_packets(path: Path, sounds: Mapping[int, Holes]) -> None:
     """In a finished file; `sounds` by their place among its streams."""
     with path.open("r+b") as file:
-        riff = next(_chunks(file, 0, HEAD + 4 + (1 << 16)), None)
-        header = next((each for each in _inside(file, riff) if each.name == b"LIST"), None) if riff else None
-        streams = [each for each in _inside(file, header) if each.name == b"LIST"] if header else []
+        riff = next(chunks_in(file, 0, HEAD), None)
+        header = next((each for each in chunks_in(file, *riff[2:]) if each.kind == b"hdrl"), None) if riff else None
+        streams = [each for each in chunks_in(file, *header[2:]) if each.kind == b"strl"] if header else []
         for place, holes in sounds.items():
-            parts = {each.name: each for each in _inside(file, streams[place])} if place < len(streams) else {}
+            parts = {each.name: each for each in chunks_in(file, *streams[place][2:])} if place < len(streams) else {}
             if (head := parts.get(b"strh")) and _is_wrong(_read(file, head), holes):
                 _write(file, head.start + LENGTH, holes.packets)
                 _write(file, head.start + SAMPLE_SIZE, 0)
@@ -52,7 +45,7 @@ def _is_wrong(header: bytes, holes: Holes) -> bool:
     return abs(holes.last.number * sample - lasts) < abs(Fraction(holes.last.bytes, size) * sample - lasts)
 
 
-def _count_in(file: BinaryIO, index: _Chunk) -> None:
+def _count_in(file: BinaryIO, index: Chunk) -> None:
     """In a super index: of each index how many packets are in it."""
     content = _read(file, index)
     (used,) = struct.unpack_from("<I", content, USED)
@@ -64,24 +57,7 @@ def _count_in(file: BinaryIO, index: _Chunk) -> None:
         file.write(packets)
 
 
-def _inside(file: BinaryIO, chunk: _Chunk) -> Iterator[_Chunk]:
-    return _chunks(file, chunk.start, chunk.end)
-
-
-def _chunks(file: BinaryIO, at: int, end: int) -> Iterator[_Chunk]:
-    """One after another; of a list, what is in it begins behind its kind."""
-    while at + HEAD <= end:
-        file.seek(at)
-        head = file.read(HEAD)
-        if len(head) < HEAD:
-            return
-        name, size = struct.unpack("<4sI", head)
-        start = at + HEAD
-        yield _Chunk(name, start + (4 if name in LISTS else 0), start + size)
-        at = start + size + size % 2
-
-
-def _read(file: BinaryIO, chunk: _Chunk) -> bytes:
+def _read(file: BinaryIO, chunk: Chunk) -> bytes:
     file.seek(chunk.start)
     return file.read(chunk.end - chunk.start)
 

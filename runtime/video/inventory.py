@@ -24,13 +24,14 @@ from av.stream import Disposition, Stream
 from runtime.video.format import MP4_LIKE, VideoInfo, codec_name, frames_from_here, is_format, side_data_of
 from runtime.video.fragments import picture_boxes_of, uuids_of
 from runtime.video.loops import plays_of
-from runtime.video.muxer import MPEG_TS, REEL, STATISTICS, reel_of
+from runtime.video.muxer import AVI, MPEG_TS, REEL, STATISTICS, reel_of
 from runtime.video.packet_times import MATROSKA
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, is_made_anew
 from runtime.video.services import program_with, programs_of, services_of
 from runtime.video.track_headers import FULL_VOLUME, TrackHeader, track_headers_of
 from runtime.video.unread_boxes import unread_boxes_of
+from runtime.video.unread_chunks import unread_chunks_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
@@ -73,6 +74,7 @@ class Inventory:
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
     numbers: frozenset[str]  # of streams and their program in a transport stream
     boxes: Mapping[str, frozenset[bytes]]  # of an MP4, that FFmpeg does not read: what is in them, by name
+    chunks: Mapping[str, frozenset[bytes]]  # of an AVI, that FFmpeg does not copy
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
@@ -109,6 +111,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         services=services_of(reader.path) if is_format(reader.container, MPEG_TS) else {},
         numbers=frozenset(_numbers(reader)) if is_format(reader.container, MPEG_TS) else frozenset(),
         boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
+        chunks=unread_chunks_of(reader.path) if is_format(reader.container, AVI) and reader.path.is_file() else {},
         details=tuple(
             (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream, heard))
             for stream in (reader.stream, *others)
@@ -143,9 +146,10 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     details = ", ".join(_lost_details(before, after))
     if details:
         lost.append(("of the streams", f"{details} (said of the streams)"))
-    boxes = [name for name, contents in before.boxes.items() if contents - after.boxes.get(name, frozenset())]
-    if boxes:
-        lost.append(("boxes", f"the boxes {', '.join(sorted(boxes))} (which FFmpeg does not read)"))
+    if boxes := _gone(before.boxes, after.boxes):
+        lost.append(("boxes", f"the boxes {boxes} (which FFmpeg does not read)"))
+    if chunks := _gone(before.chunks, after.chunks):
+        lost.append(("chunks", f"the chunks {chunks} (which FFmpeg does not copy)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
     strangers = [
@@ -153,6 +157,11 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     ]
     others = [f"{' and '.join(strangers)}: of another program than the picture, and copied all the same"] if strangers else []
     return [*(f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)), *others]
+
+
+def _gone(before: Mapping[str, frozenset[bytes]], after: Mapping[str, frozenset[bytes]]) -> str:
+    """The names of what is not all there any more."""
+    return ", ".join(sorted(name for name, contents in before.items() if contents - after.get(name, frozenset())))
 
 
 def _codec(stream: Stream) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -48,6 +48,7 @@ PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone, nor in fr
 NO_VIDEO = {"none", "png"}  # usual video codecs of containers of sound, some of which have a cover, and of subtitles
 WARM_UP = Fraction(1, 10)  # seconds of hidden sound that decoders may need, and muxers tell of in their own ways
 SOME_ENCODERS = "libx264, libx265, libsvtav1 or ffv1"
+REORDERED = 32  # pictures, the most between one and the next to be shown
 FEWEST_REORDERED = 3  # frames: one that is decoded before it is shown needs one on each side
 MOST_TICKS, MOST_REPEATS = (1 << 31) - 1, 60000  # that FFmpeg lets a picture last in MP4, and be repeated in AVI
 SEGMENT_START = 60  # seconds; NUT has no negative times, and decoding starts before the first picture is shown
@@ -159,6 +160,8 @@ class Muxer:
         self._changed: dict[int, Fraction] = {}  # seconds, as the source counts, at which sound has other settings
         self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
         self._hidden: Counter[int] = Counter()  # packets behind that, which are
+        self._shown: deque[int] = deque(maxlen=REORDERED)  # when the last pictures are, in ticks of the output
+        self._at_once = 0  # pictures that are shown when another is
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
         self._counted: FrameTimes | None = None
@@ -294,6 +297,9 @@ class Muxer:
                 yield f"{told}, {self._plan.where} has the first throughout: {self._settings[index].remedy}"
         if times := self.times[self.stream.index].told():
             yield f"the picture in {self._plan.where}: {times}"
+        if self._at_once:
+            ticks = f"the clock of {self._plan.where} ticks every {float(self.stream.time_base or 0) * 1000:.3g} ms"
+            yield f"{ticks}: {self._at_once} pictures have the time of another, an .mp4 keeps them apart"
         if self._uneven and self._plan.is_format({Y4M}):
             yield self._plan.without_times
         if self._reordered and self._plan.is_format(DECODING_TIMES_ONLY):
@@ -311,7 +317,10 @@ class Muxer:
         self.times[stream.index].settle(packet, stream.time_base)
         if stream.index in self._sounds:
             self.holes.setdefault(self._sounds[stream.index], Holes()).take(packet, self.start)
-        self._reordered |= stream.index == self.stream.index and packet.pts != packet.dts
+        if stream.index == self.stream.index and packet.pts is not None:
+            self._reordered |= packet.pts != packet.dts
+            self._at_once += packet.pts in self._shown
+            self._shown.append(packet.pts)
         packet.stream = stream
         self.container.mux(packet)
 

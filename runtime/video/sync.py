@@ -71,7 +71,7 @@ def _moved(
 
 def _unhidden(reader: VideoReader, indices: list[int], begins: Mapping[int, Fraction], there: _Sounds, where: str) -> Iterator[str]:
     for index, hidden in zip(indices, there.hidden):
-        start = _heard_from(reader, index) - begins[index] - hidden if index in begins else Fraction(0)
+        start = _hidden_before(reader, index, begins.get(index)) - hidden
         opus = codec_name(reader.container.streams[index]) in OPUS
         kept = there.hides_ends or (opus and there.ends_of_opus)
         end = Fraction(0) if kept else reader.hidden_at_end.get(index, Fraction(0))
@@ -86,9 +86,11 @@ def _sounds(reader: VideoReader, copied: tuple[int, ...], begins: Mapping[int, F
     return found if begins.keys() & set(found) else []
 
 
-def _heard_from(reader: VideoReader, index: int) -> Fraction:
+def _hidden_before(reader: VideoReader, index: int, begin: Fraction | None) -> Fraction:
+    """Seconds of a stream that has packets from `begin` on before it is heard; 0 where FFmpeg looked at too little to know."""
     stream = reader.container.streams[index]
-    return (stream.start_time or 0) * (stream.time_base or Fraction(0))
+    heard = (stream.start_time or 0) * (stream.time_base or Fraction(0))
+    return Fraction(0) if begin is None else max(Fraction(0), heard - begin)
 
 
 def _sounds_of(reader: VideoReader, written: Path) -> _Sounds:
@@ -103,7 +105,7 @@ def _sounds_of(reader: VideoReader, written: Path) -> _Sounds:
             early = reader.info.first_pts * reader.info.time_base - common_start(reader, output.container)
         return _Sounds(
             begins=begins,
-            hidden=tuple(_heard_from(output, index) - (begin or 0) for index, begin in zip(sounds, begins)),
+            hidden=tuple(_hidden_before(output, index, begin) for index, begin in zip(sounds, begins)),
             shown=output.info.first_pts * output.info.time_base,
             early=early,
             hides_ends=is_format(output.container, MATROSKA),

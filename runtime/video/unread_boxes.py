@@ -24,12 +24,13 @@ from runtime.video.sources import WITH_XMP
 
 FULL = 4  # bytes: version and flags
 MOST = 1 << 20  # bytes of a box that is compared
-PADDING = {b"free", b"skip", b"wide"}
-AT_THE_TOP = PADDING | {b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"ssix", b"pdin", UUID}  # the last elsewhere
-OF_MOOV = PADDING | {b"mvhd", b"trak", b"udta", b"meta", b"mvex", b"iods", b"cmov", b"pssh"}
-OF_TRAK = PADDING | {b"tkhd", b"edts", b"mdia", b"udta", b"meta", b"tref", b"tapt", b"load"}
-OF_META = PADDING | {b"hdlr", b"keys", b"ilst"}
+PADDING = {b"free", b"skip", b"wide", bytes(4)}  # of zeros, unless a maker hides something there
+AT_THE_TOP = {b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"mfra", b"sidx", b"ssix", b"pdin", UUID}  # the last elsewhere
+OF_MOOV = {b"mvhd", b"trak", b"udta", b"meta", b"mvex", b"iods", b"cmov", b"pssh"}
+OF_TRAK = {b"tkhd", b"edts", b"mdia", b"udta", b"meta", b"tref", b"tapt", b"load"}
+OF_META = {b"hdlr", b"keys", b"ilst"}
 READ_ELSEWHERE = {b"meta", b"chpl"}  # of user data: looked into, and chapters
+REST = b""  # no box
 MADE_ANEW = {b"chap", b"tmcd"}  # references to tracks
 SPHERICAL = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")  # which FFmpeg hands on
 OF_SOUND = (b"SA3D", b"SAND")  # in the description of samples: how ambisonic channels stand, and those that do not turn
@@ -72,14 +73,19 @@ class _File:
         self._file, self._size = file, file.seek(0, io.SEEK_END)
 
     def unread(self) -> Iterator[tuple[str, bytes]]:
-        """(name, content) of each box."""
+        """(name, content) of each box, and of what is behind the last, where makers put what their own programs look for."""
+        end = 0
         for box in boxes_in(self._file, 0, self._size):
+            end = box.end
             if box.kind == b"moov":
                 yield from self._in_moov(box)
             elif box.kind == b"meta":
                 yield from self._in_meta(box)
-            elif box.kind not in AT_THE_TOP:
+            elif box.kind not in AT_THE_TOP and not self._is_padding(box):
                 yield self._told(box)
+        rest = Box(REST, end, self._size)
+        if end and any(content := self._content(rest)):
+            yield f"{self._size - end} bytes behind the last", content
 
     def _in_moov(self, moov: Box) -> Iterator[tuple[str, bytes]]:
         for box in boxes_in(self._file, *moov[1:]):
@@ -118,13 +124,13 @@ class _File:
             for each in boxes_in(self._file, *box[1:]):
                 if each.kind == b"meta":
                     yield from self._in_meta(each)
-                elif each.kind not in PADDING | READ_ELSEWHERE and not _is_read(_box(each.kind, self._content(each))):
+                elif each.kind not in READ_ELSEWHERE and not self._is_padding(each) and not self._is_read(each):
                     yield self._told(each)
         elif box.kind == b"meta":
             yield from self._in_meta(box)
         elif box.kind == UUID and self._content(box)[:UUID_BYTES] in (XMP, SPHERICAL):
             return
-        elif box.kind not in known:
+        elif box.kind not in known and not self._is_padding(box):
             yield self._told(box)
 
     def _in_meta(self, meta: Box) -> Iterator[tuple[str, bytes]]:
@@ -134,10 +140,16 @@ class _File:
         for box in boxes:
             if box.kind == b"ilst" and handler == MDIR:
                 for each in boxes_in(self._file, *box[1:]):
-                    if each.kind not in PADDING and not _is_read(_item(each.kind, self._content(each))):
+                    if not self._is_padding(each) and not _is_read(_item(each.kind, self._content(each))):
                         yield self._told(each)
-            elif box.kind not in OF_META:
+            elif box.kind not in OF_META and not self._is_padding(box):
                 yield self._told(box)
+
+    def _is_padding(self, box: Box) -> bool:
+        return box.kind in PADDING and not any(self._content(box))
+
+    def _is_read(self, box: Box) -> bool:
+        return _is_read(_box(box.kind, self._content(box)))
 
     def _inside(self, box: Box, names: tuple[bytes, ...]) -> Box:
         """The box that is found by these names; without content where it is not there."""
