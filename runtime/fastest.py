@@ -32,7 +32,8 @@ EXACT, PROMISED, ANY = 0.0, 0.05, math.inf  # dB of PSNR against the truth that 
 TIMED_SIZE = (256, 448)  # pixels, the largest windows that all ways are timed with: enough to tell most apart, in a few seconds
 LARGE_SIZE = (720, 1280)  # of those that are timed again, for frames of at least as many pixels: caches are too small there
 LARGE_MEMORY = 8e9  # bytes that must be at hand for that
-CLOSE = 1.5  # times the best time at TIMED_SIZE, of the ways that are timed again
+LARGE_SECONDS = 1.0  # that one of them may be expected to take: a slower CPU is bound by arithmetic, which small ones tell as well
+CLOSE = 1.25  # times the best time at TIMED_SIZE, of the ways that are timed again
 STEP = 8  # pixels, of the sizes that are timed
 ROUNDS = 2  # after the first, of the ways that are near the best
 NEAR = 2.0  # times the best time of the first round
@@ -150,9 +151,10 @@ def _measured(candidates: list[_Candidate], manifest: Manifest, folder: Path, si
     """Times them, and puts the best first: the most exact of those that none is clearly faster than."""
     timed, left = sizes[0], _rounds(candidates, manifest, folder, sizes[0])
     for size in sizes[1:]:
-        if len(close := [one for one in left if one.time <= CLOSE * left[0].time]) == 1:
-            break
-        timed, left = size, _rounds(close, manifest, folder, size)
+        close = [one for one in left if one.time <= CLOSE * left[0].time]
+        expected = left[0].time * math.prod(size) / math.prod(timed)
+        if len(close) > 1 and expected <= LARGE_SECONDS:
+            timed, left = size, _rounds(close, manifest, folder, size)
     clear = [one for one in left if one.time <= AHEAD * left[0].time]
     best = min(clear, key=lambda one: (one.member.loss or 0.0, one.time))
     left.sort(key=lambda one: (one is not best, one.time))
