@@ -26,7 +26,16 @@ from runtime.errors import VideoError
 from runtime.files.on_disk import place_of
 from runtime.files.time_ranges import clock
 from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cover, why_left_out
-from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_encrypted, is_format, plane_of
+from runtime.video.format import (
+    MP4_LIKE,
+    UNKNOWN_CODEC,
+    VideoInfo,
+    codec_name,
+    is_encrypted,
+    is_format,
+    packets_from_here,
+    plane_of,
+)
 from runtime.video.layouts import has_samples_of, narrower, range_of
 from runtime.video.muxer import (
     PICTURE_FIRST,
@@ -47,7 +56,7 @@ from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sound_holes import Holes, misplaced_sound
 from runtime.video.sound_settings import changed_settings
-from runtime.video.sources import STANDARD, WITH_XMP, open_source
+from runtime.video.sources import LOOKED_FURTHER, STANDARD, WITH_XMP, is_unknown, open_source
 from runtime.video.sync import changed_sound, moved_sound
 from runtime.video.time_jumps import time_jump
 from runtime.video.user_data import REMEDY, USER_DATA
@@ -285,7 +294,7 @@ def _first_packets(reader: VideoReader) -> Iterator[av.Packet[Any]]:
     if not missing or reader.path == STANDARD or reader.pictures:
         return
     with suppress(av.FFmpegError), open_source(reader.path, reader.playlist).container as again:
-        for packet in islice(again.demux(), LOOK_THROUGH):
+        for packet in islice(packets_from_here(again), LOOK_THROUGH):
             if packet.stream_index in missing and packet.size and not packet.is_discard:
                 yield packet
 
@@ -401,18 +410,21 @@ def _left_out(plan: OutputPlan, source: Stream) -> str:
     reader, name, suffix = plan.reader, f"{source.type} stream {source.index}", plan.where
     codec = codec_name(source)
     wanted = source.type in ("audio", "subtitle") and not plan.encoder.drop_unsupported
+    looked = "at the start of the pipe" if reader.path == STANDARD else f"in the first {LOOKED_FURTHER >> 20} MiB of the file"
+    unknown = f"nothing {looked} tells its rate and channels" if is_unknown(source) and not plan.is_format({Y4M}) else ""
     if wanted and not plan.is_format({Y4M}):
+        remedy = f"leave it out with --no-copy-{source.type}-streams or --drop-unsupported"
+        if unknown:
+            piped = "give the file's name instead of a pipe, or " if reader.path == STANDARD else ""
+            raise VideoError(f"{reader.path}: {name} ({codec}) cannot be copied, {unknown}: {piped}{remedy}")
         others = [other for other in COMMON if other != suffix]
         taking = [other for other in others if _writes(COMMON[other], source)]
         start = f"{suffix} cannot hold {name} of {reader.path} ({codec})"
         if not taking:
-            raise VideoError(
-                f"{start}, nor can {' or '.join(others)}, as PyAV writes them:"
-                f" leave it out with --no-copy-{source.type}-streams or --drop-unsupported"
-            )
+            raise VideoError(f"{start}, nor can {' or '.join(others)}, as PyAV writes them: {remedy}")
         other = taking[0] if ".mkv" in taking else " or ".join(taking)
         raise VideoError(f"{start}: write an {other}, or leave it out with --drop-unsupported")
-    return f"{name} ({codec}) is not in the output: {why_left_out(source, suffix)}"
+    return f"{name} ({codec}) is not in the output: {unknown or why_left_out(source, suffix)}"
 
 
 def _unsaid(plan: OutputPlan, found: InputContainer) -> list[int]:

@@ -70,8 +70,8 @@ def _moved(
 
 
 def _unhidden(reader: VideoReader, indices: list[int], begins: Mapping[int, Fraction], there: _Sounds, where: str) -> Iterator[str]:
-    for index, hidden in zip(indices, there.hidden):
-        start = _heard_from(reader, index) - begins[index] - hidden if index in begins else Fraction(0)
+    for index, begin, hidden in zip(indices, there.begins, there.hidden):
+        start = Fraction(0) if begin is None else _hidden(_heard_from(reader, index), begins.get(index)) - hidden
         opus = codec_name(reader.container.streams[index]) in OPUS
         kept = there.hides_ends or (opus and there.ends_of_opus)
         end = Fraction(0) if kept else reader.hidden_at_end.get(index, Fraction(0))
@@ -84,6 +84,11 @@ def _sounds(reader: VideoReader, copied: tuple[int, ...], begins: Mapping[int, F
     """None where the packets of none were come by."""
     found = [index for index in copied if reader.container.streams[index].type == "audio"]
     return found if begins.keys() & set(found) else []
+
+
+def _hidden(heard_from: Fraction, begin: Fraction | None) -> Fraction:
+    """Seconds in front; of sound that begins late, some containers say that it is heard from the start."""
+    return Fraction(0) if begin is None else max(Fraction(0), heard_from - begin)
 
 
 def _heard_from(reader: VideoReader, index: int) -> Fraction:
@@ -103,7 +108,7 @@ def _sounds_of(reader: VideoReader, written: Path) -> _Sounds:
             early = reader.info.first_pts * reader.info.time_base - common_start(reader, output.container)
         return _Sounds(
             begins=begins,
-            hidden=tuple(_heard_from(output, index) - (begin or 0) for index, begin in zip(sounds, begins)),
+            hidden=tuple(_hidden(_heard_from(output, index), begin) for index, begin in zip(sounds, begins)),
             shown=output.info.first_pts * output.info.time_base,
             early=early,
             hides_ends=is_format(output.container, MATROSKA),
