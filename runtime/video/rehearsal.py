@@ -52,6 +52,7 @@ from runtime.video.muxer import (
     timecode_of,
 )
 from runtime.video.output_place import PlaceError
+from runtime.video.packet_times import lost_times
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sound_holes import Holes, misplaced_sound
@@ -115,6 +116,9 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
             break
     starts = {index: _time(first[0]) * first[0].time_base for index, first in packets.items()}
     notes += _mistimed(plan, {**starts, **plan.reader.starts}, part)
+    if plan.path != STANDARD:
+        timed = {index for index, first in packets.items() if any(packet.pts is not None for packet in first)}
+        notes += lost_times(plan.reader, plan.streams, timed, part, plan.where)
     plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
     if lost:
         notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
@@ -147,6 +151,7 @@ def losses(
         yield f"{told}: {suffix} lost it behind B-frames, add -e bf=0 to keep it"
     yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
     yield from misplaced_sound(plan.reader, holes, written, suffix)
+    yield from lost_times(plan.reader, plan.streams, begins, written, suffix)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 
