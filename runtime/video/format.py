@@ -23,6 +23,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from runtime.errors import VideoError
 from runtime.video.hdr import Hdr
 
 Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
@@ -90,9 +91,22 @@ def plane_of(frame: av.VideoFrame, index: int) -> Plane:
     return samples.reshape(plane.height, -1)[:, : plane.width]
 
 
+def packets_from_here(container: InputContainer, *streams: Stream) -> Iterator[av.Packet[Any]]:
+    """From where the container is, to its end, of these streams or all. Raises VideoError there where one of them came late:
+    PyAV knows those that FFmpeg knew at the beginning, leaves out packets of others, and stumbles over their number at the end.
+    """
+    try:
+        yield from container.demux(*streams)
+    except IndexError as error:
+        raise VideoError(
+            f"{container.name}: a stream begins late in it, where it is not looked for, expected all of them near its start:"
+            " cut it there into two files, or give the file's name if it is a pipe"
+        ) from error
+
+
 def frames_from_here(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """Decodes from where the container is, to its end; a packet without a byte, which repeats a picture, does not end it."""
-    for packet in container.demux(stream):
+    for packet in packets_from_here(container, stream):
         if packet.size:
             yield from stream.decode(packet)
     yield from stream.decode(None)

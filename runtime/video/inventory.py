@@ -27,8 +27,8 @@ from runtime.video.loops import plays_of
 from runtime.video.muxer import AVI, MPEG_TS, REEL, STATISTICS, reel_of
 from runtime.video.packet_times import MATROSKA
 from runtime.video.reader import VideoReader, says_something
-from runtime.video.rehearsal import LAYERS, is_made_anew
-from runtime.video.services import program_with, programs_of, services_of
+from runtime.video.rehearsal import LAYERS, NAMELESS, is_made_anew
+from runtime.video.services import descriptors_of, other_tables, program_with, programs_of, services_of
 from runtime.video.track_headers import FULL_VOLUME, TrackHeader, track_headers_of
 from runtime.video.unread_boxes import unread_boxes_of
 from runtime.video.unread_chunks import unread_chunks_of
@@ -42,6 +42,9 @@ ANIMATED = {"gif", "apng"}
 NO_LANGUAGE = (LANGUAGE, "und")
 OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"}  # dispositions that containers set as they need
 TITLE = "title"
+OF_A_MULTIPLEX = {0x06, 0x0B, 0x0C, 0x0E, 0x10, 0x11}  # descriptors of how packets lie: alignment, clock, buffers, rates
+OF_A_CODEC = {0x03, 0x05, 0x1C, 0x2B, 0x2E, 0x6A, 0x7A, 0x7B, 0x7C, 0x81}  # others, which FFmpeg writes in its own way
+DESCRIPTOR = "descriptor "
 OFF = "being off by default"
 LEAST_GAP = Fraction(1, 100)  # seconds
 LOOKED_THROUGH = 100  # frames of the output for one of a time that the source had; formats seek to keyframes
@@ -73,6 +76,7 @@ class Inventory:
     alpha: bool
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
     numbers: frozenset[str]  # of streams and their program in a transport stream
+    tables: frozenset[str]  # of a broadcast, that FFmpeg does not read
     boxes: Mapping[str, frozenset[bytes]]  # of an MP4, that FFmpeg does not read: what is in them, by name
     chunks: Mapping[str, frozenset[bytes]]  # of an AVI, that FFmpeg does not copy
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
@@ -94,6 +98,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
         facts[f"how often it is to be played ({plays})"] = True
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
+    broadcast = is_format(reader.container, MPEG_TS)
+    described = descriptors_of(reader.path) if broadcast else {}
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={
@@ -108,13 +114,17 @@ def inventory_of(reader: VideoReader) -> Inventory:
         chapter_tags=frozenset(name.lower() for each in reader.chapters for name in each["metadata"]) - {TITLE},
         ahead=sum(stream.type == "audio" and stream.index < reader.stream.index for stream in streams),
         alpha=_has_alpha(reader.info.pixel_format),
-        services=services_of(reader.path) if is_format(reader.container, MPEG_TS) else {},
-        numbers=frozenset(_numbers(reader)) if is_format(reader.container, MPEG_TS) else frozenset(),
+        services=services_of(reader.path) if broadcast else {},
+        numbers=frozenset(_numbers(reader)) if broadcast else frozenset(),
+        tables=other_tables(reader.path) if broadcast else frozenset(),
         boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
         chunks=unread_chunks_of(reader.path) if is_format(reader.container, AVI) and reader.path.is_file() else {},
-        details=tuple(
-            (f"{stream.type} stream {stream.index}", "" if stream is reader.stream else _codec(stream), _details(stream, heard))
-            for stream in (reader.stream, *others)
+        details=(
+            (f"{reader.stream.type} stream {reader.stream.index}", "", _details(reader.stream, heard)),
+            *(
+                (f"{each.type} stream {each.index}", _codec(each), _details(each, heard) | _described(each, described))
+                for each in others
+            ),
         ),
     )
 
@@ -143,6 +153,8 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
             lost.append(("service", f"the service ({named})"))
     if before.numbers and after.numbers - before.numbers:
         lost.append(("PID", f"numbers of streams and programs ({', '.join(sorted(before.numbers - after.numbers))})"))
+    if tables := ", ".join(sorted(before.tables - after.tables)):
+        lost.append(("tables of the broadcast", f"tables of the broadcast ({tables})"))
     details = ", ".join(_lost_details(before, after))
     if details:
         lost.append(("of the streams", f"{details} (said of the streams)"))
@@ -212,6 +224,8 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
         left.remove(there)
         values = set(there[2].values())
         lost = [key for key, value in told.items() if value not in values and not (kind == "video" and key == LANGUAGE)]
+        if not after.numbers:
+            lost = [key for key in lost if not key.startswith(DESCRIPTOR)]
         if lost:
             yield f"{' and '.join(sorted(lost))} of {name}"
 
@@ -262,6 +276,15 @@ def _details(stream: Stream, heard: Mapping[int, list[str]]) -> dict[str, str]:
     if isinstance(stream, AudioStream) and (layout := _unusual_layout(stream)):
         told.append(f"channel layout {layout}")
     return {**metadata, **{fact: fact for fact in told}}
+
+
+def _described(stream: Stream, described: Mapping[int, Mapping[int, bytes]]) -> dict[str, str]:
+    """What the list of a program says of a stream, beside how it is packed, and beside its codec where FFmpeg knows that."""
+    unsaid = OF_A_MULTIPLEX if codec_name(stream) in NAMELESS else OF_A_MULTIPLEX | OF_A_CODEC
+    found = {
+        f"{DESCRIPTOR}{number:#04x}": content for number, content in described.get(stream.id, {}).items() if number not in unsaid
+    }
+    return {name: f"{name} {content.hex()}" for name, content in found.items()}
 
 
 def _unusual_layout(stream: AudioStream) -> str | None:

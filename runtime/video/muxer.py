@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Final, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -59,6 +59,9 @@ TAG = "tag"  # FFmpeg's option of a stream, not of its encoder
 TIMECODE, REEL, XMP = "timecode", "reel_name", "xmp"
 AVI, MPEG_TS = {"avi"}, {"mpegts"}
 CAMCORDERS = {".mts", ".m2ts"}  # suffixes of transport streams with a time in front of each packet; FFmpeg knows the second
+TELEMETRY = {"klv"}  # codecs that FFmpeg writes to a transport stream without times, if each packet says that it is private
+STREAM_ID: Final = "mpegts_stream_id"  # side data of packets from a transport stream, one byte
+PRIVATE, OF_METADATA = b"\xbd", b"\xfc"  # ISO/IEC 13818-1, table 2-22; the second is FFmpeg's own choice for telemetry
 DECODING_TIMES_ONLY = {"avi", "asf", "asf_stream"}  # containers that do not say when a picture is shown
 SAY_THEIR_DELAY = {"opus", "libopus"}  # codecs whose own header does
 REORDERING = ("bframes", "bf=", "b-adapt")  # in an encoder's own list of settings
@@ -235,6 +238,11 @@ class Muxer:
             self.begins.setdefault(index, packet.pts * packet.time_base + self.start)
         if index in self._settings and self._settings[index].take(packet):
             self._changed[index] = (packet.pts or 0) * packet.time_base + self.start
+        if packet.has_sidedata(STREAM_ID) and codec_name(packet.stream) in TELEMETRY:
+            number = packet.get_sidedata(STREAM_ID)
+            if bytes(number) == PRIVATE:
+                number.update(OF_METADATA)
+                packet.set_sidedata(number)
         self._send(packet, self._copies[index])
 
     def _is_early(self, packet: av.Packet[Any], index: int) -> bool:

@@ -1,21 +1,29 @@
-"""Times of packets: `common_start` of a source, `RisingTimes` that muxers insist on, `FrameTimes` for encoders that only count."""
+"""Times of packets: `common_start` of a source, `RisingTimes` that muxers insist on, `FrameTimes` for encoders that only count,
+`lost_times` of copies whose container drops them."""
 
 from __future__ import annotations
 
 import io
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 from av.container import InputContainer, OutputContainer
+from av.stream import Discard
 
-from runtime.video.format import MP4_LIKE, is_format
+from runtime.errors import VideoError
+from runtime.video.format import MP4_LIKE, codec_name, is_format, packets_from_here
 from runtime.video.reader import VideoReader
+from runtime.video.sources import open_source
 
 ANY_START = {"mpegts", "mpeg", "vob", "dvd", "svcd", "vcd", "nut"}  # containers whose clock may begin anywhere
 BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes of its index, which is short
 MATROSKA = {"matroska", "webm"}
+ENOUGH = 8  # packets without a time, after which none is expected
 ALL_AT_ONCE = {"avi"}  # containers in which every stream begins at 0, whatever it is told
 
 
@@ -57,6 +65,41 @@ def _is_part_of_a_stream(path: Path) -> bool:
                 return False
             file.seek(size - len(header), io.SEEK_CUR)
     return False
+
+
+def lost_times(reader: VideoReader, copied: tuple[int, ...], timed: Collection[int], written: Path, where: str) -> Iterator[str]:
+    """A line for each stream without times in what was `written`, a container that users know as `where`.
+
+    Of those `copied`, by their indices in the source, `timed` had some. Streams of one type are there in the same order.
+    """
+    untimed: Counter[int] = Counter()
+    with suppress(av.FFmpegError, VideoError), open_source(written).container as output:
+        left = dict(_pairs(reader, copied, timed, output))
+        for stream in output.streams:
+            if stream.index not in left:
+                stream.discard = Discard.all
+        for packet in packets_from_here(output) if left else ():
+            if packet.size and packet.stream_index in left:
+                if packet.pts is None and packet.dts is None:
+                    untimed[packet.stream_index] += 1
+                else:
+                    del left[packet.stream_index]
+            if all(untimed[index] >= ENOUGH for index in left):
+                break
+        for index, source in left.items():
+            if untimed[index]:
+                its = reader.container.streams[source]
+                yield f"the times of {its.type} stream {source} ({codec_name(its)}) are not in the output: {where} drops them"
+
+
+def _pairs(
+    reader: VideoReader, copied: tuple[int, ...], timed: Collection[int], output: InputContainer
+) -> Iterator[tuple[int, int]]:
+    """(index in the output, index in the source) of each copied stream that had times, without pictures."""
+    for kind in ("audio", "subtitle", "data"):
+        there = (stream.index for stream in output.streams if stream.type == kind)
+        sources = (index for index in copied if reader.container.streams[index].type == kind)
+        yield from ((index, source) for index, source in zip(there, sources) if source in timed)
 
 
 class RisingTimes:

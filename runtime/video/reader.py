@@ -47,6 +47,7 @@ from runtime.video.format import (
     has_flag,
     is_encrypted,
     is_format,
+    packets_from_here,
     plane_of,
     side_data_of,
 )
@@ -259,7 +260,7 @@ class VideoReader:
         Raises VideoError when the file cannot be read to its end, unless the `limit` or `salvage` end the video before.
         """
         try:
-            for packet in self.container.demux():
+            for packet in packets_from_here(self.container):
                 if packet.stream is self.stream:
                     yield
                     if self.part and packet.dts is not None and self.part.is_over(packet.dts * packet.time_base - INTERLEAVED):
@@ -449,7 +450,7 @@ class VideoReader:
         """
         joinable, doubtful = is_format(self.container, {"mpegts"}), False
         waiting: deque[av.Packet[Any]] = deque()
-        for packet in self.container.demux():
+        for packet in packets_from_here(self.container):
             self._note_end(packet)
             if packet.stream is not self.stream:  # the last, empty ones all have stream_index 0
                 self._set_aside(packet)
@@ -477,7 +478,7 @@ class VideoReader:
     def _read_on(self, last: Fraction) -> None:
         """Sets aside what belongs to the frames up to the one at `last` and lies behind them in the file."""
         with suppress(av.FFmpegError):  # damage there is none of this video's
-            for packet in self.container.demux():
+            for packet in packets_from_here(self.container):
                 if packet.stream is not self.stream:
                     self._set_aside(packet)
                 elif packet.dts is not None and packet.dts * packet.time_base > last + INTERLEAVED:

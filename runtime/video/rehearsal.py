@@ -26,7 +26,16 @@ from runtime.errors import VideoError
 from runtime.files.on_disk import place_of
 from runtime.files.time_ranges import clock
 from runtime.video.cover_art import holds_as_attachment, holds_as_stream, is_cover, why_left_out
-from runtime.video.format import MP4_LIKE, UNKNOWN_CODEC, VideoInfo, codec_name, is_encrypted, is_format, plane_of
+from runtime.video.format import (
+    MP4_LIKE,
+    UNKNOWN_CODEC,
+    VideoInfo,
+    codec_name,
+    is_encrypted,
+    is_format,
+    packets_from_here,
+    plane_of,
+)
 from runtime.video.layouts import has_samples_of, narrower, range_of
 from runtime.video.muxer import (
     PICTURE_FIRST,
@@ -43,11 +52,12 @@ from runtime.video.muxer import (
     timecode_of,
 )
 from runtime.video.output_place import PlaceError
+from runtime.video.packet_times import lost_times
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sound_holes import Holes, misplaced_sound
 from runtime.video.sound_settings import changed_settings
-from runtime.video.sources import STANDARD, WITH_XMP, open_source
+from runtime.video.sources import LOOKED_FURTHER, STANDARD, WITH_XMP, is_unknown, open_source
 from runtime.video.sync import changed_sound, moved_sound
 from runtime.video.time_jumps import time_jump
 from runtime.video.user_data import REMEDY, USER_DATA
@@ -106,6 +116,9 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
             break
     starts = {index: _time(first[0]) * first[0].time_base for index, first in packets.items()}
     notes += _mistimed(plan, {**starts, **plan.reader.starts}, part)
+    if plan.path != STANDARD:
+        timed = {index for index, first in packets.items() if any(packet.pts is not None for packet in first)}
+        notes += lost_times(plan.reader, plan.streams, timed, part, plan.where)
     plan = replace(plan, any_key=plan.any_key and lost != plainly_lost)  # only where it helps: players look elsewhere for titles
     if lost:
         notes.append(f"metadata is not in the output: {plan.where} cannot hold {', '.join(sorted(lost))}")
@@ -138,6 +151,7 @@ def losses(
         yield f"{told}: {suffix} lost it behind B-frames, add -e bf=0 to keep it"
     yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
     yield from misplaced_sound(plan.reader, holes, written, suffix)
+    yield from lost_times(plan.reader, plan.streams, begins, written, suffix)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 
@@ -285,7 +299,7 @@ def _first_packets(reader: VideoReader) -> Iterator[av.Packet[Any]]:
     if not missing or reader.path == STANDARD or reader.pictures:
         return
     with suppress(av.FFmpegError), open_source(reader.path, reader.playlist).container as again:
-        for packet in islice(again.demux(), LOOK_THROUGH):
+        for packet in islice(packets_from_here(again), LOOK_THROUGH):
             if packet.stream_index in missing and packet.size and not packet.is_discard:
                 yield packet
 
@@ -401,18 +415,21 @@ def _left_out(plan: OutputPlan, source: Stream) -> str:
     reader, name, suffix = plan.reader, f"{source.type} stream {source.index}", plan.where
     codec = codec_name(source)
     wanted = source.type in ("audio", "subtitle") and not plan.encoder.drop_unsupported
+    looked = "at the start of the pipe" if reader.path == STANDARD else f"in the first {LOOKED_FURTHER >> 20} MiB of the file"
+    unknown = f"nothing {looked} tells its rate and channels" if is_unknown(source) and not plan.is_format({Y4M}) else ""
     if wanted and not plan.is_format({Y4M}):
+        remedy = f"leave it out with --no-copy-{source.type}-streams or --drop-unsupported"
+        if unknown:
+            piped = "give the file's name instead of a pipe, or " if reader.path == STANDARD else ""
+            raise VideoError(f"{reader.path}: {name} ({codec}) cannot be copied, {unknown}: {piped}{remedy}")
         others = [other for other in COMMON if other != suffix]
         taking = [other for other in others if _writes(COMMON[other], source)]
         start = f"{suffix} cannot hold {name} of {reader.path} ({codec})"
         if not taking:
-            raise VideoError(
-                f"{start}, nor can {' or '.join(others)}, as PyAV writes them:"
-                f" leave it out with --no-copy-{source.type}-streams or --drop-unsupported"
-            )
+            raise VideoError(f"{start}, nor can {' or '.join(others)}, as PyAV writes them: {remedy}")
         other = taking[0] if ".mkv" in taking else " or ".join(taking)
         raise VideoError(f"{start}: write an {other}, or leave it out with --drop-unsupported")
-    return f"{name} ({codec}) is not in the output: {why_left_out(source, suffix)}"
+    return f"{name} ({codec}) is not in the output: {unknown or why_left_out(source, suffix)}"
 
 
 def _unsaid(plan: OutputPlan, found: InputContainer) -> list[int]:

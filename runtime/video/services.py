@@ -1,16 +1,26 @@
 """What PyAV does not tell of a transport stream: `services_of`, what it calls its programs (ETSI EN 300 468, 5.2.3 and 6.2.33);
 `programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4); `program_with`, both of the one with a stream;
-`packet_size_of`, whether a time stands in front of each packet."""
+`descriptors_of`, what is said there of each stream; `other_tables`, what there is beside all that; `packet_size_of`, whether a
+time stands in front of each packet."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from runtime.video.pipe_end import SYNC, first_packet
 
 LOOKED_THROUGH = 1 << 22  # bytes; the table comes again every two seconds or sooner
+LOOKED_FURTHER = 1 << 26  # bytes, for tables that come every 30 seconds
+OTHER_TABLES = {0x01: "CAT", 0x02: "TSDT", 0x10: "NIT", 0x13: "RST", 0x14: "TDT", 0x1FFB: "PSIP"}  # by number; 0x12 is a stream
+STREAMS, STREAMS_HEAD = b"\2", 12  # number of the table of a program's streams; bytes of it before what it lists
+LISTED = 5  # bytes of a stream in it, before its descriptors
+NO_PACKET = -1  # instead of a number, where none begins
 TABLES, DESCRIPTIONS, SERVICE = 0x11, 0x42, 0x48  # numbers of the packets, of the table and of its descriptor
 PROGRAMS, PROGRAM_HEAD = 0x00, 8  # number of the packets that list the programs; bytes of a table before what it lists
 TIMED_PACKET = 192  # bytes of a packet with its time in front, as camcorders and Blu-rays have it
@@ -42,63 +52,115 @@ class Program:
         return dict(zip(("service_provider", "service_name"), self.names)) if self.names else {}
 
 
+@dataclass(frozen=True)
+class _Packets:
+    """Of a transport stream's start."""
+
+    data: bytes
+    first: int  # place
+    length: int  # bytes of each; 0 where it is no transport stream
+    numbers: Any  # of each (PID), an array
+
+    def of(self, number: int) -> Iterator[bytes]:
+        """188 bytes of each that has this number."""
+        for place in np.flatnonzero(self.numbers == number).tolist():
+            at = self.first + place * self.length
+            yield self.data[at : at + 188]
+
+
 def program_with(path: Path, stream: int) -> Program | None:
     """The first program with a stream of this number (PID); none where there is none."""
     number = next((number for number, streams in programs_of(path).items() if stream in streams), None)
     if number is None:
         return None
-    data = _start_of(path)
-    listed = next(_tables(data, PROGRAMS), b"")
-    return Program(number, _maps(data)[number], int.from_bytes(listed[3:5], "big"), services_of(path).get(number))
+    packets = _start_of(path)
+    listed = next(_tables(packets, PROGRAMS), b"")
+    return Program(number, _maps(packets)[number], int.from_bytes(listed[3:5], "big"), services_of(path).get(number))
 
 
 def services_of(path: Path) -> dict[int, tuple[str, str]]:
     """(provider, name) by the number of the program; none where FFmpeg made them up, or it is no transport stream."""
-    data = _start_of(path)
-    section = next((table for table in _tables(data, TABLES) if dict(_entries(table))), b"")
+    packets = _start_of(path)
+    section = next((table for table in _tables(packets, TABLES) if dict(_entries(table))), b"")
     return {number: names for number, names in _entries(section) if names != OF_FFMPEG and any(names)}
 
 
 def programs_of(path: Path) -> dict[int, set[int]]:
     """The numbers (PID) of its streams by that of the program; none where it is no transport stream."""
-    data = _start_of(path)
-    return {number: set(_streams(next(_tables(data, packets), b""))) for number, packets in _maps(data).items() if number}
+    packets = _start_of(path)
+    maps = {program: number for program, number in _maps(packets).items() if program}
+    found = {number: {stream for stream, _ in _streams(next(_tables(packets, number), b""))} for number in {*maps.values()}}
+    return {program: found[number] for program, number in maps.items()}
+
+
+def descriptors_of(path: Path) -> dict[int, dict[int, bytes]]:
+    """What the lists of its programs say of each stream (PID): content by number, of several of one number one after another."""
+    found: dict[int, dict[int, bytes]] = {}
+    packets = _start_of(path)
+    for number in {number for program, number in _maps(packets).items() if program}:
+        for section in dict.fromkeys(_tables(packets, number)):  # which comes again and again
+            for stream, descriptors in _streams(section) if section[:1] == STREAMS else ():
+                found.setdefault(stream, _by_number(descriptors))
+    return found
+
+
+def other_tables(path: Path) -> frozenset[str]:
+    """Names of the tables of a broadcast that say nothing of one program, and that FFmpeg does not read."""
+    numbers = _start_of(path, LOOKED_FURTHER).numbers
+    return frozenset(name for number, name in OTHER_TABLES.items() if (numbers == number).any())
 
 
 def packet_size_of(path: Path) -> int:
     """Bytes of a packet; 0 where it is no transport stream."""
-    data = _start_of(path)
-    _, length = first_packet(data, len(data)) or (0, 0)
-    return length
+    return _start_of(path).length
 
 
-def _maps(data: bytes) -> dict[int, int]:
+def _maps(packets: _Packets) -> dict[int, int]:
     """The number of the packets with the list of a program's streams, by that of the program."""
-    listed = next(_tables(data, PROGRAMS), b"")
+    listed = next(_tables(packets, PROGRAMS), b"")
     places = [listed[at : at + 4] for at in range(PROGRAM_HEAD, min(_end_of(listed), len(listed)), 4)]
     return {int.from_bytes(place[:2], "big"): _thirteen(place, 2) for place in places if len(place) == 4}
 
 
-def _start_of(path: Path) -> bytes:
-    if not path.is_file():
-        return b""
-    with path.open("rb") as file:
-        return file.read(LOOKED_THROUGH)
+def _start_of(path: Path, size: int = LOOKED_THROUGH) -> _Packets:
+    """The packets in so many bytes at the start of a file; none where it is no transport stream."""
+    data = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            data = file.read(size)
+    first, length = first_packet(data, len(data)) or (0, 0)
+    if not length:
+        return _Packets(b"", 0, 0, np.empty(0, int))
+    whole = len(range(first, len(data) - 187, length))
+    sync, high, low = (np.frombuffer(data, np.uint8)[first + byte :: length][:whole] for byte in range(3))
+    return _Packets(data, first, length, np.where(sync == SYNC, (high & 0x1F).astype(int) << 8 | low, NO_PACKET))
 
 
-def _streams(section: bytes) -> Iterator[int]:
-    if len(section) < 12:
+def _streams(section: bytes) -> Iterator[tuple[int, bytes]]:
+    """(number, descriptors) of each in the list of a program."""
+    if len(section) < STREAMS_HEAD:
         return
-    at = 12 + _twelve(section, 10)
-    while at + 5 <= min(_end_of(section), len(section)):
-        yield _thirteen(section, at + 1)
-        at += 5 + _twelve(section, at + 3)
+    at = STREAMS_HEAD + _twelve(section, 10)
+    while at + LISTED <= min(_end_of(section), len(section)):
+        end = at + LISTED + _twelve(section, at + 3)
+        yield _thirteen(section, at + 1), section[at + LISTED : min(end, _end_of(section))]
+        at = end
 
 
-def _tables(data: bytes, number: int) -> Iterator[bytes]:
+def _by_number(descriptors: bytes) -> dict[int, bytes]:
+    found: defaultdict[int, bytes] = defaultdict(bytes)
+    at = 0
+    while at + 2 <= len(descriptors):
+        end = at + 2 + descriptors[at + 1]
+        found[descriptors[at]] += descriptors[at + 2 : end]
+        at = end
+    return dict(found)
+
+
+def _tables(packets: _Packets, number: int) -> Iterator[bytes]:
     """The tables in the packets of this number; the last may not be whole."""
     section = b""
-    for start, payload in _payloads(data, number):
+    for start, payload in _payloads(packets, number):
         if start:
             if section:
                 yield section
@@ -109,17 +171,11 @@ def _tables(data: bytes, number: int) -> Iterator[bytes]:
         yield section
 
 
-def _payloads(data: bytes, number: int) -> Iterator[tuple[bool, bytes]]:
+def _payloads(packets: _Packets, number: int) -> Iterator[tuple[bool, bytes]]:
     """(whether a table begins in it, content) of the packets of this number."""
-    found = first_packet(data, len(data))
-    if found is None:
-        return
-    at, length = found
-    for place in range(at, len(data) - 187, length):
-        packet = data[place : place + 188]
-        if packet[0] != SYNC or _thirteen(packet, 1) != number or not packet[3] & 0x10:
-            continue
-        yield bool(packet[1] & 0x40), packet[5 + packet[4] if packet[3] & 0x20 else 4 :]
+    for packet in packets.of(number):
+        if packet[3] & 0x10:
+            yield bool(packet[1] & 0x40), packet[5 + packet[4] if packet[3] & 0x20 else 4 :]
 
 
 def _entries(section: bytes) -> Iterator[tuple[int, tuple[str, str]]]:

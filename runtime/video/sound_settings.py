@@ -14,7 +14,7 @@ from typing import Any
 import av
 from av.stream import Stream
 
-from runtime.video.format import MP4_LIKE, codec_name, is_format
+from runtime.video.format import MP4_LIKE, codec_name, is_format, packets_from_here
 from runtime.video.reader import ANEW, VideoReader
 from runtime.video.sources import open_source
 
@@ -80,7 +80,7 @@ def changed_settings(reader: VideoReader, indices: Iterable[int]) -> dict[int, S
         for place in range(PLACES):
             container.seek(size * place // PLACES, unsupported_byte_offset=True)
             left = dict.fromkeys(found, PACKETS)
-            for packet in islice(container.demux(), READ):
+            for packet in islice(packets_from_here(container), READ):
                 if packet.stream_index in left:
                     left[packet.stream_index] -= 1
                     if not left[packet.stream_index]:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer
+from av.stream import Stream
 
 from runtime.errors import VideoError
 from runtime.files.numbered_names import is_sequence, number_in, with_number
-from runtime.video.format import ffmpeg_says
+from runtime.video.format import ffmpeg_says, is_format
 from runtime.video.pipe_end import WatchedPipe
 
 STANDARD = Path("-")  # standard input or output
@@ -44,6 +46,10 @@ LIST_ASKED_FOR = {"safe": "0", "protocol_whitelist": "file,crypto,data"}  # no n
 AS_STATED = {"fpsprobesize": "0"}  # the rate; else up to 20 frames are looked at
 WEBP_FLAGS, WEBP_ANIMATED = 20, 2  # place and bit, of its extended header
 WITH_XMP = {"export_xmp": "1"}  # QuickTime's and MP4's, which FFmpeg hides otherwise
+LOOKED_FURTHER = 1 << 28  # bytes of a file, and of memory at most, for the first of a sound that begins late
+LOOKED_FOR_MORE = 1 << 26  # bytes, for streams that nothing tells of before; a quarter of a second
+MAY_BEGIN_LATE = {"mpegts", "mpeg"}  # formats whose streams may
+NO_BOUND = 1 << 40  # microseconds
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # no drive, which has one letter
 IS_A_LIST = b"ffconcat"  # the first bytes of one that needs no suffix
 
@@ -61,7 +67,8 @@ def open_source(path: Path, playlist: bool = False, live: bool = False) -> Sourc
     """Opens `path`: a video file, "-" for standard input, a name with %d or %05d that no file has, or a folder of pictures.
 
     A file that lists others (HLS, DASH, FFmpeg's concat), by its content, is read as a `playlist` only. A `live` pipe is not read
-    ahead to find out its rate. Raises VideoError when there is nothing to be read.
+    ahead to find out its rate. A file with streams that begin late is looked through for the first packet of each, and what
+    lies before that is in memory then. Raises VideoError when there is nothing to be read.
     """
     if URL.match(path.as_posix()) and not path.exists():  # with one slash, as a Path has it
         raise VideoError(f"{path}: is a URL, expected a video file: networks are not read, so download it, or pipe it to -")
@@ -87,7 +94,23 @@ def open_source(path: Path, playlist: bool = False, live: bool = False) -> Sourc
         raise VideoError(f"{path}: is a {'pipe' if path.is_fifo() else 'device'}, expected a video file: {remedy}")
     if _is_animated_webp(path):
         raise VideoError(f"{path}: is an animated WebP, which FFmpeg does not decode, expected a video: make a GIF of it first")
-    return Source(_open(path, str(path.absolute()), options=LIST_ASKED_FOR if playlist else _alone(path)))
+    options = LIST_ASKED_FOR if playlist else _alone(path)
+    container = _open(path, str(path.absolute()), options=options)
+    unknown = any(is_unknown(stream) for stream in container.streams)
+    if unknown or is_format(container, MAY_BEGIN_LATE):
+        size = LOOKED_FURTHER if unknown else LOOKED_FOR_MORE
+        further = {"probesize": str(size), "analyzeduration": str(NO_BOUND), "scan_all_pmts": "1"}
+        longer = _open(path, str(path.absolute()), options={**options, **further})
+        if unknown or len(longer.streams) > len(container.streams):
+            container, longer = longer, container
+        longer.close()
+    return Source(container)
+
+
+def is_unknown(stream: Stream) -> bool:
+    """Whether it is sound that FFmpeg could decode, but of which it met nothing that tells the rate and channels."""
+    context = stream.codec_context if isinstance(stream, AudioStream) else None
+    return context is not None and not (context.sample_rate and context.layout.nb_channels)
 
 
 def _is_animated_webp(path: Path) -> bool:

@@ -19,7 +19,7 @@ from av.bitstream import BitStreamFilterContext
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import VideoError
 from runtime.files.time_ranges import TimeRange
-from runtime.video.format import MP4_LIKE, Frame, Plane, is_format
+from runtime.video.format import MP4_LIKE, Frame, Plane, is_format, packets_from_here
 from runtime.video.muxer import encoded_format
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
@@ -232,7 +232,7 @@ class _Pictures:
             stream = container.streams[self._index]
             if first is not None and self._seeks:
                 container.seek(first, stream=stream)
-            for packet in container.demux(stream):
+            for packet in packets_from_here(container, stream):
                 if packet.size:
                     yield packet
 

@@ -70,8 +70,8 @@ def _moved(
 
 
 def _unhidden(reader: VideoReader, indices: list[int], begins: Mapping[int, Fraction], there: _Sounds, where: str) -> Iterator[str]:
-    for index, hidden in zip(indices, there.hidden):
-        start = _hidden_before(reader, index, begins.get(index)) - hidden
+    for index, begin, hidden in zip(indices, there.begins, there.hidden):
+        start = Fraction(0) if begin is None else _hidden_before(reader, index, begins.get(index)) - hidden
         opus = codec_name(reader.container.streams[index]) in OPUS
         kept = there.hides_ends or (opus and there.ends_of_opus)
         end = Fraction(0) if kept else reader.hidden_at_end.get(index, Fraction(0))

@@ -14,7 +14,7 @@ from fractions import Fraction
 import av
 from av.container import InputContainer
 
-from runtime.video.format import WITH_A_CLOCK, is_format
+from runtime.video.format import WITH_A_CLOCK, is_format, packets_from_here
 from runtime.video.frame_times import HICCUP
 from runtime.video.reader import VideoReader
 from runtime.video.sources import open_source
@@ -83,7 +83,7 @@ class _Places:
 
     def times(self, start: int, end: int | None = None) -> Iterator[Fraction]:
         self._container.seek(start, unsupported_byte_offset=True)
-        for packet in self._container.demux(self._stream):
+        for packet in packets_from_here(self._container, self._stream):
             if end is not None and packet.pos is not None and packet.pos > end:
                 return
             if packet.dts is not None:
