@@ -5,7 +5,9 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from test_field_streams import copied
 from test_lost_details import FAST, broadcast, checksum, noise, rewrite
+from video_clips import Clip
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import VideoError
@@ -279,3 +281,11 @@ def test_sound_of_which_nothing_tells_its_rate_is_refused_for_that(tmp_path):
             assert writer.notes == [f"audio stream 1 (ac3) is not in the output: {reason}"]
             for frame in reader:
                 writer.write(frame, frame.luma)
+
+
+@pytest.mark.parametrize(("codec", "told"), [("libx264", 1), ("mpeg2video", 0)])
+def test_pictures_without_times_in_a_program_stream_are_told(codec, told, tmp_path):
+    source = Clip(times=list(range(0, 2000, 40)), time_base=Fraction(1, 1000)).write(tmp_path / "in.mkv")
+    encoder = EncoderOptions(codec, options={"crf": "51"} if codec == "libx264" else {})  # several in a packet
+    notes = copied(source, tmp_path / "out.vob", encoder)
+    assert len([note for note in notes if "pictures have no time in .vob" in note]) == told

@@ -1,5 +1,5 @@
 """Times of packets: `common_start` of a source, `RisingTimes` that muxers insist on, `FrameTimes` for encoders that only count,
-`lost_times` of copies whose container drops them."""
+`lost_times` of copies, and `untimed_pictures`, whose container drops them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from runtime.video.sources import open_source
 ANY_START = {"mpegts", "mpeg", "vob", "dvd", "svcd", "vcd", "nut"}  # containers whose clock may begin anywhere
 BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes of its index, which is short
 MATROSKA = {"matroska", "webm"}
+LOOKED_THROUGH = 100  # pictures
 ENOUGH = 8  # packets without a time, after which none is expected
 ALL_AT_ONCE = {"avi"}  # containers in which every stream begins at 0, whatever it is told
 
@@ -90,6 +92,16 @@ def lost_times(reader: VideoReader, copied: tuple[int, ...], timed: Collection[i
             if untimed[index]:
                 its = reader.container.streams[source]
                 yield f"the times of {its.type} stream {source} ({codec_name(its)}) are not in the output: {where} drops them"
+
+
+def untimed_pictures(written: Path, where: str) -> Iterator[str]:
+    """A line where pictures have no times, as FFmpeg gives a program stream those of some alone where a packet has several."""
+    with suppress(av.FFmpegError, VideoError), open_source(written).container as output:
+        pictures = (packet for packet in output.demux(video=0) if packet.size)
+        times = [packet.pts if packet.dts is None else packet.dts for packet in islice(pictures, LOOKED_THROUGH)]
+        if untimed := times.count(None):
+            told = f"{untimed} of the first {len(times)} pictures have no time in {where}"
+            yield f"{told}: players count there, or add -c mpeg2video, whose pictures have theirs"
 
 
 def _pairs(

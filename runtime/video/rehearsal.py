@@ -52,7 +52,7 @@ from runtime.video.muxer import (
     timecode_of,
 )
 from runtime.video.output_place import PlaceError
-from runtime.video.packet_times import lost_times
+from runtime.video.packet_times import lost_times, untimed_pictures
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sound_holes import Holes, misplaced_sound
@@ -152,6 +152,7 @@ def losses(
     yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
     yield from misplaced_sound(plan.reader, holes, written, suffix)
     yield from lost_times(plan.reader, plan.streams, begins, written, suffix)
+    yield from untimed_pictures(written, suffix)
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 
