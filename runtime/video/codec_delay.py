@@ -15,7 +15,7 @@ import av
 from av.stream import Stream
 
 from runtime.video.format import codec_name
-from runtime.video.pipe_end import CLUSTER, EBML, LONGEST_HEAD, SEGMENT, head_of
+from runtime.video.pipe_end import CLUSTER, EBML, SEGMENT, elements_in
 
 INFO, TRACKS, TRACK, CODEC_DELAY, TIME = 0x1549A966, 0x1654AE6B, 0xAE, 0x56AA, 0xE7
 NANOSECOND = Fraction(1, 10**9)
@@ -42,22 +42,12 @@ def _header(source: Stream, seconds: Fraction) -> bytes:
     with av.open(plain, "w", format="matroska") as container:
         container.add_stream_from_template(source)
         container.start_encoding()
-    file = dict(_inside(plain.getvalue()))
-    segment = dict(_inside(file[SEGMENT]))
+    file = dict(elements_in(plain.getvalue()))
+    segment = dict(elements_in(file[SEGMENT]))
     delay = _element(CODEC_DELAY, round(seconds / NANOSECOND).to_bytes(SIZE, "big"))
-    track = _element(TRACK, dict(_inside(segment[TRACKS]))[TRACK] + delay)
+    track = _element(TRACK, dict(elements_in(segment[TRACKS]))[TRACK] + delay)
     told = _element(INFO, segment[INFO]) + _element(TRACKS, track) + _element(CLUSTER, _element(TIME, FIRST_CLUSTER))
     return _element(EBML, file[EBML]) + _element(SEGMENT, told)
-
-
-def _inside(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of the elements, one after another; one of unknown size has the rest."""
-    at = 0
-    while at < len(data) and (head := head_of(data[at : at + LONGEST_HEAD])):
-        number, length, size = head
-        end = at + length + size if size else len(data)
-        yield number, data[at + length : end]
-        at = end
 
 
 def _element(number: int, content: bytes) -> bytes:

@@ -32,6 +32,7 @@ from runtime.video.services import descriptors_of, other_tables, program_with, p
 from runtime.video.track_headers import FULL_VOLUME, TrackHeader, track_headers_of
 from runtime.video.unread_boxes import unread_boxes_of
 from runtime.video.unread_chunks import unread_chunks_of
+from runtime.video.unread_elements import unread_elements_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
@@ -79,6 +80,7 @@ class Inventory:
     tables: frozenset[str]  # of a broadcast, that FFmpeg does not read
     boxes: Mapping[str, frozenset[bytes]]  # of an MP4, that FFmpeg does not read: what is in them, by name
     chunks: Mapping[str, frozenset[bytes]]  # of an AVI, that FFmpeg does not copy
+    elements: Mapping[str, frozenset[bytes]]  # of Matroska, that FFmpeg does not read
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
@@ -119,6 +121,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         tables=other_tables(reader.path) if broadcast else frozenset(),
         boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
         chunks=unread_chunks_of(reader.path) if is_format(reader.container, AVI) and reader.path.is_file() else {},
+        elements=unread_elements_of(reader.path) if is_format(reader.container, MATROSKA) and reader.path.is_file() else {},
         details=(
             (f"{reader.stream.type} stream {reader.stream.index}", "", _details(reader.stream, heard)),
             *(
@@ -162,6 +165,8 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
         lost.append(("boxes", f"the boxes {boxes} (which FFmpeg does not read)"))
     if chunks := _gone(before.chunks, after.chunks):
         lost.append(("chunks", f"the chunks {chunks} (which FFmpeg does not copy)"))
+    if elements := _gone(before.elements, after.elements):
+        lost.append(("elements", f"the elements {elements} (which FFmpeg does not read)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
     strangers = [

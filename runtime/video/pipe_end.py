@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Iterator
 from pathlib import Path
 
 Y4M, Y4M_FRAME, LONGEST_LINE = b"YUV4MPEG2", len(b"FRAME\n"), 1024  # bytes of a line that describes the stream
@@ -15,6 +16,7 @@ NUT, NUT_INDEX = b"nut/multimedia container", bytes.fromhex("4e58dd672f23e64e")
 EBML, SEGMENT, CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 DESCENDED = {SEGMENT, CLUSTER}  # looked into, so that those of unknown size are no hindrance
 LONGEST_HEAD = 12  # bytes of an element's number and size
+LAST_OF_UNKNOWN = 0xFF  # byte of such a size, which `head_of` gives as 0
 STANDARD_INPUT = 0
 BOX, MP4_HEAD = 8, 4096  # bytes of an MP4's box before its content, and of a file's start, in which its order shows
 SYNC, PACKETS = 0x47, {188: 0, 192: 4, 204: 0}  # of a transport stream: bytes of a packet, and those of it before the sync
@@ -142,3 +144,14 @@ def head_of(data: bytes) -> tuple[int, int, int] | None:
     size = int.from_bytes(data[kind_length:length], "big") & ((1 << 7 * size_length) - 1)
     unknown = size == (1 << 7 * size_length) - 1
     return int.from_bytes(data[:kind_length], "big"), length, 0 if unknown else size
+
+
+def elements_in(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(number, content) of the elements, one after another, up to what is none; one of unknown size has the rest."""
+    at = 0
+    while at < len(data) and (head := head_of(data[at : at + LONGEST_HEAD])) and head[0]:
+        number, length, size = head
+        start = at + length
+        unknown = not size and data[start - 1] == LAST_OF_UNKNOWN
+        at = len(data) if unknown else start + size
+        yield number, data[start:at]
