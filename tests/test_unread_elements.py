@@ -21,13 +21,13 @@ def element(number, *parts):
     return number.to_bytes((number.bit_length() + 7) // 8, "big") + size + content
 
 
-def chapter(number, *more):
+def chapter(number, *more, named=None):
     times = element(0x91, (number * 10**6).to_bytes(8, "big")), element(0x92, (number * 10**6 + 10**6).to_bytes(8, "big"))
-    return element(ATOM, element(0x73C4, bytes([number + 1])), *times, name(f"Chapter {number}"), *more)
+    return element(ATOM, element(0x73C4, bytes([number + 1])), *times, named or name(f"Chapter {number}"), *more)
 
 
-def name(text, language=b"eng"):
-    return element(DISPLAY, element(0x85, text.encode()), element(0x437C, language))
+def name(text, language=b"und", *more):
+    return element(DISPLAY, element(0x85, text.encode()), element(0x437C, language), *more)
 
 
 def simple(key, value, *more):
@@ -66,7 +66,10 @@ CASES = [
     ({"chapters": element(EDITION, chapter(0, name("Eins", b"ger")))}, "ChapterDisplay"),
     ({"chapters": element(EDITION, chapter(0, element(0x98, b"\1")))}, "ChapterFlagHidden"),
     ({"chapters": element(EDITION, chapter(0, element(0x4598, b"\0")))}, "ChapterFlagEnabled"),
+    ({"chapters": element(EDITION, chapter(0, named=name("Eins", b"ger")))}, "ChapLanguage"),
+    ({"chapters": element(EDITION, chapter(0, named=name("Um", b"und", element(0x437D, b"pt-BR"))))}, "ChapLanguageBCP47"),
     ({"tags": ARTISTS}, "SimpleTag ARTIST"),
+    ({"tags": element(TAG, element(TARGETS), simple(b"TITLE", b"Um", element(0x447B, b"pt-BR")))}, "TagLanguageBCP47"),
     ({"tags": element(TAG, element(TARGETS), element(SIMPLE, element(0x45A3, b"X"), element(0x4485, b"\0\1")))}, "TagBinary"),
     ({"tags": element(TAG, element(TARGETS), simple(b"ACTOR", b"A", simple(b"CHARACTER", b"B")))}, "SimpleTag in another"),
     ({"tags": element(TAG, element(TARGETS, element(0x63CA, b"MOVIE")), simple(b"ARTIST", b"A"))}, "TargetType"),

@@ -29,10 +29,11 @@ OF_INFO = {  # this file's place among others; its own UUID is made anew by whoe
 TRACK, LANGUAGE, LANGUAGE_BCP47, CODEC_NAME = 0xAE, 0x22B59C, 0x22B59D, 0x258688
 MORE, UNKNOWN = b"-", b"und"  # what a language has behind three letters' worth: a country, a script
 EDITION, ORDERED, ATOM, DISPLAY = 0x45B9, 0x45DD, 0xB6, 0x80
+LANGUAGE_OF_A_NAME, ITS_BCP47 = 0x437C, 0x437D
 OF_AN_ATOM = {0x6E67: "ChapterSegmentUUID", 0x6944: "ChapProcess", 0x63C3: "ChapterPhysicalEquiv"}
 FLAGS = {0x98: ("ChapterFlagHidden", 0), 0x4598: ("ChapterFlagEnabled", 1)}  # and the usual value
 TAG, TARGETS, TARGET, OF_EDITION, SIMPLE = 0x7373, 0x63C0, 0x63CA, 0x63C9, 0x67C8
-NAME, STRING, IN_LANGUAGE, BINARY = 0x45A3, 0x4487, 0x447A, 0x4485
+NAME, STRING, IN_LANGUAGE, TAG_BCP47, BINARY = 0x45A3, 0x4487, 0x447A, 0x447B, 0x4485
 STATISTICS = (b"_STATISTICS", b"BPS", b"DURATION", b"NUMBER_OF_")  # of mkvmerge, not true after encoding
 
 Elements = Iterator[tuple[str, bytes]]  # name and content
@@ -114,10 +115,19 @@ def _of_an_atom(atom: bytes) -> Elements:
             displays += 1
             if displays > 1:
                 yield "ChapterDisplay", content
+            else:
+                yield from _of_a_name(dict(elements_in(content)))
         elif number in OF_AN_ATOM:
             yield OF_AN_ATOM[number], content
         elif number in FLAGS and int.from_bytes(content, "big") != FLAGS[number][1]:
             yield FLAGS[number][0], atom
+
+
+def _of_a_name(parts: dict[int, bytes]) -> Elements:
+    if not parts.get(LANGUAGE_OF_A_NAME, UNKNOWN).startswith(UNKNOWN):
+        yield "ChapLanguage", parts[LANGUAGE_OF_A_NAME]
+    if MORE in parts.get(ITS_BCP47, b""):
+        yield "ChapLanguageBCP47", parts[ITS_BCP47]
 
 
 def _of_tags(tags: bytes) -> Elements:
@@ -133,8 +143,8 @@ def _of_tags(tags: bytes) -> Elements:
             yield "TagEditionUID", tag
         counts = Counter(_named(each) for each in simple)
         for each in simple:
-            for number, name in ((SIMPLE, "SimpleTag in another"), (BINARY, "TagBinary")):
-                if number in dict(each):
+            for number, name in ((SIMPLE, "SimpleTag in another"), (BINARY, "TagBinary"), (TAG_BCP47, "TagLanguageBCP47")):
+                if number in dict(each) and (number != TAG_BCP47 or MORE in dict(each)[number]):
                     yield name, repr(each).encode()
             if counts[_named(each)] > 1:
                 yield f"SimpleTag {_named(each)[0].decode('utf-8', 'replace')}", dict(each).get(STRING, b"")
