@@ -147,11 +147,13 @@ def head_of(data: bytes) -> tuple[int, int, int] | None:
 
 
 def elements_in(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of the elements, one after another, up to what is none; one of unknown size has the rest."""
+    """(number, content) of the elements, up to what is none or ends behind them; one of unknown size has the rest."""
     at = 0
     while at < len(data) and (head := head_of(data[at : at + LONGEST_HEAD])) and head[0]:
         number, length, size = head
         start = at + length
         unknown = not size and data[start - 1] == LAST_OF_UNKNOWN
         at = len(data) if unknown else start + size
+        if at > len(data):
+            return
         yield number, data[start:at]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import av
 
 from runtime.video.muxer import STATISTICS
-from runtime.video.pipe_end import EBML, LONGEST_HEAD, SEGMENT, head_of
+from runtime.video.pipe_end import EBML, LONGEST_HEAD, SEGMENT, elements_in, head_of
 
 INFO, TRACKS, CHAPTERS, ATTACHMENTS, TAGS = 0x1549A966, 0x1654AE6B, 0x1043A770, 0x1941A469, 0x1254C367
 TRACK, EDITION, ATOM, DISPLAY, ATTACHED, TAG, TARGETS, SIMPLE_TAG = 0xAE, 0x45B9, 0xB6, 0x80, 0x61A7, 0x7373, 0x63C0, 0x67C8
@@ -236,15 +236,7 @@ def _all_in(elements: Elements, number: int) -> list[bytes]:
 
 
 def _elements(data: bytes) -> Elements:
-    """(number, content) of those in it, up to one that ends behind it."""
-    found, at = [], 0
-    while at < len(data) and (head := head_of(data[at : at + LONGEST_HEAD])):
-        number, length, size = head
-        at += length + size
-        if not number or at > len(data):
-            break
-        found.append((number, data[at - size : at]))
-    return found
+    return list(elements_in(data))
 
 
 def _integer(content: bytes | None) -> int:
