@@ -54,11 +54,19 @@ def test_alpha_of_webm_is_kept_or_refused(codec, tmp_path):
         assert same(after.chroma, [list(frame.chroma) for frame in reader])
 
 
-@pytest.mark.parametrize("suffix", [".hevc", ".mp4"])
-def test_other_layers_of_hevc_are_noted(suffix, tmp_path):
-    options = {"preset": "ultrafast", "x265-params": "log-level=error:bframes=0"}
-    plain = Clip("libx265", times=VARIABLE[:3], options=options).write(tmp_path / "plain.mp4")
-    layer = b"\x02\x09alpha"  # a slice of layer 1
+@pytest.mark.parametrize(
+    ("codec", "suffix", "layer"),
+    [
+        *(("libx265", suffix, b"\x02\x09alpha") for suffix in (".hevc", ".mp4")),  # a slice of layer 1
+        *(("libx264", suffix, b"\x74\x40\x01view") for suffix in (".h264", ".mp4", ".mkv")),  # of another view
+        ("libx264", ".mp4", b"\x13alpha"),  # of an auxiliary picture
+    ],
+)
+def test_other_layers_of_a_picture_are_noted(codec, suffix, layer, tmp_path):
+    options = {"preset": "ultrafast", "bf": "0"}
+    if codec == "libx265":
+        options = {"preset": "ultrafast", "x265-params": "log-level=error:bframes=0"}
+    plain = Clip(codec, times=VARIABLE[:3], options=options).write(tmp_path / "plain.mp4")
     with av.open(str(plain)) as before, av.open(str(tmp_path / f"in{suffix}"), "w") as after:
         stream = after.add_stream_from_template(before.streams.video[0])
         for packet in before.demux(video=0):

@@ -1,4 +1,4 @@
-"""Pictures beside the coded one, of its alpha or of another eye: which decoder sees those of WebM, and where none does (HEVC)."""
+"""Pictures beside the coded one, of its alpha or another eye: which decoder sees those of WebM; none does in H.264 and HEVC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from runtime.video.format import ffmpeg_line
 SEEING = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # decoders that do, by the name of the usual one
 BESIDE: Literal["matroska_block_additional"] = "matroska_block_additional"  # the number of the addition, and its bytes
 ALPHA = 1  # its number
-SIZED, SIZE_AT = b"\1", 21  # how HEVC's settings begin where units have their size before them, and where it says of how many bytes
+SIZED = b"\1"  # how settings begin where units have their size before them
+SIZE_AT = {"hevc": 21, "h264": 4}  # the place in them that says of how many bytes it is
+BESIDE_OF_H264 = {19, 20}  # units of an auxiliary picture, as alpha, and of another view (ITU-T H.264, table 7-1)
 START_CODE = re.compile(rb"\x00\x00\x01(..)", re.DOTALL)  # and the two bytes of a unit's header, ITU-T H.265, 7.3.1.2
 
 
@@ -43,17 +45,21 @@ def check_alpha(path: Path, packet: av.Packet[Any], decoder: av.VideoCodecContex
 
 
 def layers_of(packet: av.Packet[Any], decoder: av.VideoCodecContext) -> set[int]:
-    """The layers (nuh_layer_id) that a packet of HEVC holds above the one that is decoded; none of other codecs."""
-    if decoder.codec.canonical_name != "hevc":
+    """What a packet holds beside the picture that is decoded: layers of HEVC (nuh_layer_id), kinds of units of H.264."""
+    codec = decoder.codec.canonical_name
+    if codec not in SIZE_AT:
         return set()
-    return {(head[0] & 1) << 5 | head[1] >> 3 for head in _unit_heads(bytes(packet), decoder.extradata or b"")} - {0}
+    heads = _unit_heads(bytes(packet), decoder.extradata or b"", SIZE_AT[codec])
+    if codec == "h264":
+        return {head[0] & 0x1F for head in heads} & BESIDE_OF_H264
+    return {(head[0] & 1) << 5 | head[1] >> 3 for head in heads} - {0}
 
 
-def _unit_heads(data: bytes, settings: bytes) -> Iterator[bytes]:
-    if not settings.startswith(SIZED) or len(settings) <= SIZE_AT:
+def _unit_heads(data: bytes, settings: bytes, size_at: int) -> Iterator[bytes]:
+    if not settings.startswith(SIZED) or len(settings) <= size_at:
         yield from START_CODE.findall(data)
         return
-    size, at = (settings[SIZE_AT] & 3) + 1, 0
+    size, at = (settings[size_at] & 3) + 1, 0
     while at + size + 2 <= len(data):
         yield data[at + size : at + size + 2]
         at += size + int.from_bytes(data[at : at + size], "big")

@@ -60,9 +60,7 @@ from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import missing_numbers, open_source
 from runtime.video.user_data import USER_DATA, has_signature, is_signature
 
-OTHER_LAYERS = (
-    "the other layers of the HEVC picture (its alpha, or what another eye sees) are not in the output: FFmpeg decodes one"
-)
+OTHER_LAYERS = "the other layers of the picture (its alpha, or what another eye sees) are not in the output: FFmpeg decodes one"
 SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in seconds
 CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
