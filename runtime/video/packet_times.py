@@ -97,7 +97,7 @@ def lost_times(reader: VideoReader, copied: tuple[int, ...], timed: Collection[i
 def untimed_pictures(written: Path, where: str) -> Iterator[str]:
     """A line where pictures have no times, as FFmpeg gives a program stream those of some alone where a packet has several."""
     with suppress(av.FFmpegError, VideoError), open_source(written).container as output:
-        pictures = (packet for packet in output.demux(video=0) if packet.size)
+        pictures = (packet for packet in packets_from_here(output, output.streams.video[0]) if packet.size)
         times = [packet.pts if packet.dts is None else packet.dts for packet in islice(pictures, LOOKED_THROUGH)]
         if untimed := times.count(None):
             told = f"{untimed} of the first {len(times)} pictures have no time in {where}"
