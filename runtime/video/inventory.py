@@ -81,6 +81,7 @@ class Inventory:
     boxes: Mapping[str, frozenset[bytes]]  # of an MP4, that FFmpeg does not read: what is in them, by name
     chunks: Mapping[str, frozenset[bytes]]  # of an AVI, that FFmpeg does not copy
     elements: Mapping[str, frozenset[bytes]]  # of Matroska, that FFmpeg does not read
+    messages: frozenset[str]  # of the pictures, that FFmpeg does not read
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
@@ -122,6 +123,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
         chunks=unread_chunks_of(reader.path) if is_format(reader.container, AVI) and reader.path.is_file() else {},
         elements=unread_elements_of(reader.path) if is_format(reader.container, MATROSKA) and reader.path.is_file() else {},
+        messages=frozenset(reader.messages),
         details=(
             (f"{reader.stream.type} stream {reader.stream.index}", "", _details(reader.stream, heard)),
             *(
@@ -167,6 +169,8 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
         lost.append(("chunks", f"the chunks {chunks} (which FFmpeg does not copy)"))
     if elements := _gone(before.elements, after.elements):
         lost.append(("elements", f"the elements {elements} (which FFmpeg does not read)"))
+    if messages := ", ".join(sorted(before.messages - after.messages)):
+        lost.append(("messages", f"messages of the pictures ({messages}; FFmpeg does not read them)"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
     strangers = [

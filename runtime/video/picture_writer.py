@@ -89,7 +89,7 @@ class PictureWriter(OutputWriter):
             self._check_names()
             for picture in sorted(self._part.path.iterdir()):
                 picture.replace(place_of(self._target / picture.name))
-        self._note_lost(set(self._reader.side_data) - self._lost)
+        self._note_lost((set(self._reader.side_data) | self._reader.messages) - self._lost)
         self.close()
 
     def close(self) -> None:

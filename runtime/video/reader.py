@@ -55,6 +55,7 @@ from runtime.video.fragments import samples_in_fragments
 from runtime.video.frame_times import FrameTimes
 from runtime.video.hdr import Hdr
 from runtime.video.layouts import WIDE, Layouts
+from runtime.video.messages import messages_of
 from runtime.video.part import CONTAINER_CLOCK, Part
 from runtime.video.pipe_end import within_a_packet
 from runtime.video.sources import missing_numbers, open_source
@@ -120,6 +121,7 @@ class VideoReader:
         self._before: int | None = None  # when the frame before the first one is shown
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
+        self._messages: dict[str, Fraction] = {}  # what FFmpeg reads over, with the time in seconds of the last packet that had it
         self._packet_bytes = 0  # of the first packet of the picture
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
         self.begins: dict[int, Fraction] = {}  # the same of the first packet, heard or not
@@ -229,6 +231,11 @@ class VideoReader:
         found = self.container.chapters()
         return self.part.chapters(found) if self.part else found
 
+    @property
+    def messages(self) -> set[str]:
+        """See `messages_of`; of the pictures of the part that were read so far."""
+        return {name for name, last in self._messages.items() if self.part is None or not self.part.is_before(last)}
+
     def set_aside(self, streams: set[int]) -> None:
         """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame.
 
@@ -260,6 +267,7 @@ class VideoReader:
         try:
             for packet in packets_from_here(self.container):
                 if packet.stream is self.stream:
+                    self._note_messages(packet)
                     yield
                     if self.part and packet.dts is not None and self.part.is_over(packet.dts * packet.time_base - INTERLEAVED):
                         return
@@ -456,6 +464,7 @@ class VideoReader:
             if not packet.size:
                 self._note_repeat(packet)
                 continue
+            self._note_messages(packet)
             waiting.append(packet)
             if doubtful:
                 doubtful = not (joinable and packet.is_keyframe)
@@ -501,6 +510,9 @@ class VideoReader:
             if says_something(data) and data.type.name not in self.side_data:
                 time = None if frame.pts is None else frame.pts * (self.stream.time_base or Fraction(1))
                 self.side_data[data.type.name] = time
+
+    def _note_messages(self, packet: av.Packet[Any]) -> None:
+        self._messages.update(dict.fromkeys(messages_of(packet, self._decoder), _start(packet)))
 
     def _note_changes(self, frame: av.VideoFrame, pts: int) -> None:
         """Of what the output says once, of the first frame: the first that says otherwise."""

@@ -22,16 +22,15 @@ from runtime.files.time_ranges import TimeRange
 from runtime.video.format import MP4_LIKE, Frame, Plane, is_format, packets_from_here
 from runtime.video.muxer import encoded_format
 from runtime.video.output_writer import OutputWriter, own_part
-from runtime.video.reader import VideoReader
+from runtime.video.reader import OTHER_LAYERS, VideoReader
 from runtime.video.segments import EncodedPiece, Piece, Segment, check_encoder, join_pieces
 from runtime.video.sources import STANDARD, open_source
+from runtime.video.units import SIZED, START, kind_of, size_of_sizes, units_of
 from runtime.video.writer import VideoWriter
 
 ODD_PROFILE = 244  # of H.264, High 4:4:4 Predictive, which lossless encoding needs
-SIZE, SIZED_AT = 4, {"h264": 4, "hevc": 21}  # bytes of a unit's size; where a file's settings say so, less one
-START = b"\x00\x00\x01"  # before every unit of a stream in Annex B's form
+SIZE = 4  # bytes of a unit's size, as all write it
 IN_BAND = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}  # codecs whose settings may stand beside their pictures
-UNIT = {"h264": lambda first: first & 31, "hevc": lambda first: first >> 1 & 63}  # kind of a unit, from its first byte
 FRESH = {"h264": {5}, "hevc": {16, 17, 18, 19, 20}}  # pictures that need nothing before them, kinds of units
 CODED = {"h264": range(1, 6), "hevc": range(32)}  # units that are pictures
 
@@ -148,6 +147,8 @@ class SplicingWriter(OutputWriter):
             with VideoWriter(self._place, source, self._encoder, coded=True, spliced=spliced, replaces=self._replaces) as joined:
                 join_pieces(self._pieces, source, joined)
             self.notes += joined.notes
+        if lost := sorted(self._lacking()):
+            self.notes.append(f"{', '.join(lost)}: in the pictures alone that were copied")
         anew = self.frames - self._copied
         self.notes.append(
             f"{self._copied} frames were copied as they are coded, {anew} were encoded: the ranges, and what is next to them"
@@ -161,6 +162,15 @@ class SplicingWriter(OutputWriter):
             if self._current is not None:
                 self._current.close()
             self._folder.drop()
+
+    def _lacking(self) -> set[str]:
+        """What the source's pictures say and no picture that was encoded does."""
+        encoded = [piece.path for piece in self._pieces if isinstance(piece, EncodedPiece)]
+        told: set[str] = set()
+        for path in encoded:
+            with VideoReader(path) as piece:
+                told.update(piece.side_data)
+        return {*self._reader.side_data, *self._reader.messages} - told if encoded else set()
 
     def _end_piece(self) -> None:
         written, self._current = self._current, None
@@ -186,16 +196,14 @@ class _Pictures:
         self._path, self._index = reader.path.absolute(), reader.stream.index
         self._reader = reader
         self.codec = str(av.Codec(reader.info.codec, "r").canonical_name)
-        settings = settings_of(reader) or b""
-        self._sized = self.codec in IN_BAND and settings[:1] == b"\x01"  # units have their size before them, as in MP4
-        self._odd = self._sized and settings[SIZED_AT[self.codec]] & 3 != SIZE - 1
+        self._size = size_of_sizes(self.codec, settings_of(reader)) if self.codec in IN_BAND else 0
         self._seeks = is_format(reader.container, {*MP4_LIKE, "matroska"})  # straight to a keyframe
 
     def spans(self, ranges: Sequence[TimeRange]) -> list[Span]:
         """What can be copied: groups of pictures outside the ranges and inside the part, one after the other where they touch."""
         seen = [(packet.pts, packet.is_keyframe and not packet.is_discard, self._fresh(packet)) for packet in self._packets()]
         times = [pts for pts, _, _ in seen if pts is not None]
-        if self._odd or len(times) < len(seen) or len(set(times)) < len(times):
+        if self._size not in (0, SIZE) or len(times) < len(seen) or len(set(times)) < len(times):
             return []
         before = [-1, *accumulate(times, max)]
         after = [*reversed([*accumulate(reversed(times), min)]), 0]
@@ -218,7 +226,7 @@ class _Pictures:
 
     def prepared(self, span: Span) -> Iterator[av.Packet[Any]]:
         """The same, with what a decoder must know at their beginning."""
-        if not self._sized:
+        if not self._size:
             yield from self.within(span)
             return
         with open_source(self._path).container as container:
@@ -249,26 +257,13 @@ class _Pictures:
     def _fresh(self, packet: av.Packet[Any]) -> bool:
         """Whether a decoder may begin here in the middle of a stream that had other settings."""
         return self.codec not in IN_BAND or (
-            packet.is_keyframe and first_picture(self.codec, bytes(packet), self._sized) in FRESH[self.codec]
+            packet.is_keyframe and first_picture(self.codec, bytes(packet), self._size) in FRESH[self.codec]
         )
 
 
-def first_picture(codec: str, data: bytes, sized: bool) -> int | None:
-    """The kind of the first unit with a picture in a packet of H.264 or HEVC; `sized` where units have their size before them."""
-    at = 0
-    while True:
-        if not sized:
-            found = data.find(START, at)
-            if found < 0:
-                return None
-            at = found + len(START)
-        begin = at + SIZE if sized else at
-        if begin >= len(data):
-            return None
-        kind: int = UNIT[codec](data[begin])
-        if kind in CODED[codec]:
-            return kind
-        at = begin + int.from_bytes(data[at:begin], "big") if sized else begin
+def first_picture(codec: str, data: bytes, size: int) -> int | None:
+    """The kind of the first unit with a picture in a packet of H.264 or HEVC; `size` as `units_of` has it."""
+    return next((kind for unit in units_of(data, size) if (kind := kind_of(codec, unit)) in CODED[codec]), None)
 
 
 def settings_of(reader: VideoReader) -> bytes | None:
@@ -280,7 +275,7 @@ def _profile(settings: bytes | None) -> int | None:
     """The profile of H.264, from what is said of all pictures, in either form."""
     if not settings or len(settings) < SIZE:
         return None
-    at = 0 if settings[0] == 1 else settings.find(START) + len(START)
+    at = 0 if settings.startswith(SIZED) else settings.find(START) + len(START)
     return settings[at + 1]
 
 
@@ -294,6 +289,8 @@ def _no_copies(path: Path, reader: VideoReader, encoder: EncoderOptions, changed
     known = str(av.Codec(info.codec, "r").canonical_name)
     if av.Codec(encoder.codec, "w").canonical_name != known:
         return f"the source is {known}, and {encoder.codec} is not"
+    if OTHER_LAYERS in reader.notes:
+        return "its pictures have others beside them, which encoded ones have not"
     if info.rgb_bits or encoded_format(encoder.codec, info) != info.pixel_format:
         return f"{encoder.codec} does not take {info.pixel_format}"
     return None
