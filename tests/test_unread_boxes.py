@@ -110,3 +110,20 @@ def test_the_places_of_ambisonic_channels_are_found(tmp_path):
         content = box(kind, content)
     (tmp_path / "in.mp4").write_bytes(content)
     assert list(unread_boxes_of(tmp_path / "in.mp4", ())) == ["SA3D"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (20, struct.pack(">I", 0x8000), "mvhd with a rate of 0.5"),
+        (24, b"\0\x40", "mvhd with a volume of 0.25"),
+        (80, struct.pack(">I", 7), "mvhd with a poster, preview or selection"),
+    ],
+)
+def test_what_players_are_to_do_with_a_whole_movie(place, value, told, tmp_path):
+    source = with_boxes(tmp_path / "in.mov")
+    data = bytearray(source.read_bytes())
+    at = data.index(b"mvhd") + 4 + place
+    data[at : at + len(value)] = value
+    source.write_bytes(bytes(data))
+    assert copied(source, tmp_path / "out.mov") == [NOTE.format(told)]

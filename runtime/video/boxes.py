@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -30,6 +31,20 @@ def boxes_in(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
             return
         yield Box(kind, start + header, start + size)
         start += size
+
+
+def tracks_in(file: BinaryIO) -> Iterator[Box]:
+    """Those of a whole file (trak)."""
+    for movie in boxes_in(file, 0, file.seek(0, io.SEEK_END)):
+        if movie.kind == b"moov":
+            yield from (box for box in boxes_in(file, *movie[1:]) if box.kind == b"trak")
+
+
+def inside(file: BinaryIO, box: Box, names: tuple[bytes, ...]) -> Box:
+    """The box within it that is found by these names, one in another; without content where it is not there."""
+    for name in names:
+        box = next((each for each in boxes_in(file, *box[1:]) if each.kind == name), Box(name, 0, 0))
+    return box
 
 
 def content_of(file: BinaryIO, box: Box, most: int) -> bytes:

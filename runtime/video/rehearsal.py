@@ -36,6 +36,7 @@ from runtime.video.format import (
     packets_from_here,
     plane_of,
 )
+from runtime.video.iamf import parts_of_iamf
 from runtime.video.layouts import has_samples_of, narrower, range_of
 from runtime.video.muxer import (
     PICTURE_FIRST,
@@ -391,7 +392,7 @@ def _takes(plan: OutputPlan, source: Stream) -> bool:
         return plan.is_format({"matroska"})
     if source.type == "video" and not (is_cover(source) and holds_as_stream(plan.format)):
         return False
-    return _writes(plan.format, source)
+    return source.index not in parts_of_iamf(plan.reader) and _writes(plan.format, source)
 
 
 def _writes(container: str, source: Stream) -> bool:
@@ -418,11 +419,14 @@ def _left_out(plan: OutputPlan, source: Stream) -> str:
     wanted = source.type in ("audio", "subtitle") and not plan.encoder.drop_unsupported
     looked = "at the start of the pipe" if reader.path == STANDARD else f"in the first {LOOKED_FURTHER >> 20} MiB of the file"
     unknown = f"nothing {looked} tells its rate and channels" if is_unknown(source) and not plan.is_format({Y4M}) else ""
+    loose = "is a part of immersive sound (IAMF), which PyAV cannot write" if source.index in parts_of_iamf(reader) else ""
     if wanted and not plan.is_format({Y4M}):
         remedy = f"leave it out with --no-copy-{source.type}-streams or --drop-unsupported"
         if unknown:
             piped = "give the file's name instead of a pipe, or " if reader.path == STANDARD else ""
             raise VideoError(f"{reader.path}: {name} ({codec}) cannot be copied, {unknown}: {piped}{remedy}")
+        if loose:
+            raise VideoError(f"{reader.path}: {name} ({codec}) {loose}: {remedy}")
         others = [other for other in COMMON if other != suffix]
         taking = [other for other in others if _writes(COMMON[other], source)]
         start = f"{suffix} cannot hold {name} of {reader.path} ({codec})"
@@ -430,7 +434,8 @@ def _left_out(plan: OutputPlan, source: Stream) -> str:
             raise VideoError(f"{start}, nor can {' or '.join(others)}, as PyAV writes them: {remedy}")
         other = taking[0] if ".mkv" in taking else " or ".join(taking)
         raise VideoError(f"{start}: write an {other}, or leave it out with --drop-unsupported")
-    return f"{name} ({codec}) is not in the output: {unknown or why_left_out(source, suffix)}"
+    reason = (loose and f"it {loose}") or unknown or why_left_out(source, suffix)
+    return f"{name} ({codec}) is not in the output: {reason}"
 
 
 def _unsaid(plan: OutputPlan, found: InputContainer) -> list[int]:

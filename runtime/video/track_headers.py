@@ -5,15 +5,15 @@ FFmpeg hands on one bit of it, and makes the rest up. `set_track_headers` puts i
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.video.boxes import Box, boxes_in, content_of
+from runtime.video.boxes import content_of, inside, tracks_in
 
+HEADER = (b"tkhd",)
 FLAGS, ENABLED = 3, 1  # the place of the last eight, and one of them
 MOST = 92  # bytes of a header
 NUMBER, CHOICE = ((12, 20), (32, 44))  # places of the track's number and of what follows its length, by version
@@ -52,17 +52,10 @@ def set_track_headers(path: Path, headers: Mapping[int, TrackHeader]) -> None:
 
 def _headers(file: BinaryIO) -> Iterator[tuple[int, int, TrackHeader]]:
     """(place of its content, number, header) of each track."""
-    for box in _tracks_of(file):
+    for box in (inside(file, track, HEADER) for track in tracks_in(file)):
         content = content_of(file, box, MOST)
         version = content[0] if content else len(CHOICE)
         if version < len(CHOICE) and len(content) >= CHOICE[version] + struct.calcsize(CHOICE_FORMAT):
             (number,) = struct.unpack_from(">I", content, NUMBER[version])
             choice = struct.unpack_from(CHOICE_FORMAT, content, CHOICE[version])
             yield box.start, number, TrackHeader(bool(content[FLAGS] & ENABLED), *choice)
-
-
-def _tracks_of(file: BinaryIO) -> Iterator[Box]:
-    """The header of each."""
-    movies = (box for box in boxes_in(file, 0, file.seek(0, io.SEEK_END)) if box.kind == b"moov")
-    tracks = (box for movie in movies for box in boxes_in(file, *movie[1:]) if box.kind == b"trak")
-    return (box for track in tracks for box in boxes_in(file, *track[1:]) if box.kind == b"tkhd")

@@ -18,9 +18,11 @@ from typing import BinaryIO
 
 import av
 
-from runtime.video.boxes import HEADER, Box, boxes_in, content_of
+from runtime.video.boxes import HEADER, Box, boxes_in, content_of, inside
 from runtime.video.fragments import UUID, UUID_BYTES, XMP
+from runtime.video.iamf import DESCRIPTION
 from runtime.video.sources import WITH_XMP
+from runtime.video.track_headers import FULL_VOLUME
 
 FULL = 4  # bytes: version and flags
 MOST = 1 << 20  # bytes of a box that is compared
@@ -35,7 +37,7 @@ MADE_ANEW = {b"chap", b"tmcd"}  # references to tracks
 SPHERICAL = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")  # which FFmpeg hands on
 OF_SOUND = (b"SA3D", b"SAND")  # in the description of samples: how ambisonic channels stand, and those that do not turn
 EDIT, COUNTED, AS_MADE = (">Iii", ">Qqi"), 8, 1 << 16  # length, place and rate, by version; bytes in front; a rate of 1
-DESCRIPTION = (b"mdia", b"minf", b"stbl", b"stsd")
+PREFERRED, PREFERRED_AT = ">ih46x6I", (20, 32)  # rate, volume, and places in time; where, by version
 MDIR = b"mdir"  # the handler of iTunes' metadata
 IN_WORDS = {  # of a phone's user data (3GPP TS 26.244, 8), whose names say little
     b"titl": "title",
@@ -91,8 +93,22 @@ class _File:
         for box in boxes_in(self._file, *moov[1:]):
             if box.kind == b"trak":
                 yield from self._in_track(box)
+            elif box.kind == b"mvhd":
+                yield from self._in_header(self._content(box))
             else:
                 yield from self._beside(box, OF_MOOV)
+
+    def _in_header(self, header: bytes) -> Iterator[tuple[str, bytes]]:
+        """What players are to do with all of it, and the times of a poster and a preview, which QuickTime has (mvhd)."""
+        at = PREFERRED_AT[header[:1] == b"\1"]
+        if len(header) >= at + struct.calcsize(PREFERRED):
+            rate, volume, *times = struct.unpack_from(PREFERRED, header, at)
+            if rate not in (0, AS_MADE):
+                yield f"mvhd with a rate of {rate / AS_MADE:.3g}", b""
+            if volume not in (0, FULL_VOLUME):
+                yield f"mvhd with a volume of {volume / FULL_VOLUME:.3g}", b""
+            if any(times):
+                yield "mvhd with a poster, preview or selection", struct.pack(f">{len(times)}I", *times)
 
     def _in_track(self, track: Box) -> Iterator[tuple[str, bytes]]:
         for box in boxes_in(self._file, *track[1:]):
@@ -102,7 +118,7 @@ class _File:
                 yield from ((_letters(kind), b"") for kind, *_ in boxes_in(self._file, *box[1:]) if kind not in MADE_ANEW)
             else:
                 yield from self._beside(box, OF_TRAK)
-        description = self._content(self._inside(track, DESCRIPTION))
+        description = self._content(inside(self._file, track, DESCRIPTION))
         for kind in OF_SOUND:
             if (at := description.find(kind)) >= FULL:
                 size = int.from_bytes(description[at - FULL : at], "big")
@@ -150,12 +166,6 @@ class _File:
 
     def _is_read(self, box: Box) -> bool:
         return _is_read(_box(box.kind, self._content(box)))
-
-    def _inside(self, box: Box, names: tuple[bytes, ...]) -> Box:
-        """The box that is found by these names; without content where it is not there."""
-        for name in names:
-            box = next((each for each in boxes_in(self._file, *box[1:]) if each.kind == name), Box(name, 0, 0))
-        return box
 
     def _content(self, box: Box) -> bytes:
         return content_of(self._file, box, MOST)
