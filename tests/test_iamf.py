@@ -80,5 +80,6 @@ def test_parts_of_immersive_sound_are_refused_or_left_out(plain_sound, suffix, t
     kinds, notes = rewrite(source, target, drop_unsupported=True)
     assert kinds == ["video"] + ["audio"] * plain_sound
     assert [note for note in notes if "audio stream" in note] == [
-        f"audio stream {1 + plain_sound} (opus) is not in the output: it is a part of immersive sound (IAMF), which PyAV cannot write"
+        f"audio stream {1 + plain_sound} (opus) is not in the output: "
+        "it is a part of immersive sound (IAMF), which PyAV cannot write"
     ]

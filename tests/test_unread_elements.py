@@ -12,7 +12,7 @@ from runtime.video.unread_elements import MOST, unread_elements_of
 NOTE = "the elements {} (which FFmpeg does not read): not in the output as it was"
 SEEK_HEAD, CUES, VOID = 0x114D9B74, 0x1C53BB6B, 0xEC  # places in the file, which change
 INFO, TRACKS, CHAPTERS, TAGS = 0x1549A966, 0x1654AE6B, 0x1043A770, 0x1254C367
-TRACK, LANGUAGE, BCP47, CODEC_NAME = 0xAE, 0x22B59C, 0x22B59D, 0x258688
+TRACK, VIDEO, LANGUAGE, BCP47, CODEC_NAME = 0xAE, 0xE0, 0x22B59C, 0x22B59D, 0x258688
 
 
 def element(number, *parts):
@@ -31,7 +31,7 @@ def elements(data):
         at += length + size
 
 
-def with_elements(path, info=b"", track=b"", chapters=b"", tags=b"", behind=b"", at_the_end=False, **clip):
+def with_elements(path, info=b"", track=b"", video=b"", chapters=b"", tags=b"", behind=b"", at_the_end=False, **clip):
     """A Matroska file with more at the ends of these, which are in front of the clusters or behind them."""
     times = [0, 3000, 6000]
     (_, header), (_, segment) = elements(Clip(times=times, **clip).write(path).read_bytes())
@@ -40,12 +40,16 @@ def with_elements(path, info=b"", track=b"", chapters=b"", tags=b"", behind=b"",
         if number == CLUSTER:
             clusters += element(number, content)
         elif number == TRACKS:
-            parts += element(TRACKS, *(element(kind, each, track) for kind, each in elements(content)))
+            parts += element(TRACKS, *(element(kind, with_video(each, video), track) for kind, each in elements(content)))
         elif number not in (SEEK_HEAD, CUES, VOID):
             parts += element(number, content, {INFO: info, TAGS: tags}.get(number, b""))
     parts += element(CHAPTERS, chapters) if chapters else b""
     path.write_bytes(element(EBML, header) + element(SEGMENT, clusters + parts if at_the_end else parts + clusters) + behind)
     return path
+
+
+def with_video(track, more):
+    return b"".join(element(number, content, more if number == VIDEO else b"") for number, content in elements(track))
 
 
 def edition(*parts):
@@ -74,6 +78,7 @@ CASES = {
     "another language": ({"track": element(BCP47, "fr")}, "LanguageBCP47"),
     "a codec's name": ({"track": element(CODEC_NAME, "H.264 of mine")}, "CodecName"),
     "a track that is off": ({"track": element(0xB9, 0)}, "FlagEnabled"),
+    "cropping by players": ({"video": element(0x54BB, 8) + element(0x54CC, 0)}, "PixelCropTop"),
     "linked files": (
         {
             "info": element(0x7384, "a.mkv")

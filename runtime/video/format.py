@@ -31,6 +31,7 @@ Plane = npt.NDArray[Any]  # (H, W) uint8, or uint16 above 8 bits
 NOT_STATED, LIMITED, FULL = 0, 1, 2  # of AVColorRange
 FALLBACK_RATE = 25  # frames per second, FFmpeg's own guess for raw streams without times
 UNNAMED = {28: "LCEVC", 29: "VIEW_ID", 30: "3D_REFERENCE_DISPLAYS", 31: "EXIF"}  # side data of FFmpeg 8, not in PyAV's list
+ERROR, INFO = av.logging.ERROR, av.logging.INFO  # of FFmpeg's log; higher ones say more
 UNKNOWN_CODEC = "unknown codec"
 MP4_LIKE = {"mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"}  # muxers with edit lists and a movie timescale
 WITH_A_CLOCK = {"mpegts", "mpeg"}  # formats whose times are those of a clock, whatever it does
@@ -161,16 +162,16 @@ def is_encrypted(packet: av.Packet[Any]) -> bool:
 
 
 @contextmanager
-def ffmpeg_says(said: list[str]) -> Iterator[None]:
-    """Collects FFmpeg's error log: the reason behind its errors, which say no more than 'Invalid argument'.
+def ffmpeg_says(said: list[str], level: int = ERROR) -> Iterator[None]:
+    """Collects FFmpeg's log: the reason behind its errors, which say no more than 'Invalid argument', or more than that.
 
     It is the process's: where several threads listen at a time, each hears the others' too.
     """
-    log, heard = _LISTENERS.begin()
+    log, heard = _LISTENERS.begin(level)
     try:
         yield
     finally:
-        said += [text.strip() for _, _, text in log[heard:] if text.strip()]
+        said += [text.strip() for severity, _, text in log[heard:] if severity <= level and text.strip()]
         _LISTENERS.end()
 
 
@@ -178,21 +179,22 @@ class _Listeners:
     """One capture for all that listen at a time: PyAV's own, and the levels, are put back in the order in which they were taken."""
 
     def __init__(self) -> None:
-        self._lock, self._count = threading.Lock(), 0
+        self._lock, self._count, self._level = threading.Lock(), 0, ERROR
         self._log: list[tuple[int, str, str]] = []
         self._left = ExitStack()
 
-    def begin(self) -> tuple[list[tuple[int, str, str]], int]:
-        """The log, and how long it is."""
+    def begin(self, level: int) -> tuple[list[tuple[int, str, str]], int]:
+        """The log, and how long it is; it has all up to the highest level that is asked for at a time."""
         with self._lock:
+            self._level = max(level, self._level if self._count else level)
             if not self._count:
                 self._left.callback(av.logging.set_level, av.logging.get_level())
                 self._left.callback(av.logging.set_skip_repeated, av.logging.get_skip_repeated())
-                av.logging.set_level(av.logging.ERROR)
                 av.logging.set_skip_repeated(False)  # two broken files may be broken alike
                 capture = av.logging.Capture(local=False)
                 self._log = capture.__enter__()
                 self._left.callback(capture.__exit__, None, None, None)
+            av.logging.set_level(self._level)
             self._count += 1
             return self._log, len(self._log)
 

@@ -1,8 +1,7 @@
 """`Inventory`: what a source has beside its luma, taken once, and what became of each entry in the output.
 
 An entry ends in one of three ways: it is in the output as it was, a note names it, or the run was refused. `settle` writes the
-note where nobody else has, so there is no fourth. Two things are not in it, since PyAV does not tell of them: cropping that
-Matroska wants players to do, and where between the luma samples those of chroma lie.
+note where nobody else has, so there is no fourth.
 """
 
 from __future__ import annotations
@@ -101,6 +100,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         facts[f"how often it is to be played ({plays})"] = True
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
+    facts.update(reader.coded_settings)
     broadcast = is_format(reader.container, MPEG_TS)
     described = descriptors_of(reader.path) if broadcast else {}
     return Inventory(
@@ -195,7 +195,7 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
     """(what a note must have in it, how to call it)"""
     for name, value in before.facts.items():
         kind = name.removeprefix("side data ") if name.startswith("side data ") else name
-        if after.facts.get(name) == value or not value:
+        if after.facts.get(name) == value or value is None:
             continue
         start = reader.part.start if reader.part and reader.part.is_cut else Fraction(0)
         time = reader.side_data[kind] if kind != name else None

@@ -25,6 +25,7 @@ from runtime.files.time_ranges import clock
 from runtime.machine.scheduling import own_scheduling
 from runtime.video.avi_sound import count_packets
 from runtime.video.codec_delay import delayed
+from runtime.video.coded_settings import with_coded_settings
 from runtime.video.cover_art import attach
 from runtime.video.format import FALLBACK_RATE, FULL, LIMITED, MP4_LIKE, VideoInfo, codec_name, ffmpeg_says, has_flag, is_format
 from runtime.video.fragments import append_xmp, gamma_of
@@ -364,7 +365,8 @@ class Muxer:
         context.flags |= av.codec.context.Flags.frame_duration
         if plan.coded:
             context.flags |= av.codec.context.Flags.global_header  # as the segments have it, whatever the container
-        context.options = with_user_data(codec, with_hdr(codec, options, info.hdr), info)
+        options = with_user_data(codec, with_hdr(codec, options, info.hdr), info)
+        context.options = with_coded_settings(codec, options, plan.reader.coded_settings, context.pix_fmt)
         known = metadata_of(plan.reader.stream.metadata, without=(*STATISTICS, TIMECODE, REEL, REEL.upper()))
         stream.metadata.update(_named(known))
         timecode = timecode_of(plan.reader)  # from which MP4 and QuickTime make a track

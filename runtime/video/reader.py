@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ from runtime.errors import InputError, VideoError
 from runtime.files.time_ranges import TimeRange
 from runtime.video.alpha import check_alpha, decoder_for, layers_of
 from runtime.video.captions import Captions
+from runtime.video.coded_settings import coded_settings
 from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
 from runtime.video.format import (
     FALLBACK_RATE,
@@ -66,6 +68,7 @@ SAY_THEIR_LENGTH = {"matroska", "flv", "mxf"}  # formats whose headers do, in se
 CUT_OFF = Fraction(1, 2)  # seconds; one of them that ends this much before its header says was cut off
 PICTURE_RATE = Fraction(25)  # frames per second, as FFmpeg takes pictures
 SAME_RATE = Fraction(2, 100)  # by which a short file's average is off the rate that its frames have
+SAME_SHAPE = Fraction(1, 100)  # by which a container that tells the size on a screen is off
 MOST_AVERAGE, MOST_FRAMES = 70, 210  # frames per second; FFmpeg's bounds for an average that is one and a rate that is none
 AFTER_A_JUMP = 2  # packets; FFmpeg marks the last one before a jump of the counter, or the one before that
 AT_THE_END = 2  # packets; what is left of a piece of sound that is not whole comes as another
@@ -122,7 +125,7 @@ class VideoReader:
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._messages: dict[str, Fraction] = {}  # what FFmpeg reads over, with the time in seconds of the last packet that had it
-        self._packet_bytes = 0  # of the first packet of the picture
+        self._first_packet = b""  # of the picture
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
         self.begins: dict[int, Fraction] = {}  # the same of the first packet, heard or not
         self.hidden_at_end: dict[int, Fraction] = {}  # seconds of sound at the end of what was read that are not to be heard
@@ -231,6 +234,11 @@ class VideoReader:
         found = self.container.chapters()
         return self.part.chapters(found) if self.part else found
 
+    @cached_property
+    def coded_settings(self) -> dict[str, int]:
+        """See `coded_settings`; as the first picture has them."""
+        return coded_settings(self.stream, self._first_packet)
+
     @property
     def messages(self) -> set[str]:
         """See `messages_of`; of the pictures of the part that were read so far."""
@@ -331,6 +339,10 @@ class VideoReader:
         if self.info.frame_rate and not self.pictures and self._is_without_rate():
             taken = f"{float(self.info.frame_rate):.5g} frames per second are taken for it, as FFmpeg does"
             self._said.append(f"the stream says no rate: {taken}")
+        shape, coded_shape = self.stream.sample_aspect_ratio, self._decoder.sample_aspect_ratio
+        if shape and coded_shape and abs(shape - coded_shape) > SAME_SHAPE * coded_shape:
+            said = f"the container says that samples are {_ratio(shape)}, the coded picture {_ratio(coded_shape)}"
+            self._said.append(f"{said}: the output has the container's")
         started = Fraction(0) if self.pictures else _start_of(self.container)
         wraps = is_format(self.container, WITH_A_CLOCK)  # then what is before the turn is below 0; elsewhere that is priming
         self.origin = started if wraps else max(Fraction(0), started)  # seconds on the file's clock, from which users count
@@ -428,7 +440,7 @@ class VideoReader:
                         check_alpha(self.path, packet, self._decoder)
                         if OTHER_LAYERS not in self._said and layers_of(packet, self._decoder):
                             self._said.append(OTHER_LAYERS)
-                        self._packet_bytes = packet.size
+                        self._first_packet = bytes(packet)
                     packets += 1
                     hidden += packet.is_discard
                     self._times.take(packet)
@@ -612,7 +624,7 @@ class VideoReader:
             raise self._broken(frames, "it ends within an element")
         if self._pipe and self._pipe.without_index:
             self._said.append(WITHOUT_INDEX)
-        if self._pipe and is_format(self.container, {"yuv4mpegpipe"}) and self._pipe.within_a_picture(self._packet_bytes):
+        if self._pipe and is_format(self.container, {"yuv4mpegpipe"}) and self._pipe.within_a_picture(len(self._first_packet)):
             raise self._broken(frames, "it ends within a picture")
         if frames < packets - hidden and self.stream.codec_context.name not in HIDDEN:
             lost = packets - hidden - frames
@@ -628,7 +640,7 @@ class VideoReader:
         if is_format(self.container, SAY_THEIR_LENGTH) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
         try:
-            doubt = missing_end(self.path, set(self.container.format.name.split(",")), self._packet_bytes)
+            doubt = missing_end(self.path, set(self.container.format.name.split(",")), len(self._first_packet))
         except MissingEndError as error:
             raise self._broken(frames, str(error)) from error
         if doubt:
@@ -734,10 +746,14 @@ def _stated(frame: av.VideoFrame, decoder: av.VideoCodecContext) -> dict[str, st
     return {
         "the colour (primaries-transfer-matrix)": _joined(_colour(frame)),
         "the range of samples": _range(frame),
-        "the shape of samples": f"{aspect.numerator}:{aspect.denominator}",
+        "the shape of samples": _ratio(aspect),
         **({"the rotation": rotation} if rotation else {}),
         **({"the HDR10 metadata": hdr} if (hdr := str(_hdr(frame))) else {}),
     }
+
+
+def _ratio(shape: Fraction) -> str:
+    return f"{shape.numerator}:{shape.denominator}"
 
 
 def _range(frame: av.VideoFrame) -> str:

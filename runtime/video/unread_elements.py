@@ -1,4 +1,4 @@
-"""`unread_elements_of`: what a Matroska file says in elements that FFmpeg neither reads nor copies (RFC 9559, 5.1).
+"""`unread_elements_of`: what a Matroska file says in elements that FFmpeg neither reads nor copies, or PyAV hides (RFC 9559, 5.1).
 
 They are in the segment's information, its tracks, chapters and tags, and behind its end. Of what FFmpeg keeps under one name (a
 title and a tag with the title, two tags for two artists) it hands on the last.
@@ -20,7 +20,17 @@ from runtime.video.muxer import STATISTICS
 from runtime.video.pipe_end import EBML, LONGEST_HEAD, SEGMENT, elements_in, head_of
 
 INFO, TRACKS, CHAPTERS, ATTACHMENTS, TAGS = 0x1549A966, 0x1654AE6B, 0x1043A770, 0x1941A469, 0x1254C367
-TRACK, EDITION, ATOM, DISPLAY, ATTACHED, TAG, TARGETS, SIMPLE_TAG = 0xAE, 0x45B9, 0xB6, 0x80, 0x61A7, 0x7373, 0x63C0, 0x67C8
+TRACK, VIDEO, EDITION, ATOM, DISPLAY, ATTACHED, TAG, TARGETS, SIMPLE_TAG = (
+    0xAE,
+    0xE0,
+    0x45B9,
+    0xB6,
+    0x80,
+    0x61A7,
+    0x7373,
+    0x63C0,
+    0x67C8,
+)
 TRACK_UID, CHAPTER_UID, FILE_UID, CHAPTER_START = 0x73C5, 0x73C4, 0x46AE, 0x91
 TITLE, NAME, CHAPTER_NAME = (0x7BA9, "Title"), (0x536E, "Name"), (0x85, "ChapString")
 LANGUAGE, CHAPTER_LANGUAGE, TAG_LANGUAGE = 0x22B59C, 0x437C, 0x447A
@@ -36,6 +46,8 @@ UNREAD = {
     **{0x7384: "SegmentFilename", 0x4444: "SegmentFamily", 0x6924: "ChapterTranslate"},
     **{0x3C83AB: "PrevFilename", 0x3E83BB: "NextFilename", 0x3CB923: "PrevUUID", 0x3EB923: "NextUUID"},
     **{0x258688: "CodecName", 0x3A9697: "CodecSettings", 0x3B4040: "CodecInfoURL", 0x26B240: "CodecDownloadURL"},
+    **{0x54BB: "PixelCropTop", 0x54AA: "PixelCropBottom", 0x54CC: "PixelCropLeft", 0x54DD: "PixelCropRight"},
+    **{0x54B3: "AspectRatioType", 0x2FB523: "GammaValue"},
     **{0xB9: "FlagEnabled", 0x7446: "AttachmentLink", 0x6FAB: "TrackOverlay", 0x6624: "TrackTranslate", 0x537F: "TrackOffset"},
     **{0x45BD: "EditionFlagHidden", 0x45DD: "EditionFlagOrdered", 0x4520: "EditionDisplay"},
     **{0x98: "ChapterFlagHidden", 0x4598: "ChapterFlagEnabled", 0x6E67: "ChapterSegmentUUID", 0x6EBC: "ChapterSegmentEditionUID"},
@@ -44,7 +56,10 @@ UNREAD = {
     **{0x68CA: "TargetTypeValue", TARGET_TYPE: "TargetType", 0x63C9: "TagEditionUID"},
     **{TAG_DEFAULT: "TagDefault", 0x4485: "TagBinary", SIMPLE_TAG: "SimpleTag"},
 }
-SAYS_NOTHING = {0xB9: 1, 0x45BD: 0, 0x45DD: 0, 0x98: 0, 0x4598: 1, 0x4588: 0, 0x68CA: 50, 0x63C9: 0, TAG_DEFAULT: 1}  # as if absent
+SAYS_NOTHING = {
+    **dict.fromkeys((0x54BB, 0x54AA, 0x54CC, 0x54DD, 0x54B3, 0x2FB523), 0),
+    **{0xB9: 1, 0x45BD: 0, 0x45DD: 0, 0x98: 0, 0x4598: 1, 0x4588: 0, 0x68CA: 50, 0x63C9: 0, TAG_DEFAULT: 1},
+}  # as if absent
 IN_FULL = {  # by the element with a language of three letters: that which says it in full; what is meant without the former
     LANGUAGE: (0x22B59D, "LanguageBCP47", b"eng"),
     CHAPTER_LANGUAGE: (0x437D, "ChapLanguageBCP47", b"eng"),
@@ -117,6 +132,7 @@ def _unread(parts: list[tuple[int, bytes]]) -> Told:
         kept += _title(info, TITLE, WHOLE_FILE)
     for track in map(_elements, _all(tracks, TRACK)):
         yield from (*_named(track), *_in_full(track))
+        yield from _named(each for video in _all_in(track, VIDEO) for each in _elements(video))
         owner = (TRACK_UID, _integer(dict(track).get(TRACK_UID)))
         known.add(owner)
         kept += _title(track, NAME, owner)
