@@ -40,7 +40,8 @@ def with_elements(path, info=b"", track=b"", video=b"", chapters=b"", tags=b"", 
         if number == CLUSTER:
             clusters += element(number, content)
         elif number == TRACKS:
-            parts += element(TRACKS, *(element(kind, with_video(each, video), track) for kind, each in elements(content)))
+            tracks = [with_video(each, video) for kind, each in elements(content) if kind == TRACK]  # without a check sum
+            parts += element(TRACKS, *(element(TRACK, each, track) for each in tracks))
         elif number not in (SEEK_HEAD, CUES, VOID):
             parts += element(number, content, {INFO: info, TAGS: tags}.get(number, b""))
     parts += element(CHAPTERS, chapters) if chapters else b""
