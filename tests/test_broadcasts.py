@@ -12,7 +12,7 @@ from video_clips import Clip
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import VideoError
 from runtime.video import VideoReader, VideoWriter
-from runtime.video.services import descriptors_of, other_tables, programs_of
+from runtime.video.services import descriptors_of, other_tables, program_descriptors_of, programs_of, unlisted
 from runtime.video.sources import open_source
 
 LIST, PICTURE, ADDED = 0x1000, 0x100, 0x200  # numbers of packets; the first two are FFmpeg's
@@ -40,8 +40,9 @@ def section(content):
     return b"\0" + whole + checksum(whole)
 
 
-def with_streams(path, *streams, others=()):
-    """A broadcast with streams of (kind, descriptors, content) added to its list, and with `others`, packets of the caller's."""
+def with_streams(path, *streams, others=(), program=b""):
+    """A broadcast with streams of (kind, descriptors, content) added to its list, what is said of the `program`, and `others`,
+    packets of the caller's."""
     data = broadcast(path).read_bytes()
     listed = b"".join(
         bytes([kind]) + (0xE000 | ADDED + place).to_bytes(2, "big") + (0xF000 | len(said)).to_bytes(2, "big") + said
@@ -55,7 +56,8 @@ def with_streams(path, *streams, others=()):
             continue
         length = 3 + (int.from_bytes(old[6:8], "big") & 0xFFF) - 4
         table = old[5 : 5 + length]
-        packets.append((old[:4] + section(table[:1] + table[3:] + listed)).ljust(188, b"\xff"))
+        head = table[:1] + table[3:10] + (0xF000 | len(program)).to_bytes(2, "big") + program
+        packets.append((old[:4] + section(head + table[12:] + listed)).ljust(188, b"\xff"))
     for number in range(3):
         at = 1.4 + number / 10
         packets += [
@@ -136,6 +138,28 @@ def test_tables_of_a_broadcast_are_told_where_they_are_lost(tmp_path):
         assert rewrite(source, tmp_path / name) == ["tables of the broadcast (NIT, TDT): not in the output as it was"]
 
 
+def test_descriptors_of_a_program_are_told_where_another_has_none(tmp_path):
+    source = with_streams(tmp_path / "in.ts", program=described((0x05, b"CUEI"), (0x0E, b"\xc0\0\1")))
+    assert program_descriptors_of(source) == {0x05: b"CUEI", 0x0E: b"\xc0\0\1"}
+    assert rewrite(source, tmp_path / "out.ts") == [
+        "the descriptors of the program 0x05 (which FFmpeg does not read): not in the output as it was"
+    ]
+    assert rewrite(source, tmp_path / "out.mkv") == []
+
+
+def test_packets_that_no_list_names_are_told(tmp_path):
+    source = with_streams(tmp_path / "in.ts", others=[packet(0x321, b"a maker's own")])
+    assert unlisted(source) == {0x321}
+    for name in ("out.ts", "out.mkv"):
+        assert rewrite(source, tmp_path / name) == [
+            "the packets with PID 0x321 that no list names (which FFmpeg does not read): not in the output as it was"
+        ]
+    assert (
+        unlisted(with_streams(tmp_path / "keys.ts", others=[packet(0x321, b"keys"), packet(1, section(b"\1\xff\xff\xc1\0\0"))]))
+        == set()
+    )
+
+
 @pytest.mark.parametrize("length", [0, 1, 187, 188, 188 * 5 - 1])
 def test_no_transport_stream_lists_nothing(length, tmp_path):
     (tmp_path / "in.ts").write_bytes(b"G" * length)
@@ -155,6 +179,8 @@ def test_tables_of_garbage_end(seed, tmp_path):
     (tmp_path / "in.ts").write_bytes(packets.tobytes())
     for found in (descriptors_of(tmp_path / "in.ts"), programs_of(tmp_path / "in.ts")):
         assert len(found) < 2000
+    program_descriptors_of(tmp_path / "in.ts")
+    unlisted(tmp_path / "in.ts")
     other_tables(tmp_path / "in.ts")
 
 

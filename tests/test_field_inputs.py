@@ -2,8 +2,10 @@
 
 import io
 import os
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from video_clips import Clip
 from runtime.deblur_video import deblur_video
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import InputError, VideoError
+from runtime.files.time_ranges import TimeRange
 from runtime.run.options import DeblurOptions
 from runtime.video import VideoReader
 from runtime.video.fragments import samples_in_fragments
@@ -364,3 +367,36 @@ def test_raw_samples_above_their_depth_are_refused(tmp_path):
         pytest.raises(VideoError, match="frame 2 has samples up to 1024, expected 1023"),
     ):
         list(reader)
+
+
+DAMAGE = r"the decoder met damage in \d+ coded pictures and made up what is missing, the first, near (.*) s: .+"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "ffv1"])
+def test_damage_that_the_decoder_covers_up_is_told(codec, tmp_path):
+    options = {"preset": "ultrafast", "bf": "0"} if codec == "libx264" else {"slicecrc": "1"}
+    whole = Clip(codec, size=(320, 240), times=list(range(20)), time_base=Fraction(1, 25), options=options)
+    path = whole.write(tmp_path / "in.mkv")
+    with VideoReader(path) as reader:
+        assert (len(list(reader)), reader.notes) == (20, [])
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    told = []
+    for share in np.linspace(0.3, 0.9, 7):
+        data, (at, size) = bytearray(path.read_bytes()), packets[10]
+        for place in range(at + int(size * share), at + int(size * share) + 10):
+            data[place] ^= 0x5A
+        (tmp_path / "damaged.mkv").write_bytes(bytes(data))
+        with suppress(VideoError), VideoReader(tmp_path / "damaged.mkv") as reader:
+            assert len(list(reader)) == 20
+            told += [re.fullmatch(DAMAGE, note) for note in reader.notes]
+    assert len(told) > 3
+    assert all(abs(float(each[1]) - 0.4) < 0.1 for each in told)
+
+
+def test_a_keyframe_that_needs_what_is_before_it_is_no_damage(tmp_path):
+    """Of a part that begins behind an open group of pictures, or in the middle of gradual refresh."""
+    options = {"preset": "ultrafast", "bf": "2", "g": "10", "x264-params": "open-gop=1:scenecut=0"}
+    clip = Clip(times=list(range(600)), time_base=Fraction(1, 25), options=options, alternating=True)
+    with VideoReader(clip.write(tmp_path / "in.mp4"), part=TimeRange(Fraction(20))) as reader:
+        assert (len(list(reader)), reader.notes) == (100, [])

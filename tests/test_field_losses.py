@@ -12,7 +12,8 @@ from video_clips import Clip
 
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import VideoError
-from runtime.video import VideoReader
+from runtime.files.time_ranges import TimeRange
+from runtime.video import VideoReader, VideoWriter
 from runtime.video.format import VideoInfo
 from runtime.video.inventory import FACTS, inventory_of, settle
 
@@ -52,7 +53,7 @@ def covers_of(path):
 def test_cover_art_is_kept_or_noted(source, target, kept, tmp_path):
     notes = copied(with_cover(tmp_path / f"in{source}"), tmp_path / f"out{target}", LOSSLESS if target != ".nut" else FFV1)
     assert covers_of(tmp_path / f"out{target}") == ([jpeg(1)] if kept else [])
-    said = [note for note in notes if note.endswith(f"(mjpeg) is not in the output: {target} cannot hold it")]
+    said = [note for note in notes if note.endswith("covers: an .mp4 or .mkv does")]
     assert bool(said) is not kept
 
 
@@ -142,3 +143,30 @@ def test_side_data_of_a_later_frame_is_in_the_inventory(tmp_path):
         container.mux(packet)
     notes = copied(tmp_path / "in.avi", tmp_path / "out.mp4")
     assert [note for note in notes if note == "side data EXIF: not in the output as it was"]
+
+
+def test_sound_that_ends_before_the_part_is_told_so(tmp_path):
+    whole = Clip(times=list(range(0, 2000, 40)), time_base=Fraction(1, 1000), audio=["aac"]).write(tmp_path / "whole.mp4")
+    with av.open(str(whole)) as before, av.open(str(tmp_path / "in.mp4"), "w") as after:
+        copies = {stream.index: after.add_stream_from_template(stream) for stream in before.streams}
+        for packet in before.demux():
+            if packet.size and (packet.stream.type == "video" or packet.pts * packet.time_base < Fraction(1, 2)):
+                packet.stream = copies[packet.stream_index]
+                after.mux(packet)
+    part = TimeRange(Fraction(1))
+    with VideoReader(tmp_path / "in.mp4", part=part) as reader, VideoWriter(tmp_path / "out.mp4", reader, LOSSLESS) as writer:
+        for frame in reader:
+            writer.write(frame, frame.luma)
+    assert "audio stream 1 (aac) is not in the output: it has nothing in the part" in writer.notes
+
+
+def test_a_chain_of_ogg_is_called_one(tmp_path):
+    link = Clip("libvpx", times=list(range(5)), time_base=Fraction(1, 25)).write(tmp_path / "link.ogg").read_bytes()
+    (tmp_path / "in.ogg").write_bytes(link + link)
+    with pytest.raises(VideoError, match=r"is a chain, other streams follow behind its frame 5.*--salvage"):
+        copied(tmp_path / "in.ogg", tmp_path / "out.mkv")
+    with VideoReader(tmp_path / "in.ogg", salvage=True) as reader:
+        assert len(list(reader)) == 5
+    (tmp_path / "cut.ogg").write_bytes(link[: len(link) * 2 // 3])
+    with pytest.raises(VideoError, match=r"broken or cut off .*it ends within a page"):
+        copied(tmp_path / "cut.ogg", tmp_path / "out.mkv")

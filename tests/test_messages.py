@@ -82,7 +82,7 @@ def test_messages_of_h264_and_hevc(codec, expected, suffix, tmp_path):
         assert {"A53_CC", "CONTENT_LIGHT_LEVEL"} <= reader.side_data.keys()  # which FFmpeg hands on
         assert ("DYNAMIC_HDR_VIVID" in reader.side_data) == ("Vivid" not in expected)
         assert ", ".join(sorted(reader.messages)) == expected
-    told = f"messages of the pictures ({expected}; FFmpeg does not read them): not in the output as it was"
+    told = f"the messages of the pictures {expected} (which FFmpeg does not read): not in the output as it was"
     assert told in rewrite(source, tmp_path / "out.mp4")
     assert told in rewrite(source, tmp_path / "out.mkv", EncoderOptions("ffv1"))
 
@@ -97,7 +97,7 @@ def test_what_encoders_write_of_themselves_is_no_message(tmp_path):
 def test_units_of_no_known_kind(tmp_path):
     source = with_units("libx264", sized(b"\x1emaker"), tmp_path / "in.mp4")
     assert rewrite(source, tmp_path / "out.mp4") == [
-        "messages of the pictures (unit 30; FFmpeg does not read them): not in the output as it was"
+        "the messages of the pictures unit 30 (which FFmpeg does not read): not in the output as it was"
     ]
 
 

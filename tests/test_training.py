@@ -564,6 +564,7 @@ def test_the_gain_of_a_new_network_is_nothing(tmp_path, capsys):
 
 def test_dead_generators_and_large_activations_are_seen():
     samples = Samples(*torch.rand(2, 2, 5, 32, 32, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(0)  # of some seeds the generators of so small a network are dead
     network = DeblurNetwork(TINY)
     alive = measure_gain(network, samples)
     assert alive.spread > 1e-3

@@ -43,4 +43,6 @@ def why_left_out(stream: Stream, suffix: str) -> str:
     """The end of a note on a stream that is not in the output."""
     if stream.type == "video" and not is_cover(stream):
         return "one picture is deblurred, and another beside it would stay blurry"
-    return f"{suffix} cannot hold it"
+    return (
+        f"{suffix} as PyAV writes it cannot hold covers: an .mp4 or .mkv does" if is_cover(stream) else f"{suffix} cannot hold it"
+    )

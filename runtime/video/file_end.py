@@ -1,8 +1,10 @@
 """`missing_end`: whether a file's own structure says that it was longer once, where what is left decodes without an error.
 
 Matroska, MP4 and MXF say how long they are, and y4m has pictures of one size. AVI says so too, but writers often say it wrong; GIF,
-NUT and FLV have a last mark, which some writers leave out: of these a note is all that can be known. Transport and program streams
-have neither.
+NUT, FLV and Ogg have a last mark, which some writers leave out: of these a note is all that can be known. Transport and program
+streams have neither.
+
+`is_chained`: whether other streams follow behind the end of those that an Ogg file begins with.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from runtime.video.pipe_end import CLUSTER, EBML, LONGEST_HEAD, NUT_INDEX, SEGME
 WITHOUT_INDEX = "the NUT stream has no index at its end: it was cut off, or its writer makes none"
 BOXES = {b"moov", b"moof", b"mdat"}  # of MP4, whose sizes count; what else is there may be junk
 MXF_KEY, MXF_FOOTER = bytes.fromhex("060e2b34"), 44  # the place of the footer's place in the first pack (SMPTE 377-1, 7.1)
+OGG_PAGE, OGG_HEAD, OGG_FLAGS = b"OggS", 27, 5  # bytes of a page's head, in front of the sizes of what is in it; place of its flags
+OGG_BEGINS, OGG_ENDS, OGG_LONGEST = 2, 4, 27 + 255 + 255 * 255  # flags of the first page of a stream and the last; bytes
 GIF_END = b";"
 FLV_TAG, FLV_KINDS = 11, {8, 9, 18}  # bytes before a tag's content; sound, picture, script
 Y4M_FRAME = b"FRAME"
@@ -40,6 +44,7 @@ def missing_end(path: Path, formats: set[str], picture: int) -> str:
         "gif": _gif,
         "nut": _nut,
         "flv": _flv,
+        "ogg": _ogg,
     }
     found = [judge for name, judge in judges.items() if name in formats]
     if not found or not path.is_file():
@@ -48,6 +53,20 @@ def missing_end(path: Path, formats: set[str], picture: int) -> str:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         return found[0](file, size)
+
+
+def is_chained(path: Path) -> bool:
+    """Whether an Ogg file goes on with other streams behind the end of its first ones (RFC 3533, 4)."""
+    with path.open("rb") as file:
+        at, begun = 0, False
+        while (head := file.read(OGG_HEAD)).startswith(OGG_PAGE) and len(head) == OGG_HEAD:
+            begins = bool(head[OGG_FLAGS] & OGG_BEGINS)
+            if begins and begun:
+                return True
+            begun |= not begins
+            at += OGG_HEAD + head[-1] + sum(file.read(head[-1]))
+            file.seek(at)
+    return False
 
 
 def _matroska(file: BinaryIO, size: int) -> str:
@@ -132,3 +151,14 @@ def _flv(file: BinaryIO, size: int) -> str:
     tag = file.read(4)
     whole = length > FLV_TAG and tag[0] in FLV_KINDS and int.from_bytes(tag[1:], "big") == length - FLV_TAG
     return "" if whole else "the FLV does not end with a whole tag: it was cut off, or something was put behind it"
+
+
+def _ogg(file: BinaryIO, size: int) -> str:
+    """By the last page of the file."""
+    file.seek(max(0, size - 2 * OGG_LONGEST))
+    data = file.read()
+    page = data[data.rfind(OGG_PAGE) :]
+    count = page[OGG_HEAD - 1] if len(page) >= OGG_HEAD else 255
+    if len(page) < OGG_HEAD + count + sum(page[OGG_HEAD : OGG_HEAD + count]):
+        raise MissingEndError("it ends within a page")
+    return "" if page[OGG_FLAGS] & OGG_ENDS else "the Ogg stream has no mark at its end: it was cut off, or its writer makes none"

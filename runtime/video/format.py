@@ -162,16 +162,17 @@ def is_encrypted(packet: av.Packet[Any]) -> bool:
 
 
 @contextmanager
-def ffmpeg_says(said: list[str], level: int = ERROR) -> Iterator[None]:
+def ffmpeg_says(said: list[str], level: int = ERROR, of: str = "") -> Iterator[None]:
     """Collects FFmpeg's log: the reason behind its errors, which say no more than 'Invalid argument', or more than that.
 
-    It is the process's: where several threads listen at a time, each hears the others' too.
+    Of all its parts, or those of one name, as "h264". It is the process's: where several threads listen at a time, each hears the
+    others' too.
     """
     log, heard = _LISTENERS.begin(level)
     try:
         yield
     finally:
-        said += [text.strip() for severity, _, text in log[heard:] if severity <= level and text.strip()]
+        said += [text.strip() for severity, name, text in log[heard:] if severity <= level and text.strip() and of in ("", name)]
         _LISTENERS.end()
 
 

@@ -27,13 +27,22 @@ from runtime.video.muxer import AVI, MPEG_TS, REEL, STATISTICS, reel_of
 from runtime.video.packet_times import MATROSKA
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, NAMELESS, is_made_anew
-from runtime.video.services import descriptors_of, other_tables, program_with, programs_of, services_of
+from runtime.video.services import (
+    descriptors_of,
+    other_tables,
+    program_descriptors_of,
+    program_with,
+    programs_of,
+    services_of,
+    unlisted,
+)
 from runtime.video.track_headers import FULL_VOLUME, TrackHeader, track_headers_of
 from runtime.video.unread_boxes import unread_boxes_of
 from runtime.video.unread_chunks import unread_chunks_of
 from runtime.video.unread_elements import unread_elements_of
 from runtime.video.user_data import REMEDY, USER_DATA
 
+MESSAGES, CHUNKS, OF_PROGRAMS = "messages of the pictures", "chunks", "descriptors of the program"
 NOT_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "creation_time"}  # facts of the container
 NOT_OF_A_STREAM = {*NOT_TAGS, "handler_name", "vendor_id", "mimetype", "timecode", "file_package_umid", "variant_bitrate", REEL}
 LANGUAGE = "language"
@@ -44,6 +53,7 @@ OF_A_CONTAINER = {"default", "attached_pic", "timed_thumbnails", "still_image"} 
 TITLE = "title"
 OF_A_MULTIPLEX = {0x06, 0x0B, 0x0C, 0x0E, 0x10, 0x11}  # descriptors of how packets lie: alignment, clock, buffers, rates
 OF_A_CODEC = {0x03, 0x05, 0x1C, 0x2B, 0x2E, 0x6A, 0x7A, 0x7B, 0x7C, 0x81}  # others, which FFmpeg writes in its own way
+OF_A_CAMCORDER = {(0x05, b"HDMV"), (0x88, b"\x0f\xff\xfc\xfc")}  # which say that packets have 192 bytes, and nothing of copying
 DESCRIPTOR = "descriptor "
 OFF = "being off by default"
 LEAST_GAP = Fraction(1, 100)  # seconds
@@ -77,10 +87,7 @@ class Inventory:
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
     numbers: frozenset[str]  # of streams and their program in a transport stream
     tables: frozenset[str]  # of a broadcast, that FFmpeg does not read
-    boxes: Mapping[str, frozenset[bytes]]  # of an MP4, that FFmpeg does not read: what is in them, by name
-    chunks: Mapping[str, frozenset[bytes]]  # of an AVI, that FFmpeg does not copy
-    elements: Mapping[str, frozenset[bytes]]  # of Matroska, that FFmpeg does not read
-    messages: frozenset[str]  # of the pictures, that FFmpeg does not read
+    unread: Mapping[str, Mapping[str, frozenset[bytes]]]  # by FFmpeg, as boxes of an MP4: by kind, what is in those of each name
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
 
 
@@ -120,10 +127,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
         services=services_of(reader.path) if broadcast else {},
         numbers=frozenset(_numbers(reader)) if broadcast else frozenset(),
         tables=other_tables(reader.path) if broadcast else frozenset(),
-        boxes=unread_boxes_of(reader.path, reader.container.metadata.values()) if boxed else {},
-        chunks=unread_chunks_of(reader.path) if is_format(reader.container, AVI) and reader.path.is_file() else {},
-        elements=unread_elements_of(reader.path) if is_format(reader.container, MATROSKA) and reader.path.is_file() else {},
-        messages=frozenset(reader.messages),
+        unread=_unread(reader, boxed),
         details=(
             (f"{reader.stream.type} stream {reader.stream.index}", "", _details(reader.stream, heard)),
             *(
@@ -134,13 +138,33 @@ def inventory_of(reader: VideoReader) -> Inventory:
     )
 
 
+def _unread(reader: VideoReader, boxed: bool) -> dict[str, Mapping[str, frozenset[bytes]]]:
+    found: dict[str, Mapping[str, frozenset[bytes]]] = {MESSAGES: {name: frozenset({b""}) for name in reader.messages}}
+    if boxed:
+        found["boxes"] = unread_boxes_of(reader.path, reader.container.metadata.values())
+    if is_format(reader.container, AVI) and reader.path.is_file():
+        found[CHUNKS] = unread_chunks_of(reader.path)
+    if is_format(reader.container, MATROSKA) and reader.path.is_file():
+        found["elements"] = unread_elements_of(reader.path)
+    if is_format(reader.container, MPEG_TS):
+        said = program_descriptors_of(reader.path).items() - OF_A_CAMCORDER
+        found[OF_PROGRAMS] = {f"{number:#04x}": frozenset({content}) for number, content in said if number not in OF_A_MULTIPLEX}
+        found["packets"] = {f"with PID {number:#x} that no list names": frozenset({b""}) for number in unlisted(reader.path)}
+    return found
+
+
 def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: Iterable[str] = ()) -> list[str]:
     """Notes on what is not in the `written` file as it was and that no note names; streams of types `left_out` were not wanted."""
     before, said = inventory_of(reader), list(notes)
     with VideoReader(written) as output:
         after = inventory_of(output)
         told = [after.tags, *(stream.metadata for stream in output.container.streams)]  # a timecode moves to a stream
-    lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, told), *_lost_streams(before, after, left_out)]
+    lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, told)]
+    streams = {name.partition(" (")[0]: name for name in _lost_streams(before, after, left_out)}
+    empty = {name for name in streams if _is_empty(reader, name)}
+    lost += [(name, text) for name, text in streams.items() if name not in empty]
+    where = "the part" if reader.part else "the source"
+    others = [f"{streams[name]} is not in the output: it has nothing in {where}" for name in empty if not _is_named(name, said)]
     if before.chapters > after.chapters:
         lost.append(("chapters", f"{before.chapters - after.chapters} of {before.chapters} chapters"))
     else:
@@ -163,20 +187,18 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
     details = ", ".join(_lost_details(before, after))
     if details:
         lost.append(("of the streams", f"{details} (said of the streams)"))
-    if boxes := _gone(before.boxes, after.boxes):
-        lost.append(("boxes", f"the boxes {boxes} (which FFmpeg does not read)"))
-    if chunks := _gone(before.chunks, after.chunks):
-        lost.append(("chunks", f"the chunks {chunks} (which FFmpeg does not copy)"))
-    if elements := _gone(before.elements, after.elements):
-        lost.append(("elements", f"the elements {elements} (which FFmpeg does not read)"))
-    if messages := ", ".join(sorted(before.messages - after.messages)):
-        lost.append(("messages", f"messages of the pictures ({messages}; FFmpeg does not read them)"))
+    for kind, contents in before.unread.items():
+        if kind == OF_PROGRAMS and kind not in after.unread:
+            continue  # the output has no programs
+        if gone := _gone(contents, after.unread.get(kind, {})):
+            lost.append((kind, f"the {kind} {gone} (which FFmpeg does not {'copy' if kind == CHUNKS else 'read'})"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
     strangers = [
         name for name in _of_other_programs(reader) if name.partition(" ")[0] not in left_out and not _is_named(name, said)
     ]
-    others = [f"{' and '.join(strangers)}: of another program than the picture, and copied all the same"] if strangers else []
+    if strangers:
+        others.append(f"{' and '.join(strangers)}: of another program than the picture, and copied all the same")
     return [*(f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)), *others]
 
 
@@ -211,7 +233,7 @@ def _lost_tags(before: Inventory, told: list[Mapping[str, str]]) -> Iterator[tup
             yield name, f"the tag {name}"
 
 
-def _lost_streams(before: Inventory, after: Inventory, left_out: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _lost_streams(before: Inventory, after: Inventory, left_out: Iterable[str]) -> Iterator[str]:
     there = Counter((name.partition(" ")[0], codec) for name, codec in after.streams)
     unwanted = set(left_out)
     for name, codec in before.streams:
@@ -219,7 +241,13 @@ def _lost_streams(before: Inventory, after: Inventory, left_out: Iterable[str]) 
         if there[kind, codec]:
             there[kind, codec] -= 1
         elif kind not in unwanted:
-            yield name, f"{name} ({codec})"
+            yield f"{name} ({codec})"
+
+
+def _is_empty(reader: VideoReader, name: str) -> bool:
+    """Whether no packet of a stream was come by; fonts have none."""
+    kind, _, index = name.split()
+    return kind != "attachment" and int(index) not in reader.starts
 
 
 def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:

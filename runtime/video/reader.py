@@ -36,7 +36,7 @@ from runtime.files.time_ranges import TimeRange
 from runtime.video.alpha import check_alpha, decoder_for, layers_of
 from runtime.video.captions import Captions
 from runtime.video.coded_settings import coded_settings
-from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, missing_end
+from runtime.video.file_end import WITHOUT_INDEX, MissingEndError, is_chained, missing_end
 from runtime.video.format import (
     FALLBACK_RATE,
     FULL,
@@ -46,6 +46,7 @@ from runtime.video.format import (
     Frame,
     VideoInfo,
     ffmpeg_line,
+    ffmpeg_says,
     has_flag,
     is_encrypted,
     is_format,
@@ -125,6 +126,7 @@ class VideoReader:
         self._said: list[str] = []
         self.side_data: dict[str, Fraction | None] = {}  # kinds, with the time in seconds of the first frame that had it
         self._messages: dict[str, Fraction] = {}  # what FFmpeg reads over, with the time in seconds of the last packet that had it
+        self._damage: list[tuple[Fraction | None, str]] = []  # of pictures of which the decoder made up a part: seconds, its words
         self._first_packet = b""  # of the picture
         self.starts: dict[int, Fraction] = {}  # seconds, in the part, of the streams beside the picture that were come by so far
         self.begins: dict[int, Fraction] = {}  # the same of the first packet, heard or not
@@ -170,7 +172,7 @@ class VideoReader:
             for index in sorted(self._endless)
             if self.part
         ]
-        return [*self._said, *(f"{count} {what}" for what, count in counted.items() if count), *lost]
+        return [*self._said, *(f"{count} {what}" for what, count in counted.items() if count), *lost, *self._damage_in_words()]
 
     def __iter__(self) -> Iterator[Frame]:
         """Yields the frames. Raises VideoError where the file is broken or changes its format."""
@@ -243,6 +245,15 @@ class VideoReader:
     def messages(self) -> set[str]:
         """See `messages_of`; of the pictures of the part that were read so far."""
         return {name for name, last in self._messages.items() if self.part is None or not self.part.is_before(last)}
+
+    def _damage_in_words(self) -> list[str]:
+        if not self._damage:
+            return []
+        time, words = self._damage[0]
+        where = "" if time is None else f", near {float(time - self.origin):.2f} s"
+        return [
+            f"the decoder met damage in {len(self._damage)} coded pictures and made up what is missing, the first{where}: {words}"
+        ]
 
     def set_aside(self, streams: set[int]) -> None:
         """Keeps the packets of these streams (indices in the file) for `take_packets`; call it before the first frame.
@@ -444,7 +455,12 @@ class VideoReader:
                     packets += 1
                     hidden += packet.is_discard
                     self._times.take(packet)
-                for decoded in self._decoder.decode(packet):
+                complaints: list[str] = []
+                with ffmpeg_says(complaints, of=self._decoder.name):
+                    made = self._decoder.decode(packet)
+                if complaints and packet is not None and (whole or frames):  # not where what is before a keyframe is missing
+                    self._damage.append((_start(packet) if packet.pts is not None else None, complaints[0]))
+                for decoded in made:
                     yield self._made(decoded, frames)
                     frames += 1
         except av.FFmpegError as error:
@@ -609,6 +625,11 @@ class VideoReader:
             )
 
     def _broken(self, frames: int, reason: str | None = None) -> _DamageError:
+        if is_format(self.container, {"ogg"}) and self.path.is_file() and is_chained(self.path):
+            return _DamageError(
+                f"{self.path}: is a chain, other streams follow behind its frame {frames}, expected one link: cut it apart,"
+                " or take the first with videodeblur run --salvage"
+            )
         detail = f" ({reason})" if reason else ""
         return _DamageError(
             f"{self.path}: broken or cut off at frame {frames}{detail}: get a whole copy of the file, or take what is before"

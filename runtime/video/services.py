@@ -1,7 +1,7 @@
 """What PyAV does not tell of a transport stream: `services_of`, what it calls its programs (ETSI EN 300 468, 5.2.3 and 6.2.33);
 `programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4); `program_with`, both of the one with a stream;
-`descriptors_of`, what is said there of each stream; `other_tables`, what there is beside all that; `packet_size_of`, whether a
-time stands in front of each packet."""
+`descriptors_of`, what is said there of each stream, and `program_descriptors_of` of all of it; `other_tables` and `unlisted`, what
+there is beside all that; `packet_size_of`, whether a time stands in front of each packet."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from runtime.video.pipe_end import SYNC, first_packet
 LOOKED_THROUGH = 1 << 22  # bytes; the table comes again every two seconds or sooner
 LOOKED_FURTHER = 1 << 26  # bytes, for tables that come every 30 seconds
 OTHER_TABLES = {0x01: "CAT", 0x02: "TSDT", 0x10: "NIT", 0x13: "RST", 0x14: "TDT", 0x1FFB: "PSIP"}  # by number; 0x12 is a stream
+KEYS, CLOCK_AT = 0x01, 8  # number of the packets with the list of keys; place of the clock's number in the table of a program
 STREAMS, STREAMS_HEAD = b"\2", 12  # number of the table of a program's streams; bytes of it before what it lists
 LISTED = 5  # bytes of a stream in it, before its descriptors
 NO_PACKET = -1  # instead of a number, where none begins
@@ -102,6 +103,26 @@ def descriptors_of(path: Path) -> dict[int, dict[int, bytes]]:
             for stream, descriptors in _streams(section) if section[:1] == STREAMS else ():
                 found.setdefault(stream, _by_number(descriptors))
     return found
+
+
+def program_descriptors_of(path: Path) -> dict[int, bytes]:
+    """What the lists of its programs say in front of their streams, as `descriptors_of`."""
+    packets, found = _start_of(path), b""
+    for number in sorted({number for program, number in _maps(packets).items() if program}):
+        for section in dict.fromkeys(_tables(packets, number)):
+            found += section[STREAMS_HEAD : STREAMS_HEAD + _twelve(section, 10)] if section[:1] == STREAMS else b""
+    return _by_number(found)
+
+
+def unlisted(path: Path) -> set[int]:
+    """Numbers (PID) of packets at its start that no list names; not of a broadcast with a list of keys (CAT), which has more."""
+    packets = _start_of(path)
+    lists = {number for program, number in _maps(packets).items()}
+    sections = [section for number in lists for section in _tables(packets, number) if section[:1] == STREAMS]
+    named = {stream for section in sections for stream, _ in _streams(section)}
+    clocks = {_thirteen(section, CLOCK_AT) for section in sections}
+    there = set(np.unique(packets.numbers).tolist()) & set(NUMBERS)
+    return there - lists - named - clocks if lists and not (packets.numbers == KEYS).any() else set()
 
 
 def other_tables(path: Path) -> frozenset[str]:
