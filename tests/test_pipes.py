@@ -150,6 +150,25 @@ def test_a_file_to_y4m_leaves_out_its_sound_and_says_so(tiny_model, tmp_path):
     assert same(read(tmp_path / "out.y4m").luma, sharp_luma(source, tiny_model))
 
 
+@pytest.mark.parametrize(
+    ("kind", "codec", "lost"),
+    [
+        ("matroska", "libx264", []),
+        ("nut", "ffv1", ["colour tags"]),  # FFV1 has a matrix alone
+        ("yuv4mpegpipe", "wrapped_avframe", ["metadata", "colour tags", "2 chapters"]),
+    ],
+)
+def test_what_a_pipe_does_not_hold_is_told(kind, codec, lost, tiny_model, tmp_path):
+    said = {"color": (1, 1, 1, 1), "metadata": {"title": "mine"}, "chapters": [(0, 100, "one"), (100, 266, "two")]}
+    source = Clip(times=list(range(0, 8000, 1000)), **said).write(tmp_path / "in.mp4")
+    with run(tiny_model, source, "-", "-f", kind, "-c", codec) as process:
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err.decode()
+    notes = [line for line in err.decode().splitlines() if line.startswith("note: ")]
+    assert len(notes) == len(lost), notes
+    assert all(any(what in note for note in notes) for what in lost), notes
+
+
 def test_a_reader_that_leaves_ends_the_run_with_one_line(tiny_model, tmp_path):
     source = Clip(size=(320, 240), times=list(range(0, 60000, 1000)), moving=True).write(tmp_path / "in.mp4")
     with run(tiny_model, source, "-") as process:

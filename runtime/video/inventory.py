@@ -153,13 +153,16 @@ def _unread(reader: VideoReader, boxed: bool) -> dict[str, Mapping[str, frozense
     return found
 
 
-def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: Iterable[str] = ()) -> list[str]:
-    """Notes on what is not in the `written` file as it was and that no note names; streams of types `left_out` were not wanted."""
+def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: Iterable[str] = (), whole: bool = True) -> list[str]:
+    """Notes on what is not in the `written` file as it was and that no note names; streams of types `left_out` were not wanted.
+
+    Of a file that is not `whole`, but the start of one, what only later frames say is not judged.
+    """
     before, said = inventory_of(reader), list(notes)
     with VideoReader(written) as output:
         after = inventory_of(output)
         told = [after.tags, *(stream.metadata for stream in output.container.streams)]  # a timecode moves to a stream
-    lost = [*_lost_facts(before, after, reader, written), *_lost_tags(before, told)]
+    lost = [*_lost_facts(before, after, reader, written if whole else None), *_lost_tags(before, told)]
     streams = {name.partition(" (")[0]: name for name in _lost_streams(before, after, left_out)}
     empty = {name for name in streams if _is_empty(reader, name)}
     lost += [(name, text) for name, text in streams.items() if name not in empty]
@@ -213,7 +216,7 @@ def _codec(stream: Stream) -> str:
     return "MPEG audio" if name in LAYERS else name
 
 
-def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, written: Path) -> Iterator[tuple[str, str]]:
+def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, written: Path | None) -> Iterator[tuple[str, str]]:
     """(what a note must have in it, how to call it)"""
     for name, value in before.facts.items():
         kind = name.removeprefix("side data ") if name.startswith("side data ") else name
@@ -221,7 +224,10 @@ def _lost_facts(before: Inventory, after: Inventory, reader: VideoReader, writte
             continue
         start = reader.part.start if reader.part and reader.part.is_cut else Fraction(0)
         time = reader.side_data[kind] if kind != name else None
-        if time is not None and kind in _side_data_at(written, time - start):
+        late = time is not None and time > reader.info.first_pts * reader.info.time_base
+        if late and written is None:
+            continue
+        if time is not None and written is not None and kind in _side_data_at(written, time - start):
             continue
         yield kind, name.replace(USER_DATA, REMEDY)
 

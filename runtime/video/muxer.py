@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -35,6 +34,7 @@ from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
 from runtime.video.services import NUMBERS, TIMED_PACKET, Program, packet_size_of, program_with
+from runtime.video.sink import Sink
 from runtime.video.sound_holes import Holes
 from runtime.video.sound_settings import SoundSettings
 from runtime.video.sources import STANDARD
@@ -44,6 +44,7 @@ from runtime.video.user_data import with_user_data
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
 STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_BYTES", "NUMBER_OF_FRAMES")  # Matroska's, not true after encoding
 Y4M = "yuv4mpegpipe"  # pictures alone, in all but name raw
+KEPT, MOST_SAMPLES = 1 << 24, 6  # bytes of what goes down a pipe, and of a picture of y4m for each pixel
 PIPED = (Y4M, "nut", "matroska")  # what a reader at the end of a pipe can do with
 PICTURE_FIRST = {"mxf", "mxf_d10"}  # muxers that take no sound alone, nor in front of the picture
 NO_VIDEO = {"none", "png"}  # usual video codecs of containers of sound, some of which have a cover, and of subtitles
@@ -168,6 +169,7 @@ class Muxer:
         self._at_once = 0  # pictures that are shown when another is
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
+        self.sink: Sink | None = None  # of a pipe, or y4m
         self._counted: FrameTimes | None = None
         self._program = plan.program
         self.container = self._open(target)
@@ -334,14 +336,16 @@ class Muxer:
         self.container.mux(packet)
 
     def _open(self, target: Path | BinaryIO) -> OutputContainer:
-        plan, sink = self._plan, target
-        if isinstance(target, Path) and plan.is_format({Y4M}):
-            sink = self._file = open(  # noqa: SIM115
-                1 if plan.path == STANDARD else target, "wb", buffering=0, closefd=plan.path != STANDARD
-            )
-        if not isinstance(sink, Path) and plan.is_format({Y4M}):
-            sink = cast("BinaryIO", _Y4mHeader(sink, self._info.sample_aspect_ratio))
-        return open_output(plan, sink)
+        plan, info = self._plan, self._info
+        piped, bare = plan.path == STANDARD, plan.is_format({Y4M})
+        if not piped and not bare:
+            return open_output(plan, target)
+        file, kept = target, 0
+        if isinstance(file, Path):
+            file = self._file = open(1 if piped else file, "wb", buffering=0, closefd=not piped)  # noqa: SIM115
+            kept = KEPT + (MOST_SAMPLES * info.width * info.height if bare else 0) if piped else 0
+        self.sink = Sink(file, info.sample_aspect_ratio if bare else None, kept)
+        return open_output(plan, cast("BinaryIO", self.sink))
 
     def _add_picture(self) -> av.VideoStream:
         plan, info, codec = self._plan, self._info, self._plan.encoder.codec
@@ -492,7 +496,7 @@ def open_output(plan: OutputPlan, target: Path | BinaryIO) -> OutputContainer:
         options["mpegts_m2ts_mode"] = "1"
     if plan.segment:
         options["avoid_negative_ts"] = "disabled"  # which would move all times, by another amount in every segment
-    file = ("pipe:1" if piped else str(target.absolute())) if isinstance(target, Path) else target
+    file = str(target.absolute()) if isinstance(target, Path) else target
     return av.open(file, "w", format=plan.format, container_options=options, metadata_errors="surrogateescape")
 
 
@@ -617,24 +621,3 @@ def _settle_layout(copy: Stream) -> None:
                 f"sound stream {copy.index} has no channels: get a whole copy, or leave it out, --no-copy-audio-streams"
             )
         copy.codec_context.layout = f"{copy.layout.nb_channels}c"
-
-
-class _Y4mHeader:
-    """A file to write to, in whose first line the sample aspect ratio is put, which PyAV has no way to tell the muxer."""
-
-    def __init__(self, file: BinaryIO, aspect: Fraction | None) -> None:
-        self._file, self._aspect = file, aspect
-
-    def write(self, data: bytes) -> int:
-        given = bytes(data)
-        if self._aspect and given.startswith(b"YUV4MPEG2"):
-            known = f" A{self._aspect.numerator}:{self._aspect.denominator}".encode()
-            line, end, rest = given.partition(b"\n")
-            given, self._aspect = line.replace(b" A0:0", known) + end + rest, None
-        left = memoryview(given)
-        while left:
-            written = cast("int | None", self._file.write(left))
-            if written is None:  # a pipe that is full, and that whoever made it does not let wait
-                select.select([], [self._file], [])
-            left = left[written or 0 :]
-        return len(data)

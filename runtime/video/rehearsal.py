@@ -134,16 +134,8 @@ def losses(
     The file has so many frames, the last of which is over at `end`, in seconds of the source; `begins` has the time of the
     first packet that was copied of each stream, in seconds of the source, and `holes` are of the sound that was.
     """
-    now, before, codec, suffix = read_back(plan, written), plan.reader.info, plan.encoder.codec, plan.where
-    if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
-        yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
-    if now.color_range != range_of(before, encoded_format(codec, before)):
-        yield f"the colour range is not in the output: {codec} in {suffix} lost it"
-    if now.color_tags[1:] != before.color_tags[1:]:
-        yield f"the colour tags are not all in the output: {codec} in {suffix} lost some"
-    if gone := (before.side_data | facts_of(plan.reader.first_file) - {COLOURS}) - now.side_data:
-        lost = ", ".join(REMEDY if name == USER_DATA else name for name in sorted(gone))
-        yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
+    now, before, suffix = read_back(plan, written), plan.reader.info, plan.where
+    yield from lost_facts(plan, now)
     if plan.reader.even and frames >= STEADY and _far(now.frame_rate, plan.rate):
         yield _other_rate(plan, now)
     lasts = end - before.first_pts * before.time_base
@@ -154,6 +146,20 @@ def losses(
     yield from misplaced_sound(plan.reader, holes, written, suffix)
     yield from lost_times(plan.reader, plan.streams, begins, written, suffix)
     yield from untimed_pictures(written, suffix)
+
+
+def lost_facts(plan: OutputPlan, now: VideoInfo) -> Iterator[str]:
+    """What an output that reads back as `now` does not say of the picture, a line each."""
+    before, codec, suffix = plan.reader.info, plan.encoder.codec, plan.where
+    if (now.sample_aspect_ratio or 1) != (before.sample_aspect_ratio or 1):
+        yield f"the sample aspect ratio {before.sample_aspect_ratio} is not in the output: {codec} in {suffix} lost it"
+    if now.color_range != range_of(before, encoded_format(codec, before)):
+        yield f"the colour range is not in the output: {codec} in {suffix} lost it"
+    if now.color_tags[1:] != before.color_tags[1:]:
+        yield f"the colour tags are not all in the output: {codec} in {suffix} lost some"
+    if gone := (before.side_data | facts_of(plan.reader.first_file) - {COLOURS}) - now.side_data:
+        lost = ", ".join(REMEDY if name == USER_DATA else name for name in sorted(gone))
+        yield f"side data is not in the output: {codec} in {suffix} lost {lost}"
     if now.display_matrix != before.display_matrix:
         yield f"the rotation by {before.rotation} degrees is not in the output: {suffix} cannot hold it"
 

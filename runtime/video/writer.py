@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -22,7 +24,7 @@ from runtime.video.muxer import Muxer, OutputPlan, explained, in_order
 from runtime.video.output_place import refused
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.reader import VideoReader
-from runtime.video.rehearsal import losses, rehearse
+from runtime.video.rehearsal import losses, lost_facts, read_back, rehearse
 from runtime.video.sources import STANDARD
 
 SAY_STEREO, STEREO_MODE = {"matroska", "webm"}, "stereo_mode"  # containers that say which picture is for which eye, and how
@@ -142,6 +144,7 @@ class VideoWriter(OutputWriter):
         self.notes += [note for note in self._muxer.notes() if note not in self.notes]  # the trial may have told
         if self._piped:
             self._open = False
+            self._note_losses_of_a_pipe()
             return
         if not self._plan.segment:
             found = losses(self._plan, self._part, self.frames, self._written_until, self._muxer.begins, self._muxer.holes)
@@ -162,6 +165,19 @@ class VideoWriter(OutputWriter):
         self._open = False
         self._muxer.abandon()
         self._drop_part()
+
+    def _note_losses_of_a_pipe(self) -> None:
+        """By the start of what went down it."""
+        assert self._muxer.sink is not None
+        try:
+            with suppress(VideoError), TemporaryDirectory() as folder:  # the former where it is too little for a picture
+                start = Path(folder) / f"start.{self._plan.format}"
+                start.write_bytes(self._muxer.sink.start)
+                found = lost_facts(self._plan, read_back(self._plan, start))
+                self.notes += [note for note in found if note not in self.notes]
+                self.notes += settle(self._reader, start, self.notes, self._plan.encoder.leave_out, whole=False)
+        except OSError as error:
+            self.notes.append(f"what the pipe does not hold is not known: no place for a temporary file ({error.strerror})")
 
     def _take_name(self) -> None:
         if self.replaces or not self._own:  # several may make the same `part`
