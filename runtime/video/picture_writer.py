@@ -14,6 +14,7 @@ from runtime.files.numbered_names import is_numbered, with_number
 from runtime.files.on_disk import free_name, place_of
 from runtime.pixels import rgb
 from runtime.video.format import Frame, Plane, plane_of
+from runtime.video.inventory import inventory_of
 from runtime.video.output_place import refused
 from runtime.video.output_writer import OutputWriter, own_part
 from runtime.video.picture_facts import facts_of
@@ -60,6 +61,12 @@ class PictureWriter(OutputWriter):
         reader.set_aside(set())
         if len(reader.container.streams) > 1:
             self.notes.append("all but the picture is left out: pictures have no sound")
+        if not reader.even:
+            self.notes.append("the times of the frames are not in the output: pictures have none")
+        beside = inventory_of(reader)
+        told = [*sorted(beside.tags), *([f"{beside.chapters} chapters"] if beside.chapters else [])]
+        if told:
+            self.notes.append(f"metadata is not in the output: pictures cannot hold {', '.join(told)}")
         aspect, (*_, transfer) = reader.info.sample_aspect_ratio, reader.info.color_tags
         if aspect not in (None, 0, 1):
             self.notes.append(f"the sample aspect ratio {aspect} is not in the output: scale the pictures, or take a video")

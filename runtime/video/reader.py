@@ -84,6 +84,7 @@ TRIED = 40  # packets of a stream before the part that are kept, since a rehears
 SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times of decoding, and often end up behind the keyframe
 SAYS_NOTHING = {0, 2}  # primaries, transfer and matrix in ITU-T H.273: reserved, or RGB, and not known
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX"}  # side data told elsewhere
+H264 = "h264"
 RAW, BITS = "rawvideo", 16  # a codec that hands out whatever bits are there; what a sample has room for
 EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
@@ -320,6 +321,9 @@ class VideoReader:
 
     def close(self) -> None:
         """Closes the file; calling it again does nothing. Frames that were read stay valid."""
+        for stream in self._source.container.streams.video:
+            if stream.codec_context and stream.codec_context.is_open:
+                stream.codec_context.flush_buffers()  # waits for its threads, and lets them log meanwhile, as freeing it does not
         self._source.container.close()
 
     def __enter__(self) -> VideoReader:
@@ -334,6 +338,11 @@ class VideoReader:
         self._layouts = Layouts()
         self.stream = _picture_stream(self.path, self.container)
         self._decoder = decoder_for(self.stream)
+        if self._decoder.name == H264:  # which does not call a picture broken where several threads are at one
+            if self.live:
+                self._decoder.thread_count = 1
+            else:
+                self._decoder.thread_type = "FRAME"
         by_container = _colour(self._decoder)  # until the first picture is decoded
         self._times = FrameTimes(self.path, self.container)
         self._indexed = len(self.pictures) or self._in_index()
