@@ -9,16 +9,18 @@ streams have neither.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.video.pipe_end import CLUSTER, EBML, LONGEST_HEAD, NUT_INDEX, SEGMENT, head_of
+from runtime.video.pipe_end import CLUSTER, EBML, LONGEST_HEAD, NUT_INDEX, SEGMENT, WatchedPipe, head_of
 
 WITHOUT_INDEX = "the NUT stream has no index at its end: it was cut off, or its writer makes none"
 BOXES = {b"moov", b"moof", b"mdat"}  # of MP4, whose sizes count; what else is there may be junk
 MXF_KEY, MXF_FOOTER = bytes.fromhex("060e2b34"), 44  # the place of the footer's place in the first pack (SMPTE 377-1, 7.1)
+OGG = "ogg"
 OGG_PAGE, OGG_HEAD, OGG_FLAGS = b"OggS", 27, 5  # bytes of a page's head, in front of the sizes of what is in it; place of its flags
 OGG_BEGINS, OGG_ENDS, OGG_LONGEST = 2, 4, 27 + 255 + 255 * 255  # flags of the first page of a stream and the last; bytes
 GIF_END = b";"
@@ -30,8 +32,8 @@ class MissingEndError(Exception):
     """It is certain that the end is missing."""
 
 
-def missing_end(path: Path, formats: set[str], picture: int) -> str:
-    """A note where the end may be missing, of a whole file of one of these formats; nothing where all is well.
+def missing_end(path: Path, formats: set[str], picture: int, pipe: WatchedPipe | None = None) -> str:
+    """A note where the end may be missing, of a whole file, or `pipe`, of one of these formats; nothing where all is well.
 
     `picture` is the size in bytes of a raw one. Raises MissingEndError, with the reason, where the end is missing for certain.
     """
@@ -44,8 +46,10 @@ def missing_end(path: Path, formats: set[str], picture: int) -> str:
         "gif": _gif,
         "nut": _nut,
         "flv": _flv,
-        "ogg": _ogg,
+        OGG: _ogg,
     }
+    if pipe and OGG in formats:
+        return _ogg(io.BytesIO(pipe.last), len(pipe.last))
     found = [judge for name, judge in judges.items() if name in formats]
     if not found or not path.is_file():
         return ""

@@ -1,7 +1,8 @@
 """`WatchedPipe`: standard input, and whether it ended as its format does, or was cut off.
 
 A file tells by its index or its length; what comes through a pipe tells by its last bytes alone. NUT ends with an index;
-Matroska is made of elements, each of which says its size; all pictures of y4m are of one size.
+Matroska is made of elements, each of which says its size; all pictures of y4m are of one size, and so are packets of a transport
+stream; pages of Ogg say which is the last.
 """
 
 from __future__ import annotations
@@ -20,21 +21,23 @@ LAST_OF_UNKNOWN = 0xFF  # byte of such a size, which `head_of` gives as 0
 STANDARD_INPUT = 0
 BOX, MP4_HEAD = 8, 4096  # bytes of an MP4's box before its content, and of a file's start, in which its order shows
 SYNC, PACKETS = 0x47, {188: 0, 192: 4, 204: 0}  # of a transport stream: bytes of a packet, and those of it before the sync
+LAST = 1 << 17  # bytes at the end; a page of Ogg has half of them at most
 SYNCS, LOOKED_THROUGH = 5, 1 << 16  # in a row that are no accident; bytes for the first
 
 
 class WatchedPipe:
-    """A file to read from, for FFmpeg."""
+    """A file to read from, for FFmpeg, of which the first bytes are kept (`head`), the `last` and the number of all (`bytes`)."""
 
     name = "-"
 
     def __init__(self, number: int = STANDARD_INPUT) -> None:
         self._number = number
         self._start, self._tail = b"", b""
-        self._head = b""  # of an MP4
+        self.head = b""
+        self.last = bytearray()
         self._indexed = False  # whether NUT's index was seen
         self._elements = _Elements()
-        self._line, self._bytes = b"", 0  # of y4m, and of all that was read
+        self._line, self.bytes = b"", 0  # of y4m, and of all that was read
 
     def read(self, size: int) -> bytes:
         """What there is, at most so many bytes; nothing at the end."""
@@ -51,19 +54,21 @@ class WatchedPipe:
             self._tail = seen[1 - len(NUT_INDEX) :]
         elif self._start.startswith(EBML.to_bytes(4, "big")):
             self._elements.feed(data)
-        elif self._start.startswith(Y4M) and self._bytes < LONGEST_LINE:
+        elif self._start.startswith(Y4M) and self.bytes < LONGEST_LINE:
             self._line += data[:LONGEST_LINE]
-        if len(self._head) < MP4_HEAD:
-            self._head = (self._head + data)[:MP4_HEAD]
-        self._bytes += len(data)
+        if len(self.head) < LOOKED_THROUGH:
+            self.head = (self.head + data)[:LOOKED_THROUGH]
+        self.last += data
+        del self.last[: -LAST if len(self.last) > 2 * LAST else 0]
+        self.bytes += len(data)
         return data
 
     @property
     def index_behind(self) -> bool:
         """Whether it is an MP4 whose pictures come before the index that tells where they are."""
-        at, kinds = 0, [b""]
-        while at + BOX <= len(self._head) and kinds[-1] not in (b"moov", b"mdat"):
-            size, kind = int.from_bytes(self._head[at : at + 4], "big"), self._head[at + 4 : at + BOX]
+        at, kinds, head = 0, [b""], self.head[:MP4_HEAD]
+        while at + BOX <= len(head) and kinds[-1] not in (b"moov", b"mdat"):
+            size, kind = int.from_bytes(head[at : at + 4], "big"), head[at + 4 : at + BOX]
             kinds.append(kind)
             at += max(BOX, size)
         return kinds[-1] == b"mdat"
@@ -80,13 +85,16 @@ class WatchedPipe:
 
     def within_a_picture(self, picture: int) -> bool:
         """Whether it is y4m that ended within one of its pictures of so many bytes."""
-        return (self._bytes - self._line.find(b"\n") - 1) % (picture + Y4M_FRAME) != 0
+        return (self.bytes - self._line.find(b"\n") - 1) % (picture + Y4M_FRAME) != 0
 
 
-def within_a_packet(path: Path) -> bool:
-    """Whether a file with a transport stream ends so; what is before its first packet does not count."""
-    with path.open("rb") as file:
-        start, size = file.read(LOOKED_THROUGH), file.seek(0, os.SEEK_END)
+def within_a_packet(source: Path | WatchedPipe) -> bool:
+    """Whether a transport stream that was read to its end ends so; what is before its first packet does not count."""
+    if isinstance(source, WatchedPipe):
+        start, size = source.head, source.bytes
+    else:
+        with source.open("rb") as file:
+            start, size = file.read(LOOKED_THROUGH), file.seek(0, os.SEEK_END)
     found = first_packet(start, size)
     return found is not None and (size - found[0] + PACKETS[found[1]]) % found[1] != 0
 

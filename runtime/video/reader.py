@@ -662,7 +662,7 @@ class VideoReader:
                 f"{lost} of {packets - hidden} coded frames gave no picture, as after a cut that was not at a keyframe"
             )
         if is_format(self.container, {"mpegts"}):
-            if self.path.is_file() and within_a_packet(self.path):
+            if (self._pipe or self.path.is_file()) and within_a_packet(self._pipe or self.path):
                 raise self._broken(frames, "it ends within a packet of the transport stream")
             damaged = [index for index, since in self._since_damage.items() if since <= AT_THE_END]
             if damaged:
@@ -670,7 +670,7 @@ class VideoReader:
         if is_format(self.container, SAY_THEIR_LENGTH) and self._seen_until < declared - CUT_OFF:
             raise self._broken(frames, f"at {float(self._seen_until):.2f} of {float(declared):.2f} s")
         try:
-            doubt = missing_end(self.path, set(self.container.format.name.split(",")), len(self._first_packet))
+            doubt = missing_end(self.path, set(self.container.format.name.split(",")), len(self._first_packet), self._pipe)
         except MissingEndError as error:
             raise self._broken(frames, str(error)) from error
         if doubt:
