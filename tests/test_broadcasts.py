@@ -12,8 +12,8 @@ from video_clips import Clip
 from runtime.encoder_options import EncoderOptions
 from runtime.errors import VideoError
 from runtime.video import VideoReader, VideoWriter
-from runtime.video.services import descriptors_of, other_tables, program_descriptors_of, programs_of, unlisted
 from runtime.video.sources import open_source
+from runtime.video.transport_stream import TransportStream
 
 LIST, PICTURE, ADDED = 0x1000, 0x100, 0x200  # numbers of packets; the first two are FFmpeg's
 CLOCK = 90000  # ticks per second
@@ -85,7 +85,7 @@ def test_telemetry_keeps_its_times(tmp_path):
     assert data_of(source) == [(pts, KLV) for pts in (126000, 135000, 144000)]
     assert rewrite(source, tmp_path / "out.ts") == []
     assert data_of(tmp_path / "out.ts") == data_of(source)
-    assert descriptors_of(tmp_path / "out.ts")[ADDED] == descriptors_of(source)[ADDED]
+    assert TransportStream(tmp_path / "out.ts").descriptors[ADDED] == TransportStream(source).descriptors[ADDED]
 
 
 def test_times_that_a_container_drops_are_told(tmp_path, monkeypatch):
@@ -98,7 +98,7 @@ def test_times_that_a_container_drops_are_told(tmp_path, monkeypatch):
 def test_descriptors_of_a_copied_stream_are_told_where_they_are_lost(tmp_path):
     said = described((0x05, b"XYZW"), (0xFD, b"\0\x08\x3d"), (0xFD, b"\1"), (0x11, b"\xff"))
     source = with_streams(tmp_path / "in.ts", (0x06, said, KLV))
-    assert descriptors_of(source)[ADDED] == {0x05: b"XYZW", 0xFD: b"\0\x08\x3d\1", 0x11: b"\xff"}
+    assert TransportStream(source).descriptors[ADDED] == {0x05: b"XYZW", 0xFD: b"\0\x08\x3d\1", 0x11: b"\xff"}
     assert rewrite(source, tmp_path / "out.ts") == [
         "descriptor 0x05 and descriptor 0xfd of data stream 1 (said of the streams): not in the output as it was"
     ]
@@ -125,7 +125,7 @@ def test_sound_of_a_file_of_ffmpegs_loses_no_descriptors(codec, options, tmp_pat
         picture.width, picture.height = 64, 48
         mux_pictures(container, picture, range(12))
         mux_sound(container, sound, 0, 12)
-    assert descriptors_of(source)[PICTURE + 1][0x0A] == b"sme\0"
+    assert TransportStream(source).descriptors[PICTURE + 1][0x0A] == b"sme\0"
     assert rewrite(source, tmp_path / "out.ts") == []
 
 
@@ -133,14 +133,14 @@ def test_tables_of_a_broadcast_are_told_where_they_are_lost(tmp_path):
     time = packet(0x14, b"\0\x70\x70\x05\xe1\x2a\x12\x34\x56")
     network = packet(0x10, section(b"\x40\0\1\xc1\0\0\xf0\0\xf0\0"))
     source = with_streams(tmp_path / "in.ts", others=[time, network, time])
-    assert other_tables(source) == {"TDT", "NIT"}
+    assert TransportStream(source).other_tables == {"TDT", "NIT"}
     for name in ("out.ts", "out.mkv"):
         assert rewrite(source, tmp_path / name) == ["tables of the broadcast (NIT, TDT): not in the output as it was"]
 
 
 def test_descriptors_of_a_program_are_told_where_another_has_none(tmp_path):
     source = with_streams(tmp_path / "in.ts", program=described((0x05, b"CUEI"), (0x0E, b"\xc0\0\1")))
-    assert program_descriptors_of(source) == {0x05: b"CUEI", 0x0E: b"\xc0\0\1"}
+    assert TransportStream(source).program_descriptors == {0x05: b"CUEI", 0x0E: b"\xc0\0\1"}
     assert rewrite(source, tmp_path / "out.ts") == [
         "the descriptors of the program 0x05 (which FFmpeg does not read): not in the output as it was"
     ]
@@ -149,21 +149,19 @@ def test_descriptors_of_a_program_are_told_where_another_has_none(tmp_path):
 
 def test_packets_that_no_list_names_are_told(tmp_path):
     source = with_streams(tmp_path / "in.ts", others=[packet(0x321, b"a maker's own")])
-    assert unlisted(source) == {0x321}
+    assert TransportStream(source).unlisted == {0x321}
     for name in ("out.ts", "out.mkv"):
         assert rewrite(source, tmp_path / name) == [
             "the packets with PID 0x321 that no list names (which FFmpeg does not read): not in the output as it was"
         ]
-    assert (
-        unlisted(with_streams(tmp_path / "keys.ts", others=[packet(0x321, b"keys"), packet(1, section(b"\1\xff\xff\xc1\0\0"))]))
-        == set()
-    )
+    keys = packet(1, section(b"\1\xff\xff\xc1\0\0"))  # which name the packets with more of them
+    assert TransportStream(with_streams(tmp_path / "keys.ts", others=[packet(0x321, b"keys"), keys])).unlisted == set()
 
 
 @pytest.mark.parametrize("length", [0, 1, 187, 188, 188 * 5 - 1])
 def test_no_transport_stream_lists_nothing(length, tmp_path):
     (tmp_path / "in.ts").write_bytes(b"G" * length)
-    assert (descriptors_of(tmp_path / "in.ts"), other_tables(tmp_path / "in.ts")) == ({}, frozenset())
+    assert (TransportStream(tmp_path / "in.ts").descriptors, TransportStream(tmp_path / "in.ts").other_tables) == ({}, frozenset())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -177,11 +175,9 @@ def test_tables_of_garbage_end(seed, tmp_path):
         places = random.integers(3, 60, 8)
         packets[index, places] = random.integers(0, 256, 8)
     (tmp_path / "in.ts").write_bytes(packets.tobytes())
-    for found in (descriptors_of(tmp_path / "in.ts"), programs_of(tmp_path / "in.ts")):
+    stream = TransportStream(tmp_path / "in.ts")
+    for found in (stream.descriptors, stream.programs, stream.program_descriptors, stream.unlisted, stream.other_tables):
         assert len(found) < 2000
-    program_descriptors_of(tmp_path / "in.ts")
-    unlisted(tmp_path / "in.ts")
-    other_tables(tmp_path / "in.ts")
 
 
 def with_sound(container, codec):

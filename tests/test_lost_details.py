@@ -14,7 +14,7 @@ from runtime.video import VideoReader, VideoWriter
 from runtime.video.fragments import gamma_of
 from runtime.video.loops import plays_of
 from runtime.video.segments import ResumableWriter
-from runtime.video.services import Program, packet_size_of, program_with, programs_of, services_of
+from runtime.video.transport_stream import Program, TransportStream
 
 FAST = EncoderOptions(options={"preset": "ultrafast", "bf": "0"})
 TIMES = {"times": [number * 40 for number in range(12)], "time_base": Fraction(1, 1000), "options": FAST.options}
@@ -45,7 +45,7 @@ def broadcast(path, **service):
 
 def test_the_service_of_a_transport_stream_is_told_where_it_is_lost(tmp_path):
     source = broadcast(tmp_path / "in.ts", **SERVICE)
-    assert services_of(source) == {77: ("NRK", "Kanal \u00e5tte")}
+    assert TransportStream(source).services == {77: ("NRK", "Kanal \u00e5tte")}
     assert rewrite(source, tmp_path / "out.mkv") == ["the service (77, Kanal \u00e5tte of NRK): not in the output as it was"]
 
 
@@ -54,9 +54,9 @@ def test_names_and_numbers_of_a_transport_stream_are_kept_in_another(tmp_path):
     source = broadcast(tmp_path / "in.ts", **SERVICE, **numbers)
     for name in ("out.ts", "out.m2ts"):
         assert rewrite(source, tmp_path / name) == []
-        assert services_of(tmp_path / name) == services_of(source)
-        assert programs_of(tmp_path / name) == programs_of(source) == {77: {4113}}
-        assert program_with(tmp_path / name, 4113) == Program(77, 256, 9, ("NRK", "Kanal \u00e5tte"))
+        assert TransportStream(tmp_path / name).services == TransportStream(source).services
+        assert TransportStream(tmp_path / name).programs == TransportStream(source).programs == {77: {4113}}
+        assert TransportStream(tmp_path / name).program_with(4113) == Program(77, 256, 9, ("NRK", "Kanal \u00e5tte"))
 
 
 def test_numbers_that_another_transport_stream_cannot_have_are_told(tmp_path, monkeypatch):
@@ -69,14 +69,14 @@ def test_numbers_that_another_transport_stream_cannot_have_are_told(tmp_path, mo
 
 def test_a_service_that_ffmpeg_made_up_is_not_missed(tmp_path):
     source = broadcast(tmp_path / "in.ts")
-    assert services_of(source) == {}
+    assert TransportStream(source).services == {}
     assert rewrite(source, tmp_path / "out.mkv") == []
 
 
 @pytest.mark.parametrize("length", [0, 1, 187, 188 * 3])
 def test_no_transport_stream_has_no_services(length, tmp_path):
     (tmp_path / "in.ts").write_bytes(b"G" * length)
-    assert services_of(tmp_path / "in.ts") == {}
+    assert TransportStream(tmp_path / "in.ts").services == {}
 
 
 def detailed(path):
@@ -293,7 +293,7 @@ def checksum(data):
 
 def test_sound_of_another_program_than_the_pictures_is_told(tmp_path):
     source = programs(tmp_path / "in.ts")
-    assert programs_of(source) == {1: {0x100, 0x101}, 2: {0x110, 0x111}}
+    assert TransportStream(source).programs == {1: {0x100, 0x101}, 2: {0x110, 0x111}}
     left_out, told = rewrite(source, tmp_path / "out.mkv")
     assert left_out.startswith("video stream 2 (h264) is not in the output")
     assert told == "audio stream 3: of another program than the picture, and copied all the same"
@@ -303,7 +303,7 @@ def test_sound_of_another_program_than_the_pictures_is_told(tmp_path):
 @pytest.mark.parametrize("length", [0, 1, 187, 188 * 3])
 def test_no_transport_stream_has_no_programs(length, tmp_path):
     (tmp_path / "in.ts").write_bytes(b"G" * length)
-    assert programs_of(tmp_path / "in.ts") == {}
+    assert TransportStream(tmp_path / "in.ts").programs == {}
 
 
 def test_a_limited_range_that_is_said_alone_is_the_same_unsaid(tmp_path):
@@ -359,15 +359,15 @@ def test_which_channels_there_are_is_told_where_it_is_lost(layout, lost, tmp_pat
 @pytest.mark.parametrize(("target", "size"), [("out.mts", 192), ("out.M2TS", 192), ("out.ts", 188)])
 def test_a_camcorders_packets_keep_their_times(target, size, tmp_path):
     source = broadcast(tmp_path / "in.mts", mpegts_m2ts_mode="1", mpegts_start_pid="4113", mpegts_service_id="5")
-    assert packet_size_of(source) == 192
+    assert TransportStream(source).packet_size == 192
     assert rewrite(source, tmp_path / target) == []
-    assert packet_size_of(tmp_path / target) == size
+    assert TransportStream(tmp_path / target).packet_size == size
     assert read(tmp_path / target).times == read(source).times
 
 
 def test_packets_without_times_get_none(tmp_path):
     rewrite(broadcast(tmp_path / "in.ts", mpegts_start_pid="4113"), tmp_path / "out.mts")
-    assert packet_size_of(tmp_path / "out.mts") == 188
+    assert TransportStream(tmp_path / "out.mts").packet_size == 188
 
 
 def animated(path, codec, pixel_format, **options):

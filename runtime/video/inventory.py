@@ -27,16 +27,8 @@ from runtime.video.muxer import AVI, MPEG_TS, REEL, STATISTICS, reel_of
 from runtime.video.packet_times import MATROSKA
 from runtime.video.reader import VideoReader, says_something
 from runtime.video.rehearsal import LAYERS, NAMELESS, is_made_anew
-from runtime.video.services import (
-    descriptors_of,
-    other_tables,
-    program_descriptors_of,
-    program_with,
-    programs_of,
-    services_of,
-    unlisted,
-)
 from runtime.video.track_headers import FULL_VOLUME, TrackHeader, track_headers_of
+from runtime.video.transport_stream import TransportStream
 from runtime.video.unread_boxes import unread_boxes_of
 from runtime.video.unread_chunks import unread_chunks_of
 from runtime.video.unread_elements import unread_elements_of
@@ -86,6 +78,7 @@ class Inventory:
     alpha: bool
     services: Mapping[int, tuple[str, str]]  # provider and name, by number
     numbers: frozenset[str]  # of streams and their program in a transport stream
+    strangers: tuple[str, ...]  # streams beside the picture that belong to programs without it
     tables: frozenset[str]  # of a broadcast, that FFmpeg does not read
     unread: Mapping[str, Mapping[str, frozenset[bytes]]]  # by FFmpeg, as boxes of an MP4: by kind, what is in those of each name
     details: tuple[tuple[str, str, Mapping[str, str]], ...]  # of streams that are there: as in `streams`, and what is said of each
@@ -108,8 +101,8 @@ def inventory_of(reader: VideoReader) -> Inventory:
     if reader.gop_timecode:
         facts["GOP_TIMECODE"] = reader.gop_timecode
     facts.update(reader.coded_settings)
-    broadcast = is_format(reader.container, MPEG_TS)
-    described = descriptors_of(reader.path) if broadcast else {}
+    broadcast = TransportStream(reader.path) if is_format(reader.container, MPEG_TS) else None
+    described = broadcast.descriptors if broadcast else {}
     return Inventory(
         facts={**facts, **{f"side data {name}": True for name in reader.side_data}},
         tags={
@@ -124,10 +117,11 @@ def inventory_of(reader: VideoReader) -> Inventory:
         chapter_tags=frozenset(name.lower() for each in reader.chapters for name in each["metadata"]) - {TITLE},
         ahead=sum(stream.type == "audio" and stream.index < reader.stream.index for stream in streams),
         alpha=_has_alpha(reader.info.pixel_format),
-        services=services_of(reader.path) if broadcast else {},
-        numbers=frozenset(_numbers(reader)) if broadcast else frozenset(),
-        tables=other_tables(reader.path) if broadcast else frozenset(),
-        unread=_unread(reader, boxed),
+        services=broadcast.services if broadcast else {},
+        numbers=frozenset(_numbers(reader, broadcast)) if broadcast else frozenset(),
+        strangers=tuple(_of_other_programs(reader, broadcast)) if broadcast else (),
+        tables=broadcast.other_tables if broadcast else frozenset(),
+        unread=_unread(reader, boxed, broadcast),
         details=(
             (f"{reader.stream.type} stream {reader.stream.index}", "", _details(reader.stream, heard)),
             *(
@@ -138,7 +132,7 @@ def inventory_of(reader: VideoReader) -> Inventory:
     )
 
 
-def _unread(reader: VideoReader, boxed: bool) -> dict[str, Mapping[str, frozenset[bytes]]]:
+def _unread(reader: VideoReader, boxed: bool, broadcast: TransportStream | None) -> dict[str, Mapping[str, frozenset[bytes]]]:
     found: dict[str, Mapping[str, frozenset[bytes]]] = {MESSAGES: {name: frozenset({b""}) for name in reader.messages}}
     if boxed:
         found["boxes"] = unread_boxes_of(reader.path, reader.container.metadata.values())
@@ -146,10 +140,10 @@ def _unread(reader: VideoReader, boxed: bool) -> dict[str, Mapping[str, frozense
         found[CHUNKS] = unread_chunks_of(reader.path)
     if is_format(reader.container, MATROSKA) and reader.path.is_file():
         found["elements"] = unread_elements_of(reader.path)
-    if is_format(reader.container, MPEG_TS):
-        said = program_descriptors_of(reader.path).items() - OF_A_CAMCORDER
+    if broadcast:
+        said = broadcast.program_descriptors.items() - OF_A_CAMCORDER
         found[OF_PROGRAMS] = {f"{number:#04x}": frozenset({content}) for number, content in said if number not in OF_A_MULTIPLEX}
-        found["packets"] = {f"with PID {number:#x} that no list names": frozenset({b""}) for number in unlisted(reader.path)}
+        found["packets"] = {f"with PID {number:#x} that no list names": frozenset({b""}) for number in broadcast.unlisted}
     return found
 
 
@@ -197,9 +191,7 @@ def settle(reader: VideoReader, written: Path, notes: Iterable[str], left_out: I
             lost.append((kind, f"the {kind} {gone} (which FFmpeg does not {'copy' if kind == CHUNKS else 'read'})"))
     if before.alpha and not after.alpha:
         lost.append(("alpha", "alpha"))
-    strangers = [
-        name for name in _of_other_programs(reader) if name.partition(" ")[0] not in left_out and not _is_named(name, said)
-    ]
+    strangers = [name for name in before.strangers if name.partition(" ")[0] not in left_out and not _is_named(name, said)]
     if strangers:
         others.append(f"{' and '.join(strangers)}: of another program than the picture, and copied all the same")
     return [*(f"{what}: not in the output as it was" for name, what in lost if not _is_named(name, said)), *others]
@@ -273,16 +265,15 @@ def _lost_details(before: Inventory, after: Inventory) -> Iterator[str]:
             yield f"{' and '.join(sorted(lost))} of {name}"
 
 
-def _numbers(reader: VideoReader) -> Iterator[str]:
+def _numbers(reader: VideoReader, broadcast: TransportStream) -> Iterator[str]:
     for stream in reader.container.streams:
         yield f"PID {stream.id:#x}"
-    if program := program_with(reader.path, reader.stream.id):
+    if program := broadcast.program_with(reader.stream.id):
         yield f"program {program.number}"
 
 
-def _of_other_programs(reader: VideoReader) -> Iterator[str]:
-    """Streams beside the picture that belong to programs without it."""
-    programs = programs_of(reader.path).values() if is_format(reader.container, MPEG_TS) else ()
+def _of_other_programs(reader: VideoReader, broadcast: TransportStream) -> Iterator[str]:
+    programs = broadcast.programs.values()
     with_it = set().union(*(program for program in programs if reader.stream.id in program))
     others = set().union(*programs) - with_it if with_it else set()
     for stream in reader.container.streams:

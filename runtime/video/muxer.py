@@ -33,12 +33,12 @@ from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
 from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
-from runtime.video.services import NUMBERS, TIMED_PACKET, Program, packet_size_of, program_with
 from runtime.video.sink import Sink
 from runtime.video.sound_holes import Holes
 from runtime.video.sound_settings import SoundSettings
 from runtime.video.sources import STANDARD
 from runtime.video.track_headers import set_track_headers, track_headers_of
+from runtime.video.transport_stream import NUMBERS, TIMED_PACKET, Program, TransportStream
 from runtime.video.user_data import with_user_data
 
 NOT_METADATA = {"encoder", "major_brand", "minor_version", "compatible_brands"}  # facts of the source's container
@@ -121,7 +121,7 @@ class OutputPlan:
         container, picture = self.reader.container, self.reader.stream
         if not (is_format(container, MPEG_TS) and self.is_format(MPEG_TS) and self.reader.path.is_file()):
             return None
-        if (program := program_with(self.reader.path, picture.id)) is None:
+        if (program := TransportStream(self.reader.path).program_with(picture.id)) is None:
             return None
         numbers = [program.table, *(container.streams[index].id for index in (picture.index, *self.streams))]
         return program if len({*numbers}) == len(numbers) and all(number in NUMBERS for number in numbers) else None
@@ -130,7 +130,7 @@ class OutputPlan:
     def has_timed_packets(self) -> bool:
         """Whether each packet of a transport stream gets a time, as in a camcorder's."""
         reader = self.reader
-        from_one = is_format(reader.container, MPEG_TS) and reader.path.is_file() and packet_size_of(reader.path) == TIMED_PACKET
+        from_one = is_format(reader.container, MPEG_TS) and TransportStream(reader.path).packet_size == TIMED_PACKET
         return from_one and self.is_format(MPEG_TS) and self.path.suffix.lower() in CAMCORDERS
 
     @property

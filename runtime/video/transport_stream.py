@@ -1,13 +1,12 @@
-"""What PyAV does not tell of a transport stream: `services_of`, what it calls its programs (ETSI EN 300 468, 5.2.3 and 6.2.33);
-`programs_of`, which streams belong to which of them (ISO/IEC 13818-1, 2.4.4); `program_with`, both of the one with a stream;
-`descriptors_of`, what is said there of each stream, and `program_descriptors_of` of all of it; `other_tables` and `unlisted`, what
-there is beside all that; `packet_size_of`, whether a time stands in front of each packet."""
+"""`TransportStream`: what PyAV does not tell of a file with one: its lists of programs and streams, and what is said there of them
+(ISO/IEC 13818-1, 2.4.4; ETSI EN 300 468, 5.2.3 and 6.2.33)."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,71 +68,78 @@ class _Packets:
             yield self.data[at : at + 188]
 
 
-def program_with(path: Path, stream: int) -> Program | None:
-    """The first program with a stream of this number (PID); none where there is none."""
-    number = next((number for number, streams in programs_of(path).items() if stream in streams), None)
-    if number is None:
-        return None
-    packets = _start_of(path)
-    listed = next(_tables(packets, PROGRAMS), b"")
-    return Program(number, _maps(packets)[number], int.from_bytes(listed[3:5], "big"), services_of(path).get(number))
+class TransportStream:
+    """Of the start of a file, which is read once; a file of another kind has nothing of it all."""
 
+    def __init__(self, path: Path) -> None:
+        self._path, self._packets = path, _start_of(path)
+        self._maps = _maps(self._packets)  # the list of a program's streams: number of its packets, by that of the program
+        self._lists = {program: number for program, number in self._maps.items() if program}
 
-def services_of(path: Path) -> dict[int, tuple[str, str]]:
-    """(provider, name) by the number of the program; none where FFmpeg made them up, or it is no transport stream."""
-    packets = _start_of(path)
-    section = next((table for table in _tables(packets, TABLES) if dict(_entries(table))), b"")
-    return {number: names for number, names in _entries(section) if names != OF_FFMPEG and any(names)}
+    @property
+    def packet_size(self) -> int:
+        """Bytes of a packet, 192 where a time stands in front of each; 0 where it is no transport stream."""
+        return self._packets.length
 
+    @cached_property
+    def services(self) -> dict[int, tuple[str, str]]:
+        """(provider, name) by the number of the program; none where FFmpeg made them up."""
+        section = next((table for table in _tables(self._packets, TABLES) if dict(_entries(table))), b"")
+        return {number: names for number, names in _entries(section) if names != OF_FFMPEG and any(names)}
 
-def programs_of(path: Path) -> dict[int, set[int]]:
-    """The numbers (PID) of its streams by that of the program; none where it is no transport stream."""
-    packets = _start_of(path)
-    maps = {program: number for program, number in _maps(packets).items() if program}
-    found = {number: {stream for stream, _ in _streams(next(_tables(packets, number), b""))} for number in {*maps.values()}}
-    return {program: found[number] for program, number in maps.items()}
+    @cached_property
+    def programs(self) -> dict[int, set[int]]:
+        """The numbers (PID) of its streams by that of the program."""
+        found = {
+            number: {stream for stream, _ in _streams(next(_tables(self._packets, number), b""))} for number in self._lists.values()
+        }
+        return {program: found[number] for program, number in self._lists.items()}
 
+    def program_with(self, stream: int) -> Program | None:
+        """The first program with a stream of this number (PID); none where there is none."""
+        number = next((number for number, streams in self.programs.items() if stream in streams), None)
+        if number is None:
+            return None
+        listed = next(_tables(self._packets, PROGRAMS), b"")
+        return Program(number, self._maps[number], int.from_bytes(listed[3:5], "big"), self.services.get(number))
 
-def descriptors_of(path: Path) -> dict[int, dict[int, bytes]]:
-    """What the lists of its programs say of each stream (PID): content by number, of several of one number one after another."""
-    found: dict[int, dict[int, bytes]] = {}
-    packets = _start_of(path)
-    for number in {number for program, number in _maps(packets).items() if program}:
-        for section in dict.fromkeys(_tables(packets, number)):  # which comes again and again
-            for stream, descriptors in _streams(section) if section[:1] == STREAMS else ():
-                found.setdefault(stream, _by_number(descriptors))
-    return found
+    @cached_property
+    def descriptors(self) -> dict[int, dict[int, bytes]]:
+        """What the lists say of each stream (PID): content by number, of several of one number one after another."""
+        found: dict[int, dict[int, bytes]] = {}
+        for section in self._sections:
+            for stream, said in _streams(section):
+                found.setdefault(stream, _by_number(said))
+        return found
 
+    @cached_property
+    def program_descriptors(self) -> dict[int, bytes]:
+        """The same of what the lists say in front of their streams."""
+        heads = (section[STREAMS_HEAD : STREAMS_HEAD + _twelve(section, 10)] for section in self._sections)
+        return _by_number(b"".join(heads))
 
-def program_descriptors_of(path: Path) -> dict[int, bytes]:
-    """What the lists of its programs say in front of their streams, as `descriptors_of`."""
-    packets, found = _start_of(path), b""
-    for number in sorted({number for program, number in _maps(packets).items() if program}):
-        for section in dict.fromkeys(_tables(packets, number)):
-            found += section[STREAMS_HEAD : STREAMS_HEAD + _twelve(section, 10)] if section[:1] == STREAMS else b""
-    return _by_number(found)
+    @cached_property
+    def unlisted(self) -> set[int]:
+        """Numbers (PID) of packets that no list names; none beside a list of keys (CAT), which names more."""
+        named = {stream for section in self._sections for stream, _ in _streams(section)}
+        clocks = {_thirteen(section, CLOCK_AT) for section in self._sections}
+        there = set(np.unique(self._packets.numbers).tolist()) & set(NUMBERS)
+        if not self._maps or (self._packets.numbers == KEYS).any():
+            return set()
+        return there - {*self._maps.values()} - named - clocks
 
+    @cached_property
+    def other_tables(self) -> frozenset[str]:
+        """Names of the tables of a broadcast that say nothing of one program, and that FFmpeg does not read."""
+        numbers = _start_of(self._path, LOOKED_FURTHER).numbers
+        return frozenset(name for number, name in OTHER_TABLES.items() if (numbers == number).any())
 
-def unlisted(path: Path) -> set[int]:
-    """Numbers (PID) of packets at its start that no list names; not of a broadcast with a list of keys (CAT), which has more."""
-    packets = _start_of(path)
-    lists = {number for program, number in _maps(packets).items()}
-    sections = [section for number in lists for section in _tables(packets, number) if section[:1] == STREAMS]
-    named = {stream for section in sections for stream, _ in _streams(section)}
-    clocks = {_thirteen(section, CLOCK_AT) for section in sections}
-    there = set(np.unique(packets.numbers).tolist()) & set(NUMBERS)
-    return there - lists - named - clocks if lists and not (packets.numbers == KEYS).any() else set()
-
-
-def other_tables(path: Path) -> frozenset[str]:
-    """Names of the tables of a broadcast that say nothing of one program, and that FFmpeg does not read."""
-    numbers = _start_of(path, LOOKED_FURTHER).numbers
-    return frozenset(name for number, name in OTHER_TABLES.items() if (numbers == number).any())
-
-
-def packet_size_of(path: Path) -> int:
-    """Bytes of a packet; 0 where it is no transport stream."""
-    return _start_of(path).length
+    @cached_property
+    def _sections(self) -> list[bytes]:
+        """The lists of all programs, each once, however often it comes."""
+        lists = sorted({*self._lists.values()})
+        found = (section for number in lists for section in dict.fromkeys(_tables(self._packets, number)))
+        return [section for section in found if section[:1] == STREAMS and len(section) >= STREAMS_HEAD]
 
 
 def _maps(packets: _Packets) -> dict[int, int]:
