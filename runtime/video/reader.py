@@ -85,6 +85,7 @@ SEEK_EARLY = (0, 1, 4)  # seconds; formats without an index are sought by times 
 SAYS_NOTHING = {0, 2}  # primaries, transfer and matrix in ITU-T H.273: reserved, or RGB, and not known
 NOT_OF_THE_PICTURE = {"DISPLAYMATRIX"}  # side data told elsewhere
 H264 = "h264"
+IN_FRAMES = {H264, "hevc"}  # codecs of which several pictures are decoded at a time: most have one slice each, for one thread
 RAW, BITS = "rawvideo", 16  # a codec that hands out whatever bits are there; what a sample has room for
 EMPTY_WHEN_ZERO = {"PANSCAN"}  # side data that FFmpeg puts on all pictures of MPEG-2
 
@@ -338,11 +339,10 @@ class VideoReader:
         self._layouts = Layouts()
         self.stream = _picture_stream(self.path, self.container)
         self._decoder = decoder_for(self.stream)
-        if self._decoder.name == H264:  # which does not call a picture broken where several threads are at one
-            if self.live:
-                self._decoder.thread_count = 1
-            else:
-                self._decoder.thread_type = "FRAME"
+        if self._decoder.name in IN_FRAMES and not self.live:
+            self._decoder.thread_type = "FRAME"
+        elif self._decoder.name == H264:  # which does not call a picture broken where several threads are at one
+            self._decoder.thread_count = 1
         by_container = _colour(self._decoder)  # until the first picture is decoded
         self._times = FrameTimes(self.path, self.container)
         self._indexed = len(self.pictures) or self._in_index()
