@@ -14,14 +14,14 @@ from av.bitstream import BitStreamFilterContext
 from runtime.video.format import INFO, ffmpeg_says
 
 PLACE, OVERSCAN, SYSTEM = "the place of chroma samples", "the overscan", "the video format"
-OF_AV1, AV1_PLACES = "chroma_sample_position", (None, 0, 2)  # in H.264's numbers: left, and top left
+OF_AV1, AV1_PLACES = "chroma_sample_position", {1: 0, 2: 2}  # in H.264's numbers: left, and top left
 TRACED = {  # by its name in the standards: what users call it, and the value that says nothing
     "chroma_sample_loc_type_top_field": (PLACE, 0),  # ITU-T H.264 and H.265, annex E
     OF_AV1: (PLACE, 0),  # AV1 specification, 6.4.2
     "overscan_appropriate_flag": (OVERSCAN, None),
     "video_format": (SYSTEM, 5),
-    **{f"frame_centre_{axis}_offset[0]": ("the pan-scan offset", 0) for axis in ("horizontal", "vertical")},  # MPEG-2's
-    **{f"def_disp_win_{side}_offset": ("the default display window", 0) for side in ("left", "right", "top", "bottom")},
+    **{f"frame_centre_{axis}_offset[0]": (f"the {axis} pan-scan offset", 0) for axis in ("horizontal", "vertical")},  # MPEG-2's
+    **{f"def_disp_win_{side}_offset": (f"the {side} of the default display window", 0) for side in ("left", "right", "top", "bottom")},
 }
 LINE = re.compile(r"\d+\s+(\S+)\s+\S+ = (-?\d+)")
 SYSTEMS = dict(enumerate(("component", "pal", "ntsc", "secam", "mac")))
@@ -67,5 +67,5 @@ def _traced(stream: av.VideoStream, first: bytes) -> Iterator[tuple[str, int, in
         if name in TRACED:
             called, nothing = TRACED[name]
             if name == OF_AV1:
-                value = AV1_PLACES[value] or 0 if value < len(AV1_PLACES) else 0
+                value = AV1_PLACES.get(value, 0)
             yield called, value, nothing
