@@ -21,7 +21,10 @@ TRACED = {  # by its name in the standards: what users call it, and the value th
     "overscan_appropriate_flag": (OVERSCAN, None),
     "video_format": (SYSTEM, 5),
     **{f"frame_centre_{axis}_offset[0]": (f"the {axis} pan-scan offset", 0) for axis in ("horizontal", "vertical")},  # MPEG-2's
-    **{f"def_disp_win_{side}_offset": (f"the {side} of the default display window", 0) for side in ("left", "right", "top", "bottom")},
+    **{
+        f"def_disp_win_{side}_offset": (f"the {side} of the default display window", 0)
+        for side in ("left", "right", "top", "bottom")
+    },
 }
 LINE = re.compile(r"\d+\s+(\S+)\s+\S+ = (-?\d+)")
 SYSTEMS = dict(enumerate(("component", "pal", "ntsc", "secam", "mac")))
