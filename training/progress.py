@@ -66,7 +66,8 @@ class ProgressLog:
         before = self._last
         samples, seconds = (before.samples, before.elapsed) if before else (0, 0.0)
         pace = (row.samples - samples) / max(row.elapsed - seconds, 1e-9)
-        line = f"step {row.step}  loss {row.loss:.5f}  rate {row.learning_rate:.1e}  {pace:.1f} samples/s  {_time(row.left)} left"
+        loss = "-" if math.isnan(row.loss) else f"{row.loss:.5f}"  # no step since the last line
+        line = f"step {row.step}  loss {loss}  rate {row.learning_rate:.1e}  {pace:.1f} samples/s  {_time(row.left)} left"
         if row.skipped:
             line += f"  {row.skipped} steps skipped"
         if row.gain:
