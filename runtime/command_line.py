@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional, TextIO, cast
 
 from runtime.errors import DeployError
 
@@ -107,6 +108,36 @@ def _open_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+    if not isinstance(sys.stderr, _Lenient):
+        sys.stderr = cast("TextIO", _Lenient(sys.stderr))
+
+
+class _Lenient:
+    """Standard error, whose reader may leave, or whose disk be full, without an end to the work; used as the stream that it is."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def print_summary(line: str, to: TextIO) -> None:
+    """Prints the last line of work that is done, which nobody's leaving undoes: then a note on standard error says so."""
+    try:
+        print(line, file=to, flush=True)
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), to.fileno())  # else the interpreter fails over it once more when it ends
+        print(f"note: all is done, but its summary could not be printed ({error.strerror}): {line}", file=sys.stderr)
 
 
 def _report(message: str) -> int:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 if not __package__:  # run as a file: import from the repository's root, not from this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from runtime.command_line import clean_up_when_stopped, command, stop_if_told
+from runtime.command_line import clean_up_when_stopped, command, print_summary, stop_if_told
 from runtime.engine import Engine
 from runtime.errors import InputError
 from runtime.files.on_disk import file_sha256
@@ -81,14 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for note in summary.notes:
         _say(f"note: {note}")
     told = sys.stderr if str(options.output) == "-" else sys.stdout
-    if arguments.json:
-        print(json.dumps(asdict(summary)), file=told)
-    else:
-        print(
-            f"{summary.output}: {summary.frames} frames, {summary.fps:.1f} fps, {summary.backend} {summary.precision},"
-            f" {summary.seconds:.1f} s",
-            file=told,
-        )
+    line = (
+        f"{summary.output}: {summary.frames} frames, {summary.fps:.1f} fps, {summary.backend} {summary.precision},"
+        f" {summary.seconds:.1f} s"
+    )
+    print_summary(json.dumps(asdict(summary)) if arguments.json else line, told)
     return 0
 
 
@@ -174,7 +171,7 @@ def _strength(options: DeblurOptions, info: VideoInfo) -> Strength:
         return options.strength
     from runtime.video import read_luma  # here, so that options and help need no PyAV
 
-    mask = read_luma(options.mask)
+    mask = read_luma(options.mask, alone=True)
     if mask.shape != (info.height, info.width):
         turned = ", as it is coded, before it is turned" if info.rotation else ""
         raise InputError(

@@ -1,6 +1,7 @@
 """Standard input and output, with a real second process at each end."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -214,3 +215,18 @@ def test_formats_that_cannot_go_through_a_pipe(tiny_model, tmp_path):
 def test_a_pipe_cannot_be_resumed():
     with pytest.raises(InputError, match="leave out --resume"):
         DeblurOptions(Path("-"), Path("out.mp4"), resume=True)
+
+
+@pytest.mark.parametrize("redirection", ["2>&1 >/dev/null | true", "2>/dev/full >/dev/null", "2</dev/null >/dev/null", "| true"])
+def test_nobody_who_leaves_ends_the_work(redirection, tiny_model, tmp_path):
+    """A collector of messages that died, its full disk, or `| head`; the shell tells the status of the first command."""
+    source, target = Clip(times=VARIABLE[:5]).write(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    asked = ["run", source, target, "--model", tiny_model, "--precision", "fp32", "--threads", "1", "--no-progress", "-y"]
+    command = shlex.join(map(str, [sys.executable, "-c", "import sys; from videodeblur import main; sys.exit(main())", *asked]))
+    shell = ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"]
+    for _ in range(2):
+        ended = subprocess.run(shell, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, check=False)
+        assert ended.returncode == 0, ended.stderr.decode()
+        assert ended.stderr == b"" or b"note: all is done, but its summary could not be printed (Broken pipe)" in ended.stderr
+        assert len(read(target).luma) == 5
+        target.unlink()

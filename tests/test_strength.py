@@ -139,6 +139,10 @@ def test_a_mask_of_another_size_is_refused(run, tmp_path):
     assert "not a picture" in run("--mask", tmp_path / "none.png")[1]
 
 
+def test_a_video_is_no_mask(run, clip):
+    assert "has more than one picture, expected a single one" in run("--mask", clip)[1]
+
+
 def test_a_server_blends_each_request_for_itself(tiny_model):
     class Host:
         def __init__(self, engine):

@@ -27,6 +27,14 @@ def of_itunes(*items):
     return box(b"udta", box(b"meta", FULL + box(b"hdlr", bytes(8) + b"mdirappl" + bytes(9)) + box(b"ilst", b"".join(items))))
 
 
+KEYED = box(  # as phones write it, of a track
+    b"meta",
+    box(b"hdlr", bytes(8) + b"mdta" + bytes(14))
+    + box(b"keys", struct.pack(">II", 0, 1) + box(b"mdta", b"com.apple.quicktime.camera.lens_model"))
+    + box(b"ilst", box(struct.pack(">I", 1), box(b"data", struct.pack(">II", 1, 0) + b"back camera"))),
+)
+
+
 def with_boxes(path, moov=b"", trak=b"", top=b""):
     """An MP4 with more at the ends of these; the index is behind the pictures, whose places stay as they are."""
     data = Clip(times=[0, 3000, 6000]).write(path).read_bytes()
@@ -52,6 +60,8 @@ CASES = [
     ({"top": box(b"free", b"\0\0GPS 48.8577")}, "free"),
     ({"moov": box(b"udta", box(b"skip", b"LIGOGPSINFO"))}, "skip"),
     ({"trak": box(b"free", b"lens")}, "free"),
+    ({"trak": KEYED}, "com.apple.quicktime.camera.lens_model"),
+    ({"trak": box(b"meta", FULL + KEYED[8:])}, "com.apple.quicktime.camera.lens_model"),
     ({"top": box(b"free", bytes(99)) + b"gyro" * 9 + b"8db42d694ccc418790edff439fe026bf"}, "68 bytes behind the last"),
     ({"top": box(b"emsg", FULL + b"urn:x\0y\0" + bytes(16))}, "emsg"),
 ]
@@ -127,3 +137,22 @@ def test_what_players_are_to_do_with_a_whole_movie(place, value, told, tmp_path)
     data[at : at + len(value)] = value
     source.write_bytes(bytes(data))
     assert copied(source, tmp_path / "out.mov") == [NOTE.format(told)]
+
+
+@pytest.mark.parametrize(
+    ("language", "told"), [("pt-BR", True), ("zh-Hans", True), ("eng", True), ("nob", False), ("no", False), ("", False)]
+)
+def test_a_language_that_three_letters_do_not_tell(language, told, tmp_path):
+    source = tmp_path / "in.mp4"
+    data = Clip(times=[0, 3000, 6000]).write(source).read_bytes()  # of which the three letters are nob
+    elng = box(b"elng", FULL + language.encode() + b"\0")
+
+    def longer(whole):
+        kind = whole[4:8]
+        if kind in (b"moov", b"trak"):
+            return box(kind, b"".join(longer(inner) for _, inner in boxes(whole)))
+        return box(kind, whole[8:] + elng) if kind == b"mdia" else whole
+
+    at = data.index(b"moov") - 4
+    source.write_bytes(data[:at] + longer(data[at:]))
+    assert copied(source, tmp_path / "out.mp4") == [NOTE.format(f"elng (the language {language})")] * told

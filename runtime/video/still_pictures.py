@@ -20,20 +20,24 @@ from runtime.video.sources import ONE_FILE
 STRICT = {"err_detect": "explode"}  # without it a JPEG that was cut off decodes to a half grey picture
 
 
-def read_luma(path: Path) -> npt.NDArray[np.float32]:
+def read_luma(path: Path, alone: bool = False) -> npt.NDArray[np.float32]:
     """The BT.601 luma of a picture file (JPEG, PNG and whatever else FFmpeg knows), (H, W) float32 in [0, 1], new memory.
 
     YUV and gray pictures give the luma they store: a JPEG's Y plane is full-range BT.601 luma. RGB and palettes are weighted,
-    alpha is ignored. Raises VideoError when the file is missing, cut off or not a picture.
+    alpha is ignored. Of a video it is that of the first picture, unless it is to be `alone`. Raises VideoError when the file is
+    missing, cut off or not a picture, or has more than one that is to be alone.
     """
     try:
         with av.open(io.BytesIO(path.read_bytes()), options={**STRICT, **ONE_FILE}) as container:
             stream = container.streams.video[0]
             stream.codec_context.options = STRICT
-            picture = next(container.decode(stream))
+            pictures = container.decode(stream)
+            picture, another = next(pictures), alone and next(pictures, None)
     except (av.FFmpegError, OSError, IndexError, StopIteration) as error:
         reason = getattr(error, "strerror", None) or "no picture in it"
         raise VideoError(f"{path}: not a picture that can be decoded ({reason}): replace it or take it out") from error
+    if another:
+        raise VideoError(f"{path}: has more than one picture, expected a single one, which is for all frames: write one as a .png")
     deep = max(part.bits for part in picture.format.components) > 8
     if picture.format.components[0].is_luma and not picture.format.has_palette:
         gray = picture.reformat(format="gray16le") if picture.format.is_big_endian else picture

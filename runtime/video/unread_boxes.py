@@ -35,7 +35,9 @@ READ_ELSEWHERE = {b"meta", b"chpl"}  # of user data: looked into, and chapters
 REST = b""  # no box
 MADE_ANEW = {b"chap", b"tmcd"}  # references to tracks
 SPHERICAL = bytes.fromhex("ffcc8263f8554a938814587a02521fdd")  # which FFmpeg hands on
-OF_SOUND = (b"SA3D", b"SAND")  # in the description of samples: how ambisonic channels stand, and those that do not turn
+OF_SAMPLES = (b"SA3D", b"SAND", b"cclv")  # in their description: ambisonic channels, and those that do not turn; the colour volume
+EXTENDED, MEDIA_HEADER = (b"mdia", b"elng"), (b"mdia", b"mdhd")
+LANGUAGE_AT, LETTERS = (20, 32), 0x60  # of the header, by version; what its five bits of a letter lack (ISO/IEC 14496-12, 8.4.2)
 EDIT, COUNTED, AS_MADE = (">Iii", ">Qqi"), 8, 1 << 16  # length, place and rate, by version; bytes in front; a rate of 1
 PREFERRED, PREFERRED_AT = ">ih46x6I", (20, 32)  # rate, volume, and places in time; where, by version
 MDIR = b"mdir"  # the handler of iTunes' metadata
@@ -114,15 +116,28 @@ class _File:
         for box in boxes_in(self._file, *track[1:]):
             if box.kind == b"edts":
                 yield from ((f"elst with a rate of {float(rate):.3g}", b"") for rate in self._rates(box))
+            elif box.kind == b"meta":
+                yield from self._of_keys(box)
+                yield from self._in_meta(box)
             elif box.kind == b"tref":
                 yield from ((_letters(kind), b"") for kind, *_ in boxes_in(self._file, *box[1:]) if kind not in MADE_ANEW)
             else:
                 yield from self._beside(box, OF_TRAK)
+        language = self._content(inside(self._file, track, EXTENDED))[FULL:].rstrip(b"\0")
+        if language and not self._language(track).startswith(language):
+            yield f"elng (the language {language.decode('latin-1')})", language
         description = self._content(inside(self._file, track, DESCRIPTION))
-        for kind in OF_SOUND:
+        for kind in OF_SAMPLES:
             if (at := description.find(kind)) >= FULL:
                 size = int.from_bytes(description[at - FULL : at], "big")
                 yield _letters(kind), description[at : at - FULL + size]
+
+    def _language(self, track: Box) -> bytes:
+        """In three letters, as FFmpeg has it."""
+        header = self._content(inside(self._file, track, MEDIA_HEADER))
+        at = LANGUAGE_AT[header[:1] == b"\1"]
+        code = int.from_bytes(header[at : at + 2], "big")
+        return bytes(LETTERS + (code >> shift & 0x1F) for shift in (10, 5, 0))
 
     def _rates(self, edits: Box) -> Iterator[Fraction]:
         """At which pieces of a track are played, where that is not as they were made; 0 is a still."""
@@ -149,9 +164,21 @@ class _File:
         elif box.kind not in known and not self._is_padding(box):
             yield self._told(box)
 
-    def _in_meta(self, meta: Box) -> Iterator[tuple[str, bytes]]:
+    def _of_keys(self, meta: Box) -> Iterator[tuple[str, bytes]]:
+        """What a track's metadata says under names of its own, as phones do of their lenses; FFmpeg reads those of a whole file."""
+        boxes = {box.kind: box for box in self._boxes_of_meta(meta)}
+        keys, items = (boxes.get(kind, Box(kind, 0, 0)) for kind in (b"keys", b"ilst"))
+        names = [self._content(key).decode("latin-1") for key in boxes_in(self._file, keys.start + HEADER, keys.end)]
+        for item in boxes_in(self._file, *items[1:]):
+            number = int.from_bytes(item.kind, "big")
+            yield names[number - 1] if 0 < number <= len(names) else _letters(item.kind), self._content(item)
+
+    def _boxes_of_meta(self, meta: Box) -> Iterator[Box]:
         start = meta.start + (0 if self._content(meta)[FULL:HEADER] == b"hdlr" else FULL)  # QuickTime's has no version
-        boxes = list(boxes_in(self._file, start, meta.end))
+        return boxes_in(self._file, start, meta.end)
+
+    def _in_meta(self, meta: Box) -> Iterator[tuple[str, bytes]]:
+        boxes = list(self._boxes_of_meta(meta))
         handler = next((self._content(box)[HEADER : HEADER + FULL] for box in boxes if box.kind == b"hdlr"), b"")
         for box in boxes:
             if box.kind == b"ilst" and handler == MDIR:
