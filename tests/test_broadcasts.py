@@ -311,3 +311,13 @@ def test_pictures_without_times_in_a_program_stream_are_told(codec, told, tmp_pa
     encoder = EncoderOptions(codec, options={"crf": "51"} if codec == "libx264" else {})  # several in a packet
     notes = copied(source, tmp_path / "out.vob", encoder)
     assert len([note for note in notes if "pictures have no time in .vob" in note]) == told
+
+
+@pytest.mark.parametrize(("times", "off"), [([0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 20, 21], True), (list(range(12)), False)])
+def test_times_that_readers_of_a_program_stream_make_up_are_told(times, off, tmp_path):
+    source = Clip(times=times, time_base=Fraction(1, 25), moving=True).write(tmp_path / "in.mp4")  # several pictures in a packet
+    notes = copied(source, tmp_path / "out.mpg", EncoderOptions("mpeg2video"))
+    assert [note.partition(" up to ")[0] for note in notes if "of some: an .mkv or .ts" in note] == ["pictures are shown"] * off
+    notes = copied(source, tmp_path / "h264.mpg", EncoderOptions(options={"preset": "ultrafast"}))
+    [note] = [note for note in notes if "have no time in .mpg" in note]
+    assert note.endswith("an .mkv or .ts keeps them" if off else "add -c mpeg2video, whose pictures have theirs")

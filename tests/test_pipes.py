@@ -225,7 +225,7 @@ def test_nobody_who_leaves_ends_the_work(redirection, tiny_model, tmp_path):
     command = shlex.join(map(str, [sys.executable, "-c", "import sys; from videodeblur import main; sys.exit(main())", *asked]))
     shell = ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"]
     for _ in range(2):
-        ended = subprocess.run(shell, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, check=False)
+        ended = subprocess.run(shell, cwd=ROOT, capture_output=True, timeout=120, check=False)
         assert ended.returncode == 0, ended.stderr.decode()
         assert ended.stderr == b"" or b"note: all is done, but its summary could not be printed (Broken pipe)" in ended.stderr
         assert len(read(target).luma) == 5

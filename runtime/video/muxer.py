@@ -31,7 +31,7 @@ from runtime.video.fragments import append_xmp, gamma_of
 from runtime.video.hdr import with_hdr
 from runtime.video.layouts import finer, narrower, range_of
 from runtime.video.output_place import OTHER, REMEDIES, refused
-from runtime.video.packet_times import ALL_AT_ONCE, MATROSKA, FrameTimes, RisingTimes, common_start
+from runtime.video.packet_times import ALL_AT_ONCE, LOOKED_THROUGH, MATROSKA, FrameTimes, RisingTimes, common_start
 from runtime.video.reader import HIDES, VideoReader
 from runtime.video.sink import Sink
 from runtime.video.sound_holes import Holes
@@ -166,6 +166,7 @@ class Muxer:
         self._heard: set[int] = set()  # streams of the source of which something is in the output that is not hidden
         self._hidden: Counter[int] = Counter()  # packets behind that, which are
         self._shown: deque[int] = deque(maxlen=REORDERED)  # when the last pictures are, in ticks of the output
+        self.first_times: list[Fraction] = []  # seconds at which the first pictures are shown, in the order of decoding
         self._at_once = 0  # pictures that are shown when another is
         self._reordered = False  # whether pictures are coded in another order than they are shown
         self._file: BinaryIO | None = None
@@ -332,6 +333,8 @@ class Muxer:
             self._reordered |= packet.pts != packet.dts
             self._at_once += packet.pts in self._shown
             self._shown.append(packet.pts)
+            if len(self.first_times) < LOOKED_THROUGH:
+                self.first_times.append(packet.pts * packet.time_base)
         packet.stream = stream
         self.container.mux(packet)
 

@@ -1,14 +1,14 @@
 """Times of packets: `common_start` of a source, `RisingTimes` that muxers insist on, `FrameTimes` for encoders that only count,
-`lost_times` of copies, and `untimed_pictures`, whose container drops them."""
+`lost_times` of copies, and `displaced_pictures`, of which a container keeps the times of some."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ ANY_START = {"mpegts", "mpeg", "vob", "dvd", "svcd", "vcd", "nut"}  # containers
 BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes of its index, which is short
 MATROSKA = {"matroska", "webm"}
 LOOKED_THROUGH = 100  # pictures
+COUNTED, NOTICED = {"mpeg", "asf"}, Fraction(6, 1000)  # formats in which readers make up times; seconds
+KEEPING = "an .mkv or .ts keeps them"
 ENOUGH = 8  # packets without a time, after which none is expected
 ALL_AT_ONCE = {"avi"}  # containers in which every stream begins at 0, whatever it is told
 
@@ -94,14 +96,26 @@ def lost_times(reader: VideoReader, copied: tuple[int, ...], timed: Collection[i
                 yield f"the times of {its.type} stream {source} ({codec_name(its)}) are not in the output: {where} drops them"
 
 
-def untimed_pictures(written: Path, where: str) -> Iterator[str]:
-    """A line where pictures have no times, as FFmpeg gives a program stream those of some alone where a packet has several."""
+def displaced_pictures(written: Path, where: str, meant: Sequence[Fraction]) -> Iterator[str]:
+    """Lines where pictures have no times, or others than were `meant` for the first in the order of decoding, in seconds.
+
+    FFmpeg gives a program stream those of some alone where a packet has several; readers count between them.
+    """
     with suppress(av.FFmpegError, VideoError), open_source(written).container as output:
         pictures = (packet for packet in packets_from_here(output, output.streams.video[0]) if packet.size)
-        times = [packet.pts if packet.dts is None else packet.dts for packet in islice(pictures, LOOKED_THROUGH)]
+        packets = list(islice(pictures, LOOKED_THROUGH))
+        times = [packet.pts if packet.dts is None else packet.dts for packet in packets]
+        shown = sorted(meant)
+        steps = {round((later - earlier) / NOTICED) for earlier, later in pairwise(shown)}
+        remedy = "add -c mpeg2video, whose pictures have theirs" if max(steps, default=0) - min(steps, default=0) <= 1 else KEEPING
         if untimed := times.count(None):
-            told = f"{untimed} of the first {len(times)} pictures have no time in {where}"
-            yield f"{told}: players count there, or add -c mpeg2video, whose pictures have theirs"
+            yield f"{untimed} of the first {len(times)} pictures have no time in {where}: players count there, or {remedy}"
+        if is_format(output, COUNTED) and len(meant) == len(packets):
+            offsets = [time - packet.pts * packet.time_base for time, packet in zip(meant, packets) if packet.pts is not None]
+            off = max((abs(offset - offsets[0]) for offset in offsets), default=Fraction(0))
+            if off > NOTICED:
+                told = f"pictures are shown up to {round(off * 1000)} ms off their times in {where}"
+                yield f"{told}, which has those of some: {KEEPING}"
 
 
 def _pairs(

@@ -9,7 +9,7 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -53,7 +53,7 @@ from runtime.video.muxer import (
     timecode_of,
 )
 from runtime.video.output_place import PlaceError
-from runtime.video.packet_times import lost_times, untimed_pictures
+from runtime.video.packet_times import displaced_pictures, lost_times
 from runtime.video.picture_facts import COLOURS, facts_of
 from runtime.video.reader import SAME_RATE, VideoReader
 from runtime.video.sound_holes import Holes, misplaced_sound
@@ -127,12 +127,19 @@ def rehearse(plan: OutputPlan, part: Path) -> tuple[OutputPlan, list[str]]:
 
 
 def losses(
-    plan: OutputPlan, written: Path, frames: int, end: Fraction, begins: Mapping[int, Fraction], holes: Mapping[int, Holes]
+    plan: OutputPlan,
+    written: Path,
+    frames: int,
+    end: Fraction,
+    begins: Mapping[int, Fraction],
+    holes: Mapping[int, Holes],
+    meant: Sequence[Fraction],
 ) -> Iterator[str]:
     """What the encoder and the container dropped of the picture's facts and of the place of sound, a line each.
 
     The file has so many frames, the last of which is over at `end`, in seconds of the source; `begins` has the time of the
-    first packet that was copied of each stream, in seconds of the source, and `holes` are of the sound that was.
+    first packet that was copied of each stream, in seconds of the source, `holes` are of the sound that was, and `meant` are the
+    times of the first pictures.
     """
     now, before, suffix = read_back(plan, written), plan.reader.info, plan.where
     yield from lost_facts(plan, now)
@@ -145,7 +152,7 @@ def losses(
     yield from changed_sound(plan.reader, plan.streams, begins, written, suffix)
     yield from misplaced_sound(plan.reader, holes, written, suffix)
     yield from lost_times(plan.reader, plan.streams, begins, written, suffix)
-    yield from untimed_pictures(written, suffix)
+    yield from displaced_pictures(written, suffix, meant)
 
 
 def lost_facts(plan: OutputPlan, now: VideoInfo) -> Iterator[str]:

@@ -147,7 +147,8 @@ class VideoWriter(OutputWriter):
             self._note_losses_of_a_pipe()
             return
         if not self._plan.segment:
-            found = losses(self._plan, self._part, self.frames, self._written_until, self._muxer.begins, self._muxer.holes)
+            muxer = self._muxer
+            found = losses(self._plan, self._part, self.frames, self._written_until, muxer.begins, muxer.holes, muxer.first_times)
             self.notes += [note for note in found if note not in self.notes]  # the trial may have told
             self.notes += settle(self._reader, self._part, self.notes, self._plan.encoder.leave_out)
         self._open = False
