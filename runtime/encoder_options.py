@@ -35,7 +35,7 @@ class EncoderOptions:
         """Raises InputError when the quality is asked for twice, or is not on the encoder's scale."""
         twice = RATE_CONTROL & self.options.keys()
         if self.crf is not None and twice:
-            raise InputError(f"got crf {self.crf:g} and {', '.join(sorted(twice))}, expected one of them: drop the other")
+            raise InputError(f"got --crf {self.crf:g} and -e {', -e '.join(sorted(twice))}, expected one of them: drop the other")
         most = MOST_CRF.get(self.codec, MOST_CRF_OF_OTHERS)
         if self.crf is not None and not 0 <= self.crf <= most:
             raise InputError(f"the quality is crf {self.crf:g}, expected 0 (best) to {most} for {self.codec}")

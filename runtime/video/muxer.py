@@ -571,7 +571,8 @@ def encoded_format(codec: str, info: VideoInfo) -> str:
     for name in (pixel_format, pixel_format.replace("yuvj", "yuv"), *narrower(info), *finer(info, offered)):
         if not offered or name in offered:
             return name
-    raise InputError(f"{codec} does not take {pixel_format}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
+    known = f"{pixel_format} (RGB, as it is read)" if info.rgb_bits else pixel_format
+    raise InputError(f"{codec} does not take {known}, it takes {', '.join(offered[:12])}: {ANY_FORMAT}")
 
 
 @contextmanager

@@ -17,13 +17,14 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Discard
 
 from runtime.errors import VideoError
-from runtime.video.format import MP4_LIKE, codec_name, is_format, packets_from_here
+from runtime.video.format import MP4_LIKE, WITH_A_CLOCK, codec_name, is_format, packets_from_here
 from runtime.video.reader import VideoReader
 from runtime.video.sources import open_source
 
 ANY_START = {"mpegts", "mpeg", "vob", "dvd", "svcd", "vcd", "nut"}  # containers whose clock may begin anywhere
 BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes of its index, which is short
 MATROSKA = {"matroska", "webm"}
+TURN = Fraction(1 << 33, 90000)  # seconds after which the clock of a transport stream starts anew
 LOOKED_THROUGH = 100  # pictures
 COUNTED, NOTICED = {"mpeg", "asf"}, Fraction(6, 1000)  # formats in which readers make up times; seconds
 KEEPING = "an .mkv or .ts keeps them"
@@ -35,13 +36,15 @@ def common_start(reader: VideoReader, output: OutputContainer | InputContainer) 
     """Seconds, in whole ticks of the picture, that are subtracted from all times of the source: when its first stream begins.
 
     Of a part of a file that begins later, it is when the part does. Negative where the picture begins before 0, as in a transport
-    stream whose clock started anew. 0 otherwise where the output's clock may begin anywhere, and where the source's late start is
+    stream whose clock started anew: by one turn of the clock where the output has one too, which then turns there as well. 0 otherwise where the output's clock may begin anywhere, and where the source's late start is
     meant and the output can have one: an MP4 that is not cut out of a stream has it from an edit list, and a Matroska file in
     another shows the same.
     """
     info = reader.info
     if reader.part and reader.part.is_cut:
         return reader.part.start // info.time_base * info.time_base
+    if info.first_pts < 0 and is_format(reader.container, WITH_A_CLOCK) and is_format(output, WITH_A_CLOCK):
+        return -TURN
     same = is_format(reader.container, MATROSKA) and is_format(output, MATROSKA)
     meant = is_format(reader.container, MP4_LIKE) and not is_format(output, ALL_AT_ONCE) and not _is_part_of_a_stream(reader.path)
     if info.first_pts >= 0 and (reader.pictures or same or meant or is_format(output, ANY_START)):

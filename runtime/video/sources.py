@@ -71,7 +71,8 @@ def open_source(path: Path, playlist: bool = False, live: bool = False) -> Sourc
     lies before that is in memory then. Raises VideoError when there is nothing to be read.
     """
     if URL.match(path.as_posix()) and not path.exists():  # with one slash, as a Path has it
-        raise VideoError(f"{path}: is a URL, expected a video file: networks are not read, so download it, or pipe it to -")
+        url = path.as_posix().replace(":/", "://", 1)
+        raise VideoError(f"{url}: is a URL, expected a video file: networks are not read, so download it, or pipe it to -")
     if path == STANDARD:
         if sys.__stdin__ is None:  # Python found it closed; its number may be another file's by now
             raise VideoError(f"{path}: standard input is closed, expected a video: give a file's name, or < FILE")
