@@ -57,8 +57,8 @@ class StreamDeblurrer:
     first window with it makes of it, without a mean. A stream's first windows are filled up by mirroring what there is. Windows
     cost the less the longer the delay; F - 1 is the same as no delay and no stride.
 
-    `strength` keeps a part of what the network changes: `blend` of 0 (the very arrays that were pushed) to 1, or (H, W) of them, a mask.
-    Memory: at most F frames and their estimates. `bits` and `color_range` are those of `Engine.run`.
+    `strength` keeps a part of what the network changes: `blend` of 0 (the very arrays that were pushed) to 1, or (H, W) of
+    them, a mask. Memory: at most F frames and their estimates. `bits` and `color_range` are those of `Engine.run`.
 
     With `ahead` above 0 so many windows may be at work in the background when `push` returns: the caller prepares the next frames
     meanwhile, each frame comes `ahead` windows later, and so many more windows are held.

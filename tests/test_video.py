@@ -606,5 +606,5 @@ def test_default_quality_gives_way_to_the_users():
     assert EncoderOptions("hevc_nvenc").resolved() == {"rc": "vbr", "b": "0", "cq": "21"}
     assert EncoderOptions("h264_nvenc", crf=25).resolved() == {"rc": "vbr", "b": "0", "cq": "25"}
     assert EncoderOptions("h264_nvenc", options={"b": "8M"}).resolved() == {"b": "8M"}
-    with pytest.raises(InputError, match="got crf 20 and qp, expected one of them"):
+    with pytest.raises(InputError, match="got --crf 20 and -e qp, expected one of them"):
         EncoderOptions(crf=20, options={"qp": "0"})

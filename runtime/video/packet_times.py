@@ -26,7 +26,7 @@ BOXES, MOST_INDEX = 16, 1 << 20  # of an MP4 in fragments, at its start; bytes o
 MATROSKA = {"matroska", "webm"}
 TURN = Fraction(1 << 33, 90000)  # seconds after which the clock of a transport stream starts anew
 LOOKED_THROUGH = 100  # pictures
-COUNTED, NOTICED = {"mpeg", "asf"}, Fraction(6, 1000)  # formats in which readers make up times; seconds
+COUNTED, NOTICED = {"mpeg"}, Fraction(6, 1000)  # formats in which readers make up times; seconds
 KEEPING = "an .mkv or .ts keeps them"
 ENOUGH = 8  # packets without a time, after which none is expected
 ALL_AT_ONCE = {"avi"}  # containers in which every stream begins at 0, whatever it is told
@@ -35,10 +35,10 @@ ALL_AT_ONCE = {"avi"}  # containers in which every stream begins at 0, whatever 
 def common_start(reader: VideoReader, output: OutputContainer | InputContainer) -> Fraction:
     """Seconds, in whole ticks of the picture, that are subtracted from all times of the source: when its first stream begins.
 
-    Of a part of a file that begins later, it is when the part does. Negative where the picture begins before 0, as in a transport
-    stream whose clock started anew: by one turn of the clock where the output has one too, which then turns there as well. 0 otherwise where the output's clock may begin anywhere, and where the source's late start is
-    meant and the output can have one: an MP4 that is not cut out of a stream has it from an edit list, and a Matroska file in
-    another shows the same.
+    Of a part of a file that begins later, it is when the part does. Negative where the picture begins before 0, as in a
+    transport stream whose clock started anew: by one turn of the clock where the output has one too, which then turns there as
+    well. 0 otherwise where the output's clock may begin anywhere, and where the source's late start is meant and the output can
+    have one: an MP4 that is not cut out of a stream has it from an edit list, and a Matroska file in another shows the same.
     """
     info = reader.info
     if reader.part and reader.part.is_cut:
