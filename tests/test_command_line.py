@@ -120,3 +120,12 @@ def test_next_lines_name_commands_of_an_installed_package():
     for path in (path for folder in ("export", "calibration", "serving") for path in (ROOT / folder).glob("**/*.py")):
         for line in path.read_text().splitlines():
             assert not ("next" in line and ("python export/" in line or "python -m " in line)), f"{path}: {line.strip()}"
+
+
+def test_an_interrupt_while_modules_are_loaded_has_no_traceback(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("videodeblur.importlib.import_module", interrupted)
+    assert videodeblur.main(["run", "in.mp4", "out.mp4"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"

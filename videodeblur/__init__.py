@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "StreamDeblurrer", "main"]
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 COMMANDS = {  # name: (module with a main(argv), what it does)
     "run": ("runtime.deblur_video", "deblur a video"),
     "plan": ("runtime.plan_video", "frames, tiles, memory and time of a run, before it"),
@@ -70,6 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         return int(importlib.import_module(COMMANDS[name][0]).main(rest))
+    except KeyboardInterrupt:  # while modules are loaded; commands answer for what comes after
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except ImportError as error:
         shadowed = _shadowed(error.name or "")
         if shadowed is None:
