@@ -292,7 +292,7 @@ def test_a_bad_model_leaves_no_output(content, message, clip, run, tmp_path):
         (["-c", "nosuch"], "there is no encoder 'nosuch'"),
         (["-f", "nosuch"], "out.mp4: -f nosuch is no video format: take -f mp4, matroska or mov"),
         (["-f", "mp3"], "out.mp4: mp3 has no place for video: take .mp4, .mkv or .mov"),
-        (["--crf", "20", "-e", "qp=0"], "got crf 20 and qp, expected one of them"),
+        (["--crf", "20", "-e", "qp=0"], "got --crf 20 and -e qp, expected one of them"),
     ],
 )
 def test_bad_options_are_one_line_and_no_output(arguments, message, clip, run, tmp_path):
